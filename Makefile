@@ -1,0 +1,40 @@
+# The two commands a newcomer needs are `make run` and `make test`; `make check` is what CI holds every change to.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check format lock clean
+
+help:  ## say what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# An environment is good while the hashed files it came from are unchanged.
+$(VENV)/installed: requirements/dev.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+run: $(VENV)/installed  ## sandbox providers, web, worker and a little traffic; Ctrl-C stops it all
+	@$(BIN)/pointsman run
+
+test: $(VENV)/installed  ## every test, on SQLite and on a real PostgreSQL
+	$(BIN)/pytest -n 2
+
+check: $(VENV)/installed  ## formatting, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/installed  ## mend formatting and imports
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock:  ## make the hashed requirement files anew (needs uv)
+	for f in runtime dev; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header requirements/$$f.in -o requirements/$$f.txt; done
+
+clean:  ## remove the environment and what runs left behind
+	rm -rf $(VENV) .run build *.egg-info

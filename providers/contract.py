@@ -1,0 +1,222 @@
+"""What the router asks of a payment provider, and every answer it can get.
+
+A leaf: knows nothing of the router or the flags. An adapter (`stripe.py`, `adyen.py`) renders a request into
+its vendor's parameters, sends them through the vendor's SDK, and classifies what came back. The rules of that
+classification are the heart of safe failover: `NOT_EXECUTED` is said only where it is *proved* that the
+provider did nothing; everything doubtful is `UNKNOWN`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+# ---------------------------------------------------------------- errors
+
+
+class ProviderError(Exception):
+    """Root of what an adapter raises by itself. A call to a provider never raises: it answers an outcome."""
+
+
+class Ineligible(ProviderError):  # noqa: N818 - a refusal to render, not a failure
+    """This provider can never take this payment, for the reason given.
+
+    The reason is for people and names what is in the way (amount, currency, token, method), never a token.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+# ---------------------------------------------------------------- what is asked
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """An amount in integer minor units by ISO 4217, and its currency (three capital letters)."""
+
+    amount: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long one HTTP request may take, in seconds."""
+
+    connect_s: float
+    read_s: float
+    """From the request's last byte to the answer's last."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeRequest:
+    """One attempt to be placed: what every provider is told, in the router's own terms."""
+
+    attempt_id: str
+    """Names this attempt at the provider, and is its idempotency key there."""
+    payment_id: str
+    reference: str
+    money: Money
+    capture: Literal["automatic", "manual"]
+    method: str
+    token: str | Mapping[str, str]
+    """The provider's own token of the payment method; an object where the vendor needs more than one value."""
+    initiator: Literal["customer", "merchant"] = "customer"
+    return_url: str | None = None
+    customer_id: str | None = None
+    customer_email: str | None = None
+    customer_ip: str | None = None
+    customer_country: str | None = None
+    browser: Mapping[str, Any] | None = None
+
+
+# ---------------------------------------------------------------- what is answered
+
+
+class OutcomeKind(enum.StrEnum):
+    """How an attempt ended (design §2)."""
+
+    APPROVED = "approved"
+    DECLINED = "declined"
+    REQUIRES_ACTION = "requires_action"
+    NOT_EXECUTED = "not_executed"
+    """Proved: the provider never acted on any send of this attempt."""
+    UNKNOWN = "unknown"
+    """The provider may have acted. Never failed over as if it had not."""
+
+
+class Health(enum.StrEnum):
+    """What one send says of the provider's health; a decline is a healthy provider."""
+
+    OK = "ok"
+    UNREACHABLE = "unreachable"
+    """Refused, no such name, connect timeout, certificate."""
+    PROVIDER_ERROR = "provider_error"
+    """5xx, 429, timeout, a cut or senseless answer, an acquirer's fault."""
+    CREDENTIALS_REFUSED = "credentials_refused"
+    """401 or 403: our key or account; several in a row make the provider ineligible."""
+    IGNORED = "ignored"
+    """Says nothing of the provider: our own fault, or our own pool was exhausted."""
+
+
+class DeclineClass(enum.StrEnum):
+    """Why an issuer (or the provider for it) said no, as far as what to do next goes."""
+
+    SOFT = "soft"
+    HARD = "hard"
+    FRAUD = "fraud"
+    AUTHENTICATION = "authentication"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """A decline, normalised, with the network's own code kept beside it."""
+
+    decline_class: DeclineClass
+    code: str
+    """The vendor-neutral word for it, for example `do_not_honor`; the vendor's own where there is none."""
+    message: str
+    cascade: bool
+    """Whether another provider may approve: only some soft declines."""
+    network_code: str | None = None
+    advice: str | None = None
+    known: bool = True
+    """False: the vendor sent a code that no table of ours names; it is reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one send of an attempt came to."""
+
+    kind: OutcomeKind
+    health: Health
+    reason: str | None = None
+    """A short machine-readable word (`connection_refused`, `rate_limited`, `http_503`, `read_timeout`, …)."""
+    provider_reference: str | None = None
+    captured: bool = False
+    """Approved and already captured (automatic capture); else the approval is an authorization."""
+    capture_pending: bool = False
+    """The provider has *received* the capture; a webhook will confirm it."""
+    decline: Decline | None = None
+    next_action: Mapping[str, Any] | None = None
+    """`{"type": "redirect", "url"}` or `{"type": "sdk", "provider", …}` for the customer's browser."""
+    our_fault: bool = False
+    """The provider rejected what we sent: an alert for us, not a mark against the provider."""
+
+
+class ModificationKind(enum.StrEnum):
+    """How a capture, void or refund ended."""
+
+    DONE = "done"
+    RECEIVED = "received"
+    """The provider took it up; a webhook will say how it ended."""
+    REFUSED = "refused"
+    """The provider says the payment's state does not allow it."""
+    NOT_EXECUTED = "not_executed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class ModificationOutcome:
+    """What one send of a capture, void or refund came to."""
+
+    kind: ModificationKind
+    health: Health
+    reason: str | None = None
+    provider_reference: str | None = None
+    """The provider's id of the modification itself, where it gives one."""
+    our_fault: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What a synthetic probe, which moves no money, found."""
+
+    health: Health
+    reason: str | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the provider did what was asked."""
+        return self.health is Health.OK
+
+
+Params = Mapping[str, Any]
+"""A vendor's parameters as JSON values: written to the ledger before the call, sent, and sent again, unchanged."""
+
+
+class Provider(Protocol):
+    """One payment provider. Thread-safe. No call raises; each takes as long as its timeouts allow, at most."""
+
+    @property
+    def name(self) -> str:
+        """`stripe`, `adyen`, …: the word used in flags, routes and records."""
+
+    def render(self, request: ChargeRequest) -> Params:
+        """The exact vendor parameters of this attempt. Pure. Raises Ineligible where it cannot be expressed."""
+
+    def authorize(self, params: Params, *, idempotency_key: str, timeouts: Timeouts) -> Outcome:
+        """Send what `render` made, once. A second call with the same key is a re-send, not a second attempt."""
+
+    def capture(
+        self, provider_reference: str, money: Money, *, idempotency_key: str, timeouts: Timeouts
+    ) -> ModificationOutcome:
+        """Capture that much of an authorization."""
+
+    def void(self, provider_reference: str, *, idempotency_key: str, timeouts: Timeouts) -> ModificationOutcome:
+        """Release an authorization that has not been captured."""
+
+    def refund(
+        self, provider_reference: str, money: Money, *, idempotency_key: str, timeouts: Timeouts
+    ) -> ModificationOutcome:
+        """Pay that much of a captured payment back."""
+
+    def probe(self, *, timeouts: Timeouts) -> ProbeResult:
+        """Ask for something that moves no money, with our credentials, to learn whether the provider works."""
+
+    def close(self) -> None:
+        """Drop pooled connections."""
