@@ -1,0 +1,72 @@
+"""Circuit transitions: append-only rows, written by compare-and-set, followed by every process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from router.breaker import State, Transition
+from router.ledger.engine import Database
+from router.ledger.tables import circuit_transitions, from_micros, to_micros
+
+
+class CircuitLedger:
+    """The circuits' queries."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def append(self, transition: Transition) -> bool:
+        """Commit a transition; False when another process wrote that version of this circuit first."""
+        try:
+            with self._database.write() as connection:
+                connection.execute(
+                    circuit_transitions.insert(),
+                    {
+                        "provider": transition.provider,
+                        "version": transition.version,
+                        "state": transition.state.value,
+                        "failed_rounds": transition.failed_rounds,
+                        "actor": transition.actor,
+                        "reason": transition.reason,
+                        "evidence": dict(transition.evidence),
+                        "at": to_micros(transition.at),
+                    },
+                )
+        except sa.exc.IntegrityError:
+            return False
+        return True
+
+    def latest(self) -> Sequence[Transition]:
+        """The last transition of each circuit that ever had one."""
+        table = circuit_transitions
+        newest = sa.select(table.c.provider, sa.func.max(table.c.version).label("version")).group_by(table.c.provider)
+        top = newest.subquery()
+        return self._read(
+            table.select().join(top, sa.and_(table.c.provider == top.c.provider, table.c.version == top.c.version))
+        )
+
+    def history(self, provider: str, *, limit: int) -> Sequence[Transition]:
+        """A circuit's last transitions, oldest first."""
+        table = circuit_transitions
+        newest_first = self._read(
+            table.select().where(table.c.provider == provider).order_by(table.c.version.desc()).limit(limit)
+        )
+        return list(reversed(newest_first))
+
+    def _read(self, query: sa.Select[tuple[object, ...]]) -> Sequence[Transition]:
+        with self._database.read() as connection:
+            return [
+                Transition(
+                    provider=row["provider"],
+                    version=row["version"],
+                    state=State(row["state"]),
+                    failed_rounds=row["failed_rounds"],
+                    actor=row["actor"],
+                    reason=row["reason"],
+                    evidence=row["evidence"],
+                    at=from_micros(row["at"]),
+                )
+                for row in connection.execute(query).mappings()
+            ]

@@ -1,0 +1,280 @@
+"""Payments and their attempts: every change is one commit, guarded by the payment's version and lease.
+
+A change that another process got in before (it held the lease, or took it over) raises StaleError and writes
+nothing: whoever is told so stops, and reads what the ledger says now.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from router.ledger.engine import Database
+from router.ledger.tables import attempts, from_micros, idempotency_keys, payment_events, payments, to_micros
+
+OPEN_STATUSES = frozenset({"processing", "requires_action", "authorized", "parked"})
+HOLDING_STATUSES = OPEN_STATUSES | {"captured"}
+"""While a payment is open or paid, its reference is taken."""
+
+
+class StaleError(Exception):
+    """Another process changed this payment, or holds its lease."""
+
+
+class KeyTakenError(Exception):
+    """This idempotency key already made a payment."""
+
+
+class ReferenceInUseError(Exception):
+    """An open or paid payment of this merchant has this reference."""
+
+    def __init__(self, payment_id: str) -> None:
+        super().__init__("the reference belongs to an open or paid payment")
+        self.payment_id = payment_id
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at one provider, as the ledger has it; `outcome` None: started, no answer known."""
+
+    id: str
+    payment_id: str
+    number: int
+    provider: str
+    idempotency_key: str
+    params: Mapping[str, Any]
+    started_at: dt.datetime
+    outcome: str | None = None
+    reason: str | None = None
+    health: str | None = None
+    provider_reference: str | None = None
+    decline: Mapping[str, Any] | None = None
+    latency_us: int | None = None
+    finished_at: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """A payment as the ledger has it."""
+
+    id: str
+    merchant: str
+    reference: str
+    status: str
+    amount: int
+    currency: str
+    order: Mapping[str, Any]
+    flags: Mapping[str, Any]
+    decision: Mapping[str, Any]
+    created_at: dt.datetime
+    updated_at: dt.datetime
+    expires_at: dt.datetime
+    version: int
+    amount_captured: int = 0
+    amount_refunded: int = 0
+    capture_pending: bool = False
+    provider: str | None = None
+    decline: Mapping[str, Any] | None = None
+    next_action: Mapping[str, Any] | None = None
+    holds_reference: bool = True
+    lease_holder: str | None = None
+    lease_until: dt.datetime | None = None
+    tries: int = 0
+    next_try_at: dt.datetime | None = None
+
+    def in_progress(self, now: dt.datetime) -> bool:
+        """Whether a process is working on it at this moment."""
+        return self.lease_until is not None and self.lease_until > now
+
+
+_MOMENTS = {"created_at", "updated_at", "expires_at", "lease_until", "next_try_at", "started_at", "finished_at"}
+
+
+def _to_row(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: to_micros(value) if name in _MOMENTS and value is not None else value for name, value in values.items()
+    }
+
+
+def _from_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {
+        name: from_micros(value) if name in _MOMENTS and value is not None else value for name, value in row.items()
+    }
+
+
+class PaymentLedger:
+    """The payments' queries."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # ------------------------------------------------------------ writing
+
+    def create(self, payment: Payment, *, key: str, fingerprint: str, repeat: bool, first: Attempt | None) -> None:
+        """Commit a new payment, its key, and its first attempt as started.
+
+        `repeat` lets the reference be used again. Raises KeyTakenError or ReferenceInUseError, and then has
+        written nothing.
+        """
+        try:
+            with self._database.write() as connection:
+                taken = idempotency_keys.c
+                if connection.scalar(
+                    sa.select(taken.payment_id).where(taken.merchant == payment.merchant, taken.key == key)
+                ):
+                    raise KeyTakenError
+                if not repeat:
+                    holder = _holder_of(connection, payment.merchant, payment.reference)
+                    if holder is not None:
+                        raise ReferenceInUseError(holder)
+                row = _to_row({name: getattr(payment, name) for name in _PAYMENT_COLUMNS})
+                connection.execute(payments.insert(), row)
+                connection.execute(
+                    idempotency_keys.insert(),
+                    {
+                        "merchant": payment.merchant,
+                        "key": key,
+                        "fingerprint": fingerprint,
+                        "payment_id": payment.id,
+                        "created_at": row["created_at"],
+                    },
+                )
+                _append_event(connection, payment.id, "created", row)
+                if first is not None:
+                    _insert_attempt(connection, first)
+        except sa.exc.IntegrityError:
+            # Two requests in the same instant, both past the checks above: the unique keys decide.
+            with self._database.read() as connection:
+                holder = None if repeat else _holder_of(connection, payment.merchant, payment.reference)
+            if self.find_key(payment.merchant, key) is None and holder is not None:
+                raise ReferenceInUseError(holder) from None
+            raise KeyTakenError from None
+
+    def change(
+        self,
+        payment: Payment,
+        changes: Mapping[str, Any],
+        *,
+        event: str,
+        now: dt.datetime,
+        finished: Attempt | None = None,
+        started: Attempt | None = None,
+        release_key: bool = False,
+    ) -> Payment:
+        """Commit one transition of a payment, with what it finishes and starts. Answers the payment as it is then.
+
+        Compare-and-set: raises StaleError when the payment's version or lease holder is not what `payment` says.
+        """
+        values = _to_row({**changes, "updated_at": now, "version": payment.version + 1})
+        if "status" in changes:
+            values["holds_reference"] = payment.holds_reference and changes["status"] in HOLDING_STATUSES
+        holds = (
+            payments.c.lease_holder.is_(None)
+            if payment.lease_holder is None
+            else payments.c.lease_holder == payment.lease_holder
+        )
+        with self._database.write() as connection:
+            row = (
+                connection.execute(
+                    payments.update()
+                    .where(payments.c.id == payment.id, payments.c.version == payment.version, holds)
+                    .values(values)
+                    .returning(payments)
+                )
+                .mappings()
+                .one_or_none()
+            )
+            if row is None:
+                raise StaleError
+            _append_event(connection, payment.id, event, values)
+            if finished is not None:
+                connection.execute(
+                    attempts.update()
+                    .where(attempts.c.id == finished.id)
+                    .values(_to_row({name: getattr(finished, name) for name in _FINISHED_COLUMNS}))
+                )
+            if started is not None:
+                _insert_attempt(connection, started)
+            if release_key:
+                connection.execute(idempotency_keys.delete().where(idempotency_keys.c.payment_id == payment.id))
+        return Payment(**_from_row(row))
+
+    # ------------------------------------------------------------ reading
+
+    def find_key(self, merchant: str, key: str) -> tuple[str, str] | None:
+        """The fingerprint and the payment id that a merchant's idempotency key made, if it did."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                sa.select(idempotency_keys.c.fingerprint, idempotency_keys.c.payment_id).where(
+                    idempotency_keys.c.merchant == merchant, idempotency_keys.c.key == key
+                )
+            ).one_or_none()
+        return None if row is None else (row[0], row[1])
+
+    def get(self, payment_id: str) -> tuple[Payment, Sequence[Attempt]] | None:
+        """A payment and its attempts, in order, of one moment."""
+        with self._database.read() as connection:
+            row = connection.execute(payments.select().where(payments.c.id == payment_id)).mappings().one_or_none()
+            if row is None:
+                return None
+            tried = connection.execute(
+                attempts.select().where(attempts.c.payment_id == payment_id).order_by(attempts.c.number)
+            ).mappings()
+            return Payment(**_from_row(row)), [Attempt(**_from_row(each)) for each in tried]
+
+    def ids_by_reference(self, merchant: str, reference: str, *, limit: int, before: str | None) -> Sequence[str]:
+        """Ids of a merchant's payments with this reference, newest first, older than the id `before`."""
+        query = sa.select(payments.c.id).where(payments.c.merchant == merchant, payments.c.reference == reference)
+        if before is not None:
+            query = query.where(payments.c.id < before)
+        with self._database.read() as connection:
+            # Ids begin with their time, so the newest is the greatest.
+            return connection.scalars(query.order_by(payments.c.id.desc()).limit(limit)).all()
+
+    def due_parked(self, now: dt.datetime, *, limit: int) -> Sequence[str]:
+        """Ids of parked payments whose time has come, the longest waiting first."""
+        with self._database.read() as connection:
+            return connection.scalars(
+                sa.select(payments.c.id)
+                .where(payments.c.status == "parked", payments.c.next_try_at <= to_micros(now))
+                .order_by(payments.c.next_try_at)
+                .limit(limit)
+            ).all()
+
+
+_PAYMENT_COLUMNS = [column.name for column in payments.columns]
+_ATTEMPT_COLUMNS = [column.name for column in attempts.columns]
+_FINISHED_COLUMNS = ["outcome", "reason", "health", "provider_reference", "decline", "latency_us", "finished_at"]
+
+
+def _holder_of(connection: sa.Connection, merchant: str, reference: str) -> str | None:
+    return connection.scalar(
+        sa.select(payments.c.id)
+        .where(
+            payments.c.merchant == merchant,
+            payments.c.reference == reference,
+            payments.c.status.in_(sorted(HOLDING_STATUSES)),
+        )
+        .limit(1)
+    )
+
+
+def _insert_attempt(connection: sa.Connection, attempt: Attempt) -> None:
+    connection.execute(attempts.insert(), _to_row({name: getattr(attempt, name) for name in _ATTEMPT_COLUMNS}))
+
+
+def _append_event(connection: sa.Connection, payment_id: str, kind: str, changes: Mapping[str, Any]) -> None:
+    connection.execute(
+        payment_events.insert(),
+        {
+            "payment_id": payment_id,
+            "version": changes["version"],
+            "type": kind,
+            "changes": changes,
+            "at": changes["updated_at"],
+        },
+    )

@@ -1,0 +1,180 @@
+"""The ledger's tables, the same on SQLite and PostgreSQL.
+
+Times are integer microseconds since 1970 UTC: exact, ordered, and the same in both databases. Money is integer
+minor units by ISO 4217. `migrations/` makes these tables; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+# none_as_null: an absent decline is SQL's NULL, not JSON's null, so that `IS NULL` means what it says.
+# JSON, not PostgreSQL's JSONB, which reorders keys: an attempt's parameters are sent again exactly as written.
+Json = sa.JSON(none_as_null=True)
+# SQLite numbers rows by itself only in a column declared exactly INTEGER.
+RowNumber = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+payments = sa.Table(
+    "payments",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("merchant", sa.Text, nullable=False),
+    sa.Column("reference", sa.Text, nullable=False),
+    sa.Column("holds_reference", sa.Boolean, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("amount_captured", sa.BigInteger, nullable=False),
+    sa.Column("amount_refunded", sa.BigInteger, nullable=False),
+    sa.Column("capture_pending", sa.Boolean, nullable=False),
+    sa.Column("provider", sa.Text),
+    sa.Column("order", Json, nullable=False),
+    sa.Column("flags", Json, nullable=False),
+    sa.Column("decision", Json, nullable=False),
+    sa.Column("decline", Json),
+    sa.Column("next_action", Json),
+    # Every change is a compare-and-set on the version; the holder of the lease is the one process that may act.
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("lease_holder", sa.Text),
+    sa.Column("lease_until", sa.BigInteger),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("next_try_at", sa.BigInteger),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    # At most one payment holds a reference: a double click under two keys must not pay twice.
+    sa.Index(
+        "uq_payments_held_reference",
+        "merchant",
+        "reference",
+        unique=True,
+        sqlite_where=sa.text("holds_reference"),
+        postgresql_where=sa.text("holds_reference"),
+    ),
+    sa.Index("ix_payments_reference", "merchant", "reference"),
+    sa.Index(
+        "ix_payments_parked",
+        "next_try_at",
+        sqlite_where=sa.text("status = 'parked'"),
+        postgresql_where=sa.text("status = 'parked'"),
+    ),
+)
+
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("payment_id", sa.Text, sa.ForeignKey("payments.id"), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    # Both are written before the call, and sent again unchanged if the attempt must be sent again.
+    sa.Column("idempotency_key", sa.Text, nullable=False),
+    sa.Column("params", Json, nullable=False),
+    # NULL: started, and no answer known yet.
+    sa.Column("outcome", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("health", sa.Text),
+    sa.Column("provider_reference", sa.Text),
+    sa.Column("decline", Json),
+    sa.Column("latency_us", sa.BigInteger),
+    sa.Column("started_at", sa.BigInteger, nullable=False),
+    sa.Column("finished_at", sa.BigInteger),
+    sa.UniqueConstraint("payment_id", "number"),
+    sa.Index("ix_attempts_provider_reference", "provider", "provider_reference"),
+)
+
+payment_events = sa.Table(
+    "payment_events",
+    metadata,
+    sa.Column("number", RowNumber, primary_key=True, autoincrement=True),
+    sa.Column("payment_id", sa.Text, sa.ForeignKey("payments.id"), nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    # What this transition set, column by column: folding a payment's events gives its row.
+    sa.Column("changes", Json, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("payment_id", "version"),
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("merchant", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("payment_id", sa.Text, sa.ForeignKey("payments.id"), nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+)
+
+circuit_transitions = sa.Table(
+    "circuit_transitions",
+    metadata,
+    sa.Column("number", RowNumber, primary_key=True, autoincrement=True),
+    sa.Column("provider", sa.Text, nullable=False),
+    # Compare-and-set: of two processes that saw the same state, one writes the next version.
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("failed_rounds", sa.Integer, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("evidence", Json, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("provider", "version"),
+)
+
+flips = sa.Table(
+    "flips",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("flag", sa.Text, nullable=False),
+    sa.Column("from_value", sa.Text, nullable=False),
+    sa.Column("to_value", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("incident", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("evidence", Json, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("confirmed_at", sa.BigInteger),
+    # One flip an incident: whatever a person sets afterwards stands.
+    sa.UniqueConstraint("incident", "flag"),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("merchant", sa.Text, nullable=False),
+    sa.Column("scopes", Json, nullable=False),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("revoked_at", sa.BigInteger),
+)
+
+heartbeats = sa.Table(
+    "heartbeats",
+    metadata,
+    sa.Column("process", sa.Text, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
+
+
+def to_micros(moment: dt.datetime) -> int:
+    """An aware moment as the ledger keeps it, to the microsecond."""
+    delta = moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def from_micros(micros: int) -> dt.datetime:
+    """The moment that `to_micros` kept."""
+    return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=micros)

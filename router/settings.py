@@ -1,0 +1,111 @@
+"""Every setting of the service, in one class: environment variables with the prefix `ROUTER_`.
+
+A wrong setting stops the start with one clear line that names the variable and never its value.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "ROUTER_"
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message is the one line to show."""
+
+
+def _host_and_port(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        msg = "must be host:port"
+        raise ValueError(msg)
+    return value
+
+
+def _http_url(value: str) -> str:
+    if not value.startswith(("http://", "https://")):
+        msg = "must be an http:// or https:// address"
+        raise ValueError(msg)
+    return value.rstrip("/")
+
+
+HostPort = Annotated[str, AfterValidator(_host_and_port)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Settings(BaseSettings):
+    """`ROUTER_*`, with the defaults of a run on one machine against the sandbox."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    bind: HostPort = "127.0.0.1:8080"
+    """Where the web processes listen."""
+    run_dir: Path = Path(".run")
+    """Holds what one machine's run needs: ledger, flags file, process ids, the generated key."""
+    database_url: str | None = None
+    """SQLAlchemy URL of the ledger; by default an SQLite file in `run_dir`."""
+    api_key: SecretStr | None = None
+    """A bootstrap key with every scope, for merchant `default`."""
+    web_processes: Annotated[int, Field(ge=1, le=64)] = 1
+    web_threads: Annotated[int, Field(ge=1, le=512)] = 32
+    """Payments that one web process works on at once; each may wait on a provider."""
+    demo_traffic_per_second: Annotated[float, Field(ge=0, le=100)] = 2.0
+    """Synthetic payments that `make run` sends; 0 for none."""
+
+    flags_file: Path | None = None
+    """Used when there is no LaunchDarkly key; by default `flags.json` in `run_dir`."""
+    launchdarkly_sdk_key: SecretStr | None = None
+    launchdarkly_base_uri: HttpUrl | None = None
+    launchdarkly_stream_uri: HttpUrl | None = None
+    launchdarkly_events_uri: HttpUrl | None = None
+
+    stripe_api_key: SecretStr = SecretStr("sk_test_sandbox")
+    stripe_base_url: HttpUrl = "http://127.0.0.1:8091"
+    adyen_api_key: SecretStr = SecretStr("sandbox")
+    adyen_merchant_account: str = "SandboxMerchant"
+    adyen_base_url: HttpUrl = "http://127.0.0.1:8092"
+    default_return_url: HttpUrl = "https://checkout.invalid/return"
+    """Sent where a vendor requires a return address and the payment has none."""
+
+    connect_timeout_seconds: Seconds = 1.0
+    read_timeout_seconds: Seconds = 10.0
+    deadline_seconds: Seconds = 25.0
+    """For the whole of one request to the router, whatever it tries."""
+
+    breaker_open_wait_seconds: Seconds = 10.0
+    breaker_minimum_calls: Annotated[int, Field(ge=1, le=1000)] = 10
+    flip_after_seconds: Seconds = 60.0
+    """Time an incident's circuit has not been closed before the primary flag is moved."""
+    parked_retry_seconds: Seconds = 15.0
+
+    sandbox_stripe_port: Annotated[int, Field(ge=0, le=65535)] = 8091
+    sandbox_adyen_port: Annotated[int, Field(ge=0, le=65535)] = 8092
+    sandbox_control_port: Annotated[int, Field(ge=0, le=65535)] = 8090
+
+    sentry_dsn: SecretStr | None = None
+    log_format: Annotated[str, Field(pattern="^(json|text)$")] = "json"
+
+    @property
+    def ledger_url(self) -> str:
+        """The ledger's SQLAlchemy URL."""
+        return self.database_url or f"sqlite:///{self.run_dir.resolve() / 'ledger.db'}"
+
+    @property
+    def flags_path(self) -> Path:
+        """The flags file that is used when there is no LaunchDarkly key."""
+        return self.flags_file or self.run_dir / "flags.json"
+
+
+def load_settings() -> Settings:
+    """The settings of this process. Raises SettingsError with one line that names what is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+        raise SettingsError(f"setting {name}: {first['msg']}") from None
