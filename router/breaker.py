@@ -27,12 +27,16 @@ class State(enum.StrEnum):
     """The worker's synthetic probes, and no payment."""
 
 
+WINDOW_CALLS = 20
+"""Ten failures in a row are half of it: a full outage trips within ten calls, even after a long calm."""
+
+
 @dataclass(frozen=True, slots=True)
 class BreakerSettings:
     """How a circuit judges and recovers."""
 
-    window_calls: int = 20
-    """The last calls that count. Twenty notice a full outage within minimum_calls calls even after a long calm."""
+    window_calls: int = WINDOW_CALLS
+    """The last calls that count."""
     minimum_calls: int = 10
     """Fewer calls than this never trip; a minimum above the window is capped by it."""
     failure_rate: float = 0.5
@@ -68,6 +72,56 @@ class Transition:
     failed_rounds: int = 0
     evidence: Mapping[str, Any] = field(default_factory=dict)
     """The window's figures."""
+    incident: str | None = None
+    """The incident that this belongs to: from the first OPEN until the circuit has been CLOSED for five minutes."""
+    open_time: dt.timedelta = dt.timedelta()
+    """Time of the incident, before this transition, in which the circuit was not CLOSED."""
+
+    def open_time_at(self, now: dt.datetime) -> dt.timedelta:
+        """The incident's open time so far, this being the circuit's last transition."""
+        return self.open_time + (dt.timedelta() if self.state is State.CLOSED else now - self.at)
+
+
+INCIDENT_OVER_AFTER = dt.timedelta(minutes=5)
+"""How long a circuit must have been CLOSED for its incident to be over (design §2)."""
+
+
+def following(
+    last: Transition | None,
+    state: State,
+    *,
+    provider: str,
+    at: dt.datetime,
+    actor: str,
+    reason: str,
+    failed_rounds: int = 0,
+    evidence: Mapping[str, Any] | None = None,
+) -> Transition:
+    """The transition after `last`, with its version and its incident carried on. Two processes that saw the same
+    `last` name the same incident, so a circuit that closes for a moment and opens again adds to one incident.
+    """
+    version = 1 if last is None else last.version + 1
+    goes_on = (
+        last is not None
+        and last.incident is not None
+        and not (last.state is State.CLOSED and at - last.at >= INCIDENT_OVER_AFTER)
+    )
+    incident: str | None = f"inc_{provider}_{version}" if state is not State.CLOSED else None
+    open_time = dt.timedelta()
+    if goes_on and last is not None:
+        incident, open_time = last.incident, last.open_time_at(at)
+    return Transition(
+        provider=provider,
+        version=version,
+        state=state,
+        at=at,
+        actor=actor,
+        reason=reason,
+        failed_rounds=failed_rounds,
+        evidence=evidence or {},
+        incident=incident,
+        open_time=open_time,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +155,14 @@ class Snapshot:
     state: State
     version: int
     since: dt.datetime
-    failed_rounds: int
     window: Window
+    last: Transition | None
+    """What brought it here; None: it has never left CLOSED."""
+
+    @property
+    def failed_rounds(self) -> int:
+        """Rounds of probes that failed since it opened."""
+        return self.last.failed_rounds if self.last is not None else 0
 
 
 class Breaker:
@@ -113,9 +173,8 @@ class Breaker:
         self._settings = settings
         self._lock = threading.Lock()
         self._state = State.CLOSED
-        self._version = 0
         self._since = now
-        self._failed_rounds = 0
+        self._last: Transition | None = None
         self._generation = 0
         self._results: deque[bool] = deque(maxlen=settings.window_calls)
         self._failures = 0
@@ -143,10 +202,10 @@ class Breaker:
             if window.calls < needed or rate < self._settings.failure_rate:
                 return None
             evidence = {"calls": window.calls, "failures": window.failures, "failure_rate": round(rate, 4)}
-            transition = Transition(
+            transition = following(
+                self._last,
+                State.OPEN,
                 provider=self.provider,
-                version=self._version + 1,
-                state=State.OPEN,
                 at=now,
                 actor=actor,
                 reason=f"{window.failures} of the last {window.calls} calls failed",
@@ -158,9 +217,10 @@ class Breaker:
     def adopt(self, transition: Transition) -> bool:
         """Follow a transition that the ledger holds; one that is not newer than ours changes nothing."""
         with self._lock:
-            if transition.version < self._version:
+            last = self._last
+            if last is not None and transition.version < last.version:
                 return False
-            if transition.version == self._version and transition.state is self._state:
+            if last is not None and transition.version == last.version and transition.state is last.state:
                 return False
             self._enter(transition)
             return True
@@ -168,15 +228,13 @@ class Breaker:
     def snapshot(self) -> Snapshot:
         """The circuit now."""
         with self._lock:
-            return Snapshot(
-                self.provider, self._state, self._version, self._since, self._failed_rounds, self._window()
-            )
+            version = 0 if self._last is None else self._last.version
+            return Snapshot(self.provider, self._state, version, self._since, self._window(), self._last)
 
     def _enter(self, transition: Transition) -> None:
         self._state = transition.state
-        self._version = transition.version
         self._since = transition.at
-        self._failed_rounds = transition.failed_rounds
+        self._last = transition
         self._generation += 1
         if transition.state is State.CLOSED:
             # After closing the window starts empty: yesterday's failures say nothing of today.

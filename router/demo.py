@@ -176,14 +176,17 @@ def _path(answer: Mapping[str, Any]) -> str:
         return ""
     if len(attempts) == 1 and attempts[0].get("outcome") == "approved":
         return ""
-    return " → ".join(_step(attempt) for attempt in attempts)
+    decline = answer.get("decline")
+    code = decline.get("code") if isinstance(decline, dict) else None  # the payment's, so the last attempt's
+    steps = [_step(attempt, None) for attempt in attempts[:-1]] + [_step(attempt, code) for attempt in attempts[-1:]]
+    return " → ".join(steps)
 
 
-def _step(attempt: Mapping[str, Any]) -> str:
+def _step(attempt: Mapping[str, Any], code: object) -> str:
     provider = _word(attempt.get("provider"))
     if attempt.get("outcome") == "approved":
         return provider
-    return f"{provider}: {_word(attempt.get('reason') or attempt.get('outcome'))}"
+    return f"{provider}: {_word(attempt.get('reason') or code or attempt.get('outcome'))}"
 
 
 def _word(value: object) -> str:

@@ -27,7 +27,7 @@ MAXIMUM_AMOUNT = 999_999_999_999
 """Twelve digits of minor units: the largest that any vendor's interface takes."""
 
 # Whatever ends up in logs, files and headers must be printable and free of line breaks.
-_PRINTABLE = re.compile(r"^[^\x00-\x1f\x7f\u2028\u2029]*$")
+_PRINTABLE = re.compile(r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]*\Z")
 
 
 def _printable(value: str) -> str:

@@ -12,6 +12,8 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "ROUTER_"
+PROVIDER_NAMES = ("stripe", "adyen")
+"""Every provider that this build has an adapter for."""
 
 
 class SettingsError(Exception):

@@ -130,7 +130,7 @@ class Supervisor:
                     self.run_once()
                     self._clock.sleep(_LOOK_S)
             finally:
-                self._stop()
+                self.stop()
 
     def run_once(self) -> Round:
         """One round: bury who died, start who is due, publish the process ids."""
@@ -222,7 +222,7 @@ class Supervisor:
         write_whole(self._pids_file, pids)
         self._published = pids
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         """SIGTERM to every child, its grace, then SIGKILL to all that is left."""
         self.stopping.set()
         until = self._clock.monotonic() + self._stop_grace_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 
 import sqlalchemy as sa
@@ -31,6 +32,8 @@ class CircuitLedger:
                         "actor": transition.actor,
                         "reason": transition.reason,
                         "evidence": dict(transition.evidence),
+                        "incident": transition.incident,
+                        "open_us": transition.open_time // dt.timedelta(microseconds=1),
                         "at": to_micros(transition.at),
                     },
                 )
@@ -47,13 +50,11 @@ class CircuitLedger:
             table.select().join(top, sa.and_(table.c.provider == top.c.provider, table.c.version == top.c.version))
         )
 
-    def history(self, provider: str, *, limit: int) -> Sequence[Transition]:
-        """A circuit's last transitions, oldest first."""
+    def opening(self, incident: str) -> Transition | None:
+        """The transition that an incident began with."""
         table = circuit_transitions
-        newest_first = self._read(
-            table.select().where(table.c.provider == provider).order_by(table.c.version.desc()).limit(limit)
-        )
-        return list(reversed(newest_first))
+        found = self._read(table.select().where(table.c.incident == incident).order_by(table.c.version).limit(1))
+        return found[0] if found else None
 
     def _read(self, query: sa.Select[tuple[object, ...]]) -> Sequence[Transition]:
         with self._database.read() as connection:
@@ -66,6 +67,8 @@ class CircuitLedger:
                     actor=row["actor"],
                     reason=row["reason"],
                     evidence=row["evidence"],
+                    incident=row["incident"],
+                    open_time=dt.timedelta(microseconds=row["open_us"]),
                     at=from_micros(row["at"]),
                 )
                 for row in connection.execute(query).mappings()

@@ -235,15 +235,12 @@ class PaymentLedger:
             # Ids begin with their time, so the newest is the greatest.
             return connection.scalars(query.order_by(payments.c.id.desc()).limit(limit)).all()
 
-    def due_parked(self, now: dt.datetime, *, limit: int) -> Sequence[str]:
-        """Ids of parked payments whose time has come, the longest waiting first."""
+    def due_parked(self, now: dt.datetime, *, limit: int, expired_only: bool) -> Sequence[str]:
+        """Ids of parked payments whose time has come (or is over), the longest waiting first."""
+        due = payments.c.expires_at if expired_only else payments.c.next_try_at
+        query = sa.select(payments.c.id).where(payments.c.status == "parked", due <= to_micros(now))
         with self._database.read() as connection:
-            return connection.scalars(
-                sa.select(payments.c.id)
-                .where(payments.c.status == "parked", payments.c.next_try_at <= to_micros(now))
-                .order_by(payments.c.next_try_at)
-                .limit(limit)
-            ).all()
+            return connection.scalars(query.order_by(due).limit(limit)).all()
 
 
 _PAYMENT_COLUMNS = [column.name for column in payments.columns]

@@ -129,8 +129,11 @@ circuit_transitions = sa.Table(
     sa.Column("actor", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("evidence", Json, nullable=False),
+    sa.Column("incident", sa.Text),
+    sa.Column("open_us", sa.BigInteger, nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("provider", "version"),
+    sa.Index("ix_circuit_transitions_incident", "incident"),
 )
 
 flips = sa.Table(

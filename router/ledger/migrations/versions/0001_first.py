@@ -43,10 +43,13 @@ def upgrade() -> None:
             sa.JSON(none_as_null=True),
             nullable=False,
         ),
+        sa.Column("incident", sa.Text(), nullable=True),
+        sa.Column("open_us", sa.BigInteger(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("number", name=op.f("pk_circuit_transitions")),
         sa.UniqueConstraint("provider", "version", name=op.f("uq_circuit_transitions_provider_version")),
     )
+    op.create_index("ix_circuit_transitions_incident", "circuit_transitions", ["incident"])
     op.create_table(
         "flips",
         sa.Column("id", sa.Text(), nullable=False),

@@ -1,0 +1,131 @@
+"""What every reader through the LaunchDarkly SDK shares: the context, the evaluation, the status, the end.
+
+Where the flags come from (LaunchDarkly's stream, a file) is the SDK's data source; everything else is this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from ldclient import Config, Context, LDClient
+from ldclient.interfaces import DataSourceErrorInfo, DataSourceState
+
+from flags.contract import FlagContext, RoutingFlags, SourceStatus
+from flags.values import Report, ValueChecker, WrongValue
+
+CLOSE_WAIT_S = 2.0
+"""How long `close` waits. The SDK's own close can take half a minute while LaunchDarkly does not answer."""
+
+ROUTER_KEY = "router"
+"""The payment context's key when the router itself asks."""
+
+STATES: dict[DataSourceState, Literal["initializing", "valid", "interrupted", "off"]] = {
+    DataSourceState.INITIALIZING: "initializing",
+    DataSourceState.VALID: "valid",
+    DataSourceState.INTERRUPTED: "interrupted",
+    DataSourceState.OFF: "off",
+}
+
+
+class SdkFlags:
+    """A `FlagSource` over one SDK client, which is built here and belongs to the process that builds it."""
+
+    def __init__(
+        self,
+        config: Config,
+        providers: Sequence[str],
+        *,
+        report: Report,
+        start_wait_s: float,
+        describe_error: Callable[[DataSourceErrorInfo], str],
+    ) -> None:
+        """Build the client, waiting at most `start_wait_s` seconds for the first values."""
+        self._checker = ValueChecker(providers, report)
+        self._report = report
+        self._describe_error = describe_error
+        self._failed = False
+        self._closed = False
+        self._pid = os.getpid()
+        sdk_log = logging.getLogger("ldclient")
+        if sdk_log.level == logging.NOTSET:  # its INFO tells of every connection; a level someone chose stays
+            sdk_log.setLevel(logging.WARNING)
+        self._client = LDClient(config, start_wait=start_wait_s)
+
+    @property
+    def client(self) -> LDClient:
+        """The SDK's client, for its listeners."""
+        return self._client
+
+    def read(self, context: FlagContext) -> RoutingFlags:
+        """The flags for this payment, as last heard; the defaults where nothing was ever heard. Never raises."""
+        try:
+            if not self._client.is_initialized():  # asking it for values now would log a warning for each
+                return self._checker.defaults
+            who = to_sdk_context(context)
+            variation = self._client.variation
+            return self._checker.check({key: variation(key, who, None) for key in self._checker.keys})
+        except Exception as error:  # noqa: BLE001 - a payment is routed by the defaults rather than not at all
+            self._report_failure(error)
+            return self._checker.defaults
+
+    def status(self) -> SourceStatus:
+        """Whether what `read` answers is up to date, and since when, by the SDK's own record."""
+        status = self._client.data_source_status_provider.status
+        since = dt.datetime.fromtimestamp(status.since, dt.UTC)
+        if os.getpid() != self._pid:
+            # The SDK goes on saying "valid" here, though the threads that would hear of a change are not.
+            return SourceStatus("off", since, "the reader was built before this process was forked, and is frozen")
+        state = STATES[status.state]
+        if state == "off" or self._closed:
+            return SourceStatus("off", since, "closed")
+        if state == "valid":
+            return SourceStatus(state, since)
+        return SourceStatus(state, since, self._describe_error(status.error) if status.error else "nothing heard yet")
+
+    def close(self) -> None:
+        """Stop the client's threads, waiting at most `CLOSE_WAIT_S` seconds; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        closing = threading.Thread(target=self._close, name="flags-close", daemon=True)
+        closing.start()
+        closing.join(CLOSE_WAIT_S)
+
+    def _close(self) -> None:
+        with contextlib.suppress(Exception):  # nothing is left to do about a client that cannot even stop
+            self._client.close()  # type: ignore[no-untyped-call]  # the SDK annotates no method without arguments
+
+    def _report_failure(self, error: Exception) -> None:
+        if self._failed:
+            return
+        self._failed = True
+        with contextlib.suppress(Exception):  # the report is a courtesy; the payment goes on
+            self._report(WrongValue("*", f"flags could not be read ({error!r}); every default is used", "unknown"))
+
+
+def to_sdk_context(context: FlagContext) -> Context:
+    """The multi-kind context that targeting rules see: payment always; merchant and customer where known.
+
+    Attributes have the names of `FlagContext`: `amount` (minor units), `currency`, `method`, `card_brand` and
+    `card_country` on the payment, `country` on the customer.
+    """
+    payment = Context.builder(context.payment_id or ROUTER_KEY).kind("payment")
+    for name in ("amount", "currency", "method", "card_brand", "card_country"):
+        value = getattr(context, name)
+        if value is not None:
+            payment.set(name, value)
+    kinds = [payment.build()]
+    if context.merchant:
+        kinds.append(Context.create(context.merchant, "merchant"))
+    if context.customer:
+        customer = Context.builder(context.customer).kind("customer")
+        if context.customer_country is not None:
+            customer.set("country", context.customer_country)
+        kinds.append(customer.build())
+    return Context.create_multi(*kinds)

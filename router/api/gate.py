@@ -1,0 +1,145 @@
+"""What every request passes before its view: who calls, a sound body, and no card number anywhere."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import threading
+from collections.abc import Callable
+from typing import Any, cast
+
+from flask import Flask, Request, g, request
+
+from router.api.problems import ProblemError, invalid
+from router.clock import Clock
+from router.ledger.keys import SCOPES, Caller
+from router.pan import contains_pan
+
+MAXIMUM_BODY_BYTES = 64 * 1024
+"""A payment's body is about one kilobyte."""
+KNOWN_KEY_FOR_S = 5.0
+"""How long a key that was found is trusted without asking the ledger: so long may a revoked key still work."""
+KNOWN_KEYS = 10_000
+
+
+class StrictRequest(Request):
+    """A request whose JSON is parsed once, strictly: an object, no repeated names, no NaN."""
+
+    strict_body: Any = None
+
+    def get_json(self, *_args: Any, **_options: Any) -> Any:
+        """The body that `admit` parsed; None when there was none."""
+        return self.strict_body
+
+
+class KeyRing:
+    """Whose key it is: the bootstrap key, or one of the ledger's, remembered for a few seconds."""
+
+    def __init__(self, find: Callable[[str], Caller | None], *, bootstrap: str | None, clock: Clock) -> None:
+        self._find = find
+        self._bootstrap = bootstrap
+        self._clock = clock
+        self._known: dict[str, tuple[Caller, float]] = {}
+        self._lock = threading.Lock()
+
+    def caller(self, key: str) -> Caller | None:
+        """The key's merchant and scopes; None for a key that is not valid. Raises LedgerUnavailableError."""
+        if self._bootstrap is not None and hmac.compare_digest(key.encode(), self._bootstrap.encode()):
+            return Caller("default", SCOPES)
+        now = self._clock.monotonic()
+        known = self._known.get(key)
+        if known is not None and now - known[1] < KNOWN_KEY_FOR_S:
+            return known[0]
+        caller = self._find(key)
+        with self._lock:
+            if caller is None:
+                self._known.pop(key, None)
+            else:
+                if len(self._known) >= KNOWN_KEYS:
+                    self._known.clear()
+                self._known[key] = (caller, now)
+        return caller
+
+
+def install(app: Flask, keys: KeyRing) -> None:
+    """Put the gate before every view under `/v1/`."""
+    app.request_class = StrictRequest
+    app.config["MAX_CONTENT_LENGTH"] = MAXIMUM_BODY_BYTES
+
+    @app.before_request
+    def admit() -> None:
+        if not request.path.startswith("/v1/"):
+            return
+        g.caller = _authenticate(keys)
+        if any(contains_pan(value) for value in request.args.values()) or contains_pan(request.path):
+            raise _pan_refused("query")
+        if request.method in {"POST", "PUT", "PATCH"}:
+            cast("StrictRequest", request).strict_body = _parse(request.get_data(cache=False))
+
+
+def require(*scopes: str) -> Caller:
+    """The caller of this request. Raises a 403 problem unless its key has one of these scopes."""
+    caller: Caller = g.caller
+    if caller.scopes.isdisjoint(scopes):
+        raise ProblemError(403, "forbidden", f"This key lacks the scope {' or '.join(sorted(scopes))}.")
+    return caller
+
+
+def idempotency_key() -> str:
+    """The request's Idempotency-Key: 1 to 255 visible ASCII characters. Raises a problem naming the header."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None or not key:
+        raise invalid("Idempotency-Key", "this header is required", status=400)
+    if len(key) > 255 or not all("!" <= each <= "~" for each in key):
+        raise invalid("Idempotency-Key", "must be 1 to 255 visible ASCII characters", status=400)
+    if contains_pan(key):
+        raise _pan_refused("Idempotency-Key")
+    return key
+
+
+def _authenticate(keys: KeyRing) -> Caller:
+    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+    caller = keys.caller(key.strip()) if scheme.lower() == "bearer" and key.strip() else None
+    if caller is None:
+        challenge = {"WWW-Authenticate": 'Bearer realm="pointsman"'}
+        raise ProblemError(401, "unauthenticated", "A valid API key is needed.", headers=challenge)
+    return caller
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    if not data.strip():
+        raise invalid("body", "a JSON object is required", status=400)
+    try:
+        body = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise invalid("body", "is not valid JSON", status=400) from None
+    # Looked for before anything is checked, so that no message about a field can be about a card number.
+    place = next((name for name, value in _parts(body) if contains_pan(name) or contains_pan(value)), None)
+    if place is not None:
+        raise _pan_refused("body" if contains_pan(place) else place)
+    if not isinstance(body, dict):
+        raise invalid("body", "must be a JSON object", status=400)
+    return body
+
+
+def _parts(body: Any) -> list[tuple[str, Any]]:
+    return list(body.items()) if isinstance(body, dict) else [("body", body)]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        # Two readers could each take another one of the two.
+        msg = "a name is repeated"
+        raise ValueError(msg)
+    return found
+
+
+def _no_constant(_name: str) -> Any:
+    msg = "not a number"
+    raise ValueError(msg)
+
+
+def _pan_refused(place: str) -> ProblemError:
+    detail = "A card number is not accepted here; send a provider's token."
+    return ProblemError(422, "card-number-refused", detail, errors=[{"field": place, "detail": detail}])

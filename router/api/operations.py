@@ -1,0 +1,92 @@
+"""`/v1/providers`, `/v1/flips` and the health pages: on-call's calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+from flask import Response, jsonify
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+from pydantic import BaseModel, Field, StringConstraints
+
+from flags.contract import FlagContext, FlagSource
+from router.api import views
+from router.api.gate import require
+from router.api.problems import Problem
+from router.health import ProviderHealth
+from router.ledger.flips import FlipLedger
+
+PAGE = 50
+
+
+class CursorQuery(BaseModel):
+    """Where in a list to go on."""
+
+    cursor: Annotated[str, StringConstraints(max_length=64)] | None = Field(None, description="`next` of a page")
+
+
+class Ready(BaseModel):
+    """Whether a payment can be taken, and what to know besides. Only the ledger makes it not ready."""
+
+    ready: bool
+    ledger: str
+    flags: dict[str, Any]
+    circuits: dict[str, str]
+
+
+def blueprint(
+    *,
+    providers: Sequence[str],
+    health: ProviderHealth,
+    flags: FlagSource,
+    flips: FlipLedger,
+    ledger_fault: Callable[[], str | None],
+) -> APIBlueprint:
+    """The views; `ledger_fault` tries a write and answers what is wrong, or None."""
+    api = APIBlueprint("operations", __name__, abp_tags=[Tag(name="operations", description="On-call's calls")])
+    secured: dict[str, Any] = {"security": [{"key": []}]}
+
+    @api.get(
+        "/v1/providers",
+        summary="Every provider's circuit and health",
+        responses={200: views.ProviderList, 401: Problem, 403: Problem},
+        **secured,
+    )
+    def list_providers() -> Response:
+        require("operate", "reports")
+        current = flags.read(FlagContext())
+        return jsonify({"providers": [views.provider_json(health.snapshot(name), current) for name in providers]})
+
+    @api.get(
+        "/v1/flips",
+        summary="What the router changed by itself",
+        responses={200: views.FlipList, 401: Problem, 403: Problem, 503: Problem},
+        **secured,
+    )
+    def list_flips(query: CursorQuery) -> Response:
+        require("operate", "reports")
+        page = flips.page(limit=PAGE + 1, before=query.cursor)
+        cursor = page[PAGE - 1].id if len(page) > PAGE else None
+        return jsonify({"flips": [views.flip_json(each) for each in page[:PAGE]], "next": cursor})
+
+    @api.get("/healthz", summary="Is this process alive")
+    def healthz() -> Response:
+        return jsonify({"status": "ok"})
+
+    @api.get("/readyz", summary="Can this process take a payment", responses={200: Ready, 503: Ready})
+    def readyz() -> Response:
+        fault = ledger_fault()
+        status = flags.status()
+        response = jsonify(
+            {
+                "ready": fault is None,
+                "ledger": fault or "ok",
+                "flags": {"state": status.state, "since": views.moment(status.since), "detail": status.detail},
+                "circuits": {name: health.snapshot(name).state.value for name in providers},
+            }
+        )
+        response.status_code = 200 if fault is None else 503
+        return response
+
+    return api

@@ -1,0 +1,215 @@
+"""The HTTP contract's shapes: what a payment, a provider and a flip look like to a client (design §6)."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from flags.contract import RoutingFlags
+from router.breaker import Snapshot
+from router.ledger.flips import Flip
+from router.ledger.payments import Attempt
+from router.payments import Answer
+
+PaymentStatus = Literal[
+    "processing", "requires_action", "authorized", "captured", "declined", "parked", "failed", "canceled"
+]
+
+
+class DeclineView(BaseModel):
+    """Why the issuer, or the provider for it, said no."""
+
+    decline_class: Literal["soft", "hard", "fraud", "authentication", "invalid"] = Field(alias="class")
+    code: str
+    message: str
+    network_code: str | None
+    advice: str | None
+
+
+class AttemptView(BaseModel):
+    """One try at one provider; `outcome` null: sent, and no answer known yet."""
+
+    id: str
+    provider: str
+    outcome: Literal["approved", "declined", "requires_action", "not_executed", "unknown"] | None
+    provider_reference: str | None
+    latency_ms: int | None
+    reason: str | None
+
+
+class CandidateView(BaseModel):
+    """One provider in the decision; figures that are not measured are null."""
+
+    provider: str
+    eligible: bool
+    value: float
+    approval: float | None
+    availability: float | None
+    cost: float
+    propensity: float
+    reasons: list[str]
+
+
+class DecisionView(BaseModel):
+    """Why these providers, in this order."""
+
+    strategy: str
+    primary: str
+    candidates: list[CandidateView]
+
+
+class PaymentView(BaseModel):
+    """A payment as it stands. Amounts are integer minor units by ISO 4217."""
+
+    id: str
+    status: PaymentStatus
+    reference: str
+    amount: int
+    currency: str
+    amount_captured: int
+    amount_refunded: int
+    capture_pending: bool
+    provider: str | None
+    decline: DeclineView | None
+    next_action: dict[str, Any] | None
+    attempts: list[AttemptView]
+    decision: DecisionView
+    metadata: dict[str, str]
+    retry_at: str | None
+    created_at: str
+
+
+class PaymentList(BaseModel):
+    """A page of payments; `next` is the cursor of the following page."""
+
+    payments: list[PaymentView]
+    next: str | None
+
+
+class WindowView(BaseModel):
+    """The calls by which this process judges the provider now."""
+
+    calls: int
+    failures: int
+    failure_rate: float | None
+    minimum_calls: int
+    failure_rate_threshold: float
+
+
+class ProviderView(BaseModel):
+    """A provider as the router sees it."""
+
+    name: str
+    enabled: bool
+    state: Literal["closed", "open", "half_open", "slow_start", "forced_open", "bypass", "metrics_only"]
+    suspect: bool
+    since: str
+    availability: float | None
+    approval: float | None
+    window: WindowView
+
+
+class ProviderList(BaseModel):
+    """Every configured provider."""
+
+    providers: list[ProviderView]
+
+
+class FlipView(BaseModel):
+    """An automatic change of the primary flag."""
+
+    id: str
+    flag: str
+    from_value: str = Field(alias="from")
+    to: str
+    state: str
+    incident: str
+    reason: str
+    evidence: dict[str, Any]
+    created_at: str
+    confirmed_at: str | None
+
+
+class FlipList(BaseModel):
+    """A page of flips, newest first; `next` is the cursor of the following page."""
+
+    flips: list[FlipView]
+    next: str | None
+
+
+def moment(value: dt.datetime) -> str:
+    """RFC 3339 in UTC, to the millisecond."""
+    return value.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def payment_json(answer: Answer) -> dict[str, Any]:
+    """A payment as PaymentView describes it; a test holds the two together."""
+    payment = answer.payment
+    return {
+        "id": payment.id,
+        "status": payment.status,
+        "reference": payment.reference,
+        "amount": payment.amount,
+        "currency": payment.currency,
+        "amount_captured": payment.amount_captured,
+        "amount_refunded": payment.amount_refunded,
+        "capture_pending": payment.capture_pending,
+        "provider": payment.provider,
+        "decline": payment.decline,
+        "next_action": payment.next_action,
+        "attempts": [_attempt_json(each) for each in answer.attempts],
+        "decision": payment.decision,
+        "metadata": payment.order.get("metadata", {}),
+        "retry_at": moment(payment.next_try_at) if payment.status == "parked" and payment.next_try_at else None,
+        "created_at": moment(payment.created_at),
+    }
+
+
+def _attempt_json(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "id": attempt.id,
+        "provider": attempt.provider,
+        "outcome": attempt.outcome,
+        "provider_reference": attempt.provider_reference,
+        "latency_ms": None if attempt.latency_us is None else round(attempt.latency_us / 1000),
+        "reason": attempt.reason,
+    }
+
+
+def provider_json(snapshot: Snapshot, flags: RoutingFlags) -> dict[str, Any]:
+    """A provider as ProviderView describes it."""
+    window = snapshot.window
+    return {
+        "name": snapshot.provider,
+        "enabled": flags.is_enabled(snapshot.provider),
+        "state": snapshot.state.value,
+        "suspect": False,
+        "since": moment(snapshot.since),
+        "availability": None,
+        "approval": None,
+        "window": {
+            "calls": window.calls,
+            "failures": window.failures,
+            "failure_rate": None if window.failure_rate is None else round(window.failure_rate, 4),
+            "minimum_calls": window.minimum_calls,
+            "failure_rate_threshold": window.failure_rate_threshold,
+        },
+    }
+
+
+def flip_json(flip: Flip) -> dict[str, Any]:
+    """A flip as FlipView describes it."""
+    return {
+        "id": flip.id,
+        "flag": flip.flag,
+        "from": flip.from_value,
+        "to": flip.to_value,
+        "state": flip.state,
+        "incident": flip.incident,
+        "reason": flip.reason,
+        "evidence": dict(flip.evidence),
+        "created_at": moment(flip.created_at),
+        "confirmed_at": None if flip.confirmed_at is None else moment(flip.confirmed_at),
+    }

@@ -1,0 +1,264 @@
+"""The composition root: the only place that names concrete adapters, and that builds anything.
+
+`build` makes what every process needs; `create_app` and `create_worker` put the web and the worker on top.
+Call them in the process that uses them: pooled connections and flag streams do not survive a fork.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import structlog
+from flask import Flask, Response, jsonify, redirect
+from flask_openapi3.models.info import Info
+from flask_openapi3.openapi import OpenAPI
+from werkzeug.wrappers import Response as BaseResponse
+
+from flags.contract import FlagSource, FlagWriteError, FlagWriter
+from flags.file import FileFlags
+from flags.filewriter import FileFlagWriter, complete_file
+from flags.launchdarkly import LaunchDarklyFlags
+from flags.values import WrongValue
+from providers.adyen import AdyenProvider
+from providers.contract import Provider, Timeouts
+from providers.fees import DEFAULT_SCHEDULES
+from providers.stripe import StripeProvider
+from router import telemetry
+from router.api import gate, operations, problems
+from router.api import payments as payments_api
+from router.breaker import WINDOW_CALLS, BreakerSettings
+from router.clock import Clock, Ids, SystemClock, TimeOrderedIds
+from router.flipper import Flipper
+from router.health import SYNC_INTERVAL_S, ProviderHealth
+from router.ledger.circuits import CircuitLedger
+from router.ledger.engine import Database
+from router.ledger.flips import FlipLedger
+from router.ledger.heartbeat import Heartbeat
+from router.ledger.keys import KeyLedger
+from router.ledger.migrate import migrate
+from router.ledger.payments import PaymentLedger
+from router.loops import Loop, Loops
+from router.parked import Parked
+from router.payments import Payments, PaymentSettings
+from router.planning import Planner
+from router.recovery import Recovery
+from router.settings import PROVIDER_NAMES, Settings, load_settings
+
+log = structlog.get_logger("router.app")
+
+PROBE_READ_S = 5.0
+"""A probe is one small question: a provider that takes longer for it has not recovered."""
+RECOVERY_INTERVAL_S = 0.25
+FLIP_INTERVAL_S = 1.0
+PARKED_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What the web and the worker share, each with its own."""
+
+    settings: Settings
+    clock: Clock
+    ids: Ids
+    database: Database
+    providers: Mapping[str, Provider]
+    flags: FlagSource
+    flag_writer: FlagWriter | None
+    health: ProviderHealth
+    payments: Payments
+
+    def close(self) -> None:
+        """Let go of connections and threads, within bounds."""
+        self.flags.close()
+        for provider in self.providers.values():
+            provider.close()
+        self.database.close()
+
+
+def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids | None = None) -> Core:
+    """Everything that a payment needs, from the settings. Raises LedgerUnavailableError."""
+    clock = clock or SystemClock()
+    ids = ids or TimeOrderedIds(clock)
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.ledger_url, pool_size=settings.web_threads + 8)
+    migrate(database)
+    providers = build_providers(settings)
+    source, writer = build_flags(settings)
+    health = ProviderHealth(
+        providers,
+        BreakerSettings(
+            minimum_calls=settings.breaker_minimum_calls,
+            window_calls=max(WINDOW_CALLS, settings.breaker_minimum_calls),
+            open_wait_s=settings.breaker_open_wait_seconds,
+        ),
+        store=CircuitLedger(database),
+        clock=clock,
+        actor=f"{role}:{os.getpid()}",
+    )
+    payments = Payments(
+        ledger=PaymentLedger(database),
+        planner=Planner(providers=providers, flags=source, health=health, fees=DEFAULT_SCHEDULES, ids=ids),
+        providers=providers,
+        health=health,
+        settings=PaymentSettings(
+            deadline_s=settings.deadline_seconds,
+            connect_timeout_s=settings.connect_timeout_seconds,
+            read_timeout_s=settings.read_timeout_seconds,
+            parked_retry_s=settings.parked_retry_seconds,
+        ),
+        clock=clock,
+        ids=ids,
+    )
+    return Core(settings, clock, ids, database, providers, source, writer, health, payments)
+
+
+def build_providers(settings: Settings) -> Mapping[str, Provider]:
+    """The adapters, by name, in the order of PROVIDER_NAMES."""
+    pool_size = settings.web_threads + 8
+    stripe = StripeProvider(
+        api_key=settings.stripe_api_key.get_secret_value(), base_url=settings.stripe_base_url, pool_size=pool_size
+    )
+    adyen = AdyenProvider(
+        api_key=settings.adyen_api_key.get_secret_value(),
+        merchant_account=settings.adyen_merchant_account,
+        base_url=settings.adyen_base_url,
+        default_return_url=settings.default_return_url,
+        pool_size=pool_size,
+    )
+    return {provider.name: provider for provider in cast("tuple[Provider, ...]", (stripe, adyen))}
+
+
+def build_flags(settings: Settings) -> tuple[FlagSource, FlagWriter | None]:
+    """LaunchDarkly where there is a key, else the flags file. Writing to LaunchDarkly comes with issue 4."""
+    if settings.launchdarkly_sdk_key is not None:
+        source = LaunchDarklyFlags(
+            settings.launchdarkly_sdk_key.get_secret_value(),
+            PROVIDER_NAMES,
+            report=_report_flag,
+            base_uri=settings.launchdarkly_base_uri,
+            stream_uri=settings.launchdarkly_stream_uri,
+            events_uri=settings.launchdarkly_events_uri,
+        )
+        return source, None
+    try:
+        added = complete_file(settings.flags_path, PROVIDER_NAMES)
+        if added:
+            log.info("flags_file", path=str(settings.flags_path), added=added)
+    except FlagWriteError as error:
+        # A broken file must not stop the service: defaults serve, and /readyz says why.
+        log.error("flags_file", cause=str(error))
+    return (
+        FileFlags(settings.flags_path, PROVIDER_NAMES, report=_report_flag),
+        FileFlagWriter(settings.flags_path, PROVIDER_NAMES),
+    )
+
+
+def _report_flag(wrong: WrongValue) -> None:
+    log.error("flag_value_ignored", flag=wrong.key, cause=str(wrong))
+
+
+# ---------------------------------------------------------------- the web
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The WSGI application, and the thread that keeps its circuits in step with the ledger."""
+    settings = settings or load_settings()
+    telemetry.configure(settings, process="web")
+    core = build(settings, role="web")
+    loops = Loops()
+    loops.add(Loop("circuits", core.health.sync_once, lambda: core.health.wait_for_news(SYNC_INTERVAL_S)))
+    # Before the first request: a process that joins during an outage must not call the broken provider.
+    core.health.sync_once()
+    loops.start()
+
+    def stop() -> None:
+        loops.stop()
+        core.close()
+
+    atexit.register(stop)
+    app = web_app(core)
+    app.extensions["pointsman"] = (core, stop)
+    return app
+
+
+def web_app(core: Core) -> Flask:
+    """The routes over a core."""
+    app = OpenAPI(
+        "router",
+        info=Info(title="pointsman", version="1", description="A payment failover router that never charges twice."),
+        security_schemes={"key": {"type": "http", "scheme": "bearer"}},
+        validation_error_model=problems.Problem,
+        validation_error_callback=problems.from_validation,
+        doc_prefix="/docs",
+        static_folder=None,
+    )
+    settings = core.settings
+    bootstrap = None if settings.api_key is None else settings.api_key.get_secret_value()
+    gate.install(app, gate.KeyRing(KeyLedger(core.database).find, bootstrap=bootstrap, clock=core.clock))
+    problems.install(app)
+    app.register_api(payments_api.blueprint(core.payments))
+    app.register_api(
+        operations.blueprint(
+            providers=tuple(core.providers),
+            health=core.health,
+            flags=core.flags,
+            flips=FlipLedger(core.database),
+            ledger_fault=Heartbeat(core.database, process=core.health.actor, clock=core.clock).fault,
+        )
+    )
+    _document(app)
+    return app
+
+
+def _document(app: OpenAPI) -> None:
+    """`/openapi.json` and `/docs`: generated from the views, refusals as problem documents."""
+
+    def openapi() -> Response:
+        return jsonify(problems.documented(app.api_doc))
+
+    def docs() -> BaseResponse:
+        return redirect("/docs/swagger")
+
+    app.add_url_rule("/openapi.json", view_func=openapi)
+    app.add_url_rule("/docs", view_func=docs)
+
+
+# ---------------------------------------------------------------- the worker
+
+
+def create_worker(core: Core) -> Loops:
+    """The worker's loops over a core: circuits, recovery, flips, parked payments."""
+    loops = Loops()
+    loops.add(Loop("circuits", core.health.sync_once, lambda: core.health.wait_for_news(SYNC_INTERVAL_S)))
+    timeouts = Timeouts(core.settings.connect_timeout_seconds, min(PROBE_READ_S, core.settings.read_timeout_seconds))
+    recovery = Recovery(core.providers, core.health, timeouts=timeouts, clock=core.clock)
+    loops.add(Loop("recovery", recovery.run_once, loops.pause(RECOVERY_INTERVAL_S)))
+    parked = Parked(
+        providers=tuple(core.providers),
+        ledger=PaymentLedger(core.database),
+        payments=core.payments,
+        health=core.health,
+        clock=core.clock,
+    )
+    loops.add(Loop("parked", parked.run_once, loops.pause(PARKED_INTERVAL_S)))
+    if core.flag_writer is None:
+        log.warning("flips_off", cause="flags come from LaunchDarkly, and writing to it is not built yet")
+    else:
+        flipper = Flipper(
+            providers=tuple(core.providers),
+            health=core.health,
+            circuits=CircuitLedger(core.database),
+            flips=FlipLedger(core.database),
+            source=core.flags,
+            writer=core.flag_writer,
+            fees=DEFAULT_SCHEDULES,
+            flip_after_s=core.settings.flip_after_seconds,
+            clock=core.clock,
+            ids=core.ids,
+        )
+        loops.add(Loop("flips", flipper.run_once, loops.pause(FLIP_INTERVAL_S)))
+    return loops

@@ -1,0 +1,201 @@
+"""`pointsman`: runs the service and its parts, and shows and sets what a person may."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from router.settings import PROVIDER_NAMES, Settings, SettingsError, load_settings
+
+
+class CommandError(Exception):
+    """The command cannot be done; the message is the one line to show."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command's exit code: 0, or 1 after one line on standard error that says what is wrong."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace, Settings], int | None] = options.command
+    try:
+        return command(options, load_settings()) or 0
+    except (CommandError, SettingsError) as error:
+        print(f"pointsman: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pointsman", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def add(
+        name: str, command: Callable[[argparse.Namespace, Settings], int | None], about: str
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=about, description=about)
+        sub.set_defaults(command=command)
+        return sub
+
+    add("run", _run, "sandbox providers, web, worker and a little traffic, until Ctrl-C")
+    add("web", _web, "serve the HTTP interface")
+    add("worker", _worker, "probe open circuits, flip the primary, pay parked payments")
+    add("sandbox", _sandbox, "stand-in Stripe and Adyen that can be broken on demand")
+    add("migrate", _migrate, "bring the ledger's tables to this version")
+
+    flags = add("flags", _show_flags, "show the flags of the flags file, or set one")
+    actions = flags.add_subparsers(metavar="action")
+    setting = actions.add_parser("set", help="serve another value from now on")
+    setting.add_argument("key")
+    setting.add_argument("value")
+    setting.set_defaults(command=_set_flag)
+
+    keys = add("keys", _create_key, "create an API key; it is shown once, and only its digest is kept")
+    keys.add_argument("action", choices=["create"])
+    keys.add_argument("--merchant", required=True)
+    keys.add_argument("--scopes", default="payments", help="payments, reports, operate; separated by commas")
+    keys.add_argument("--label", default="", help="what the key is for")
+    return parser
+
+
+# ---------------------------------------------------------------- processes
+
+
+def _run(_options: argparse.Namespace, settings: Settings) -> int | None:
+    from router.launch import launch
+    from router.processes import AlreadyRunningError
+
+    try:
+        launch(settings, say=_say)
+    except AlreadyRunningError as error:
+        raise CommandError(str(error)) from None
+    return 0
+
+
+def _web(_options: argparse.Namespace, settings: Settings) -> int | None:
+    from router.serving import PortTakenError, serve
+
+    try:
+        serve(settings)
+    except PortTakenError as error:
+        raise CommandError(str(error)) from None
+    return 0
+
+
+def _worker(_options: argparse.Namespace, settings: Settings) -> int | None:
+    from router import telemetry
+    from router.app import build, create_worker
+
+    stop = threading.Event()
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    telemetry.configure(settings, process="worker")
+    core = build(settings, role="worker")
+    loops = create_worker(core)
+    loops.start()
+    stop.wait()
+    loops.stop()
+    core.close()
+    # Threads inside a provider's call are daemons: what they were doing is on record as started.
+    return 0
+
+
+def _sandbox(_options: argparse.Namespace, settings: Settings) -> int | None:
+    from providers.sandbox.server import serve
+
+    return serve(
+        stripe_port=settings.sandbox_stripe_port,
+        adyen_port=settings.sandbox_adyen_port,
+        control_port=settings.sandbox_control_port,
+        announce=_say,
+    )
+
+
+def _migrate(_options: argparse.Namespace, settings: Settings) -> int | None:
+    from router.ledger.engine import Database, LedgerUnavailableError
+    from router.ledger.migrate import migrate
+
+    try:
+        migrate(Database(settings.ledger_url))
+    except LedgerUnavailableError as error:
+        raise CommandError(f"the ledger cannot be reached: {error}") from None
+    return 0
+
+
+# ---------------------------------------------------------------- flags and keys
+
+
+def _show_flags(_options: argparse.Namespace, settings: Settings) -> int | None:
+    from flags.contract import FlagWriteError
+    from flags.filewriter import complete_file, describe
+
+    path = _flags_file(settings)
+    try:
+        complete_file(path, PROVIDER_NAMES)
+        rows = describe(path, PROVIDER_NAMES)
+    except FlagWriteError as error:
+        raise CommandError(str(error)) from None
+    width = max(len(row.key) for row in rows)
+    print(f"{path}")
+    for row in rows:
+        print(f"  {row.key:<{width}}  {row.value:<14}  {row.description} ({row.allowed})")
+        for note in row.notes:
+            print(f"  {'':<{width}}  note: {note}")
+    return 0
+
+
+def _set_flag(options: argparse.Namespace, settings: Settings) -> int | None:
+    from flags.contract import FlagWriteError
+    from flags.definitions import definition
+    from flags.filewriter import FileFlagWriter, complete_file
+
+    path = _flags_file(settings)
+    try:
+        value = definition(options.key, PROVIDER_NAMES).parse(options.value)
+        complete_file(path, PROVIDER_NAMES)
+        FileFlagWriter(path, PROVIDER_NAMES).set(options.key, value, expected=None, comment="pointsman flags set")
+    except FlagWriteError as error:
+        raise CommandError(str(error)) from None
+    print(f"{options.key} serves {json.dumps(value)} from now on")
+    return 0
+
+
+def _create_key(options: argparse.Namespace, settings: Settings) -> int | None:
+    import secrets
+
+    from router.clock import SystemClock
+    from router.ledger.engine import Database, LedgerUnavailableError
+    from router.ledger.keys import SCOPES, KeyLedger
+    from router.ledger.migrate import migrate
+
+    scopes = {scope.strip() for scope in options.scopes.split(",")}
+    if not scopes <= SCOPES:
+        raise CommandError(f"--scopes: only {', '.join(sorted(SCOPES))}")
+    key = f"pm_{secrets.token_urlsafe(32)}"
+    try:
+        database = Database(settings.ledger_url)
+        migrate(database)
+        ledger = KeyLedger(database)
+        ledger.add(key, merchant=options.merchant, scopes=scopes, label=options.label, now=SystemClock().now())
+    except LedgerUnavailableError as error:
+        raise CommandError(f"the ledger cannot be reached: {error}") from None
+    print(key)
+    return 0
+
+
+def _flags_file(settings: Settings) -> Path:
+    if settings.launchdarkly_sdk_key is not None:
+        raise CommandError("flags come from LaunchDarkly here: show and set them there")
+    settings.flags_path.parent.mkdir(parents=True, exist_ok=True)
+    return settings.flags_path
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

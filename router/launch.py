@@ -1,0 +1,110 @@
+"""`pointsman run`: everything on one machine, with stand-in providers and a little traffic."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from router.clock import SystemClock, TimeOrderedIds
+from router.demo import DemoTraffic
+from router.settings import PREFIX, Settings
+from router.supervisor import Child, Supervisor, wait_until_ready
+
+READY_WITHIN_S = 30.0
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def launch(settings: Settings, *, say: Callable[[str], None]) -> None:
+    """Run until Ctrl-C. Raises AlreadyRunningError when this run directory is in use."""
+    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    key = _api_key(settings)
+    urls = _provider_urls(settings)
+    # Somebody's real provider must never be sent synthetic payments.
+    pretend = all(urlsplit(url).hostname in LOOPBACK for url in urls.values())
+    env = {
+        f"{PREFIX}API_KEY": key,
+        f"{PREFIX}RUN_DIR": str(settings.run_dir.resolve()),
+        f"{PREFIX}LOG_FORMAT": settings.log_format if "log_format" in settings.model_fields_set else "text",
+        **urls,
+    }
+    roles = ["sandbox", "web", "worker"] if pretend else ["web", "worker"]
+    children = [Child(role, [sys.executable, "-m", "router", role], env) for role in roles]
+    clock = SystemClock()
+    supervisor = Supervisor(children, run_dir=settings.run_dir, clock=clock, say=say)
+
+    def accompany() -> None:
+        base_url = f"http://{settings.bind}"
+        if not wait_until_ready(f"{base_url}/readyz", clock, READY_WITHIN_S, supervisor.stopping):
+            if not supervisor.stopping.is_set():
+                say(f"the router did not become ready within {READY_WITHIN_S:.0f} s; its log says why")
+            return
+        _introduce(settings, base_url, key, pretend=pretend, say=say)
+        if pretend:
+            traffic = DemoTraffic(
+                base_url=base_url,
+                api_key=key,
+                per_second=settings.demo_traffic_per_second,
+                say=say,
+                clock=clock,
+                ids=TimeOrderedIds(clock),
+                rng=random.Random(),  # noqa: S311 - which synthetic amount comes next is no secret
+            )
+            traffic.run(supervisor.stopping)
+
+    threading.Thread(target=accompany, name="accompany", daemon=True).start()
+    supervisor.run()
+
+
+def _provider_urls(settings: Settings) -> Mapping[str, str]:
+    """Where the providers are: as set, or else the sandbox's ports."""
+    urls = {"stripe_base_url": settings.stripe_base_url, "adyen_base_url": settings.adyen_base_url}
+    ports = {"stripe_base_url": settings.sandbox_stripe_port, "adyen_base_url": settings.sandbox_adyen_port}
+    return {
+        f"{PREFIX}{name.upper()}": url if name in settings.model_fields_set else f"http://127.0.0.1:{ports[name]}"
+        for name, url in urls.items()
+    }
+
+
+def _api_key(settings: Settings) -> str:
+    """The bootstrap key: as set, or one made for this run directory and kept in it."""
+    if settings.api_key is not None:
+        return settings.api_key.get_secret_value()
+    path = settings.run_dir / "api-key"
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"pm_local_{secrets.token_urlsafe(24)}")
+    return Path(path).read_text().strip()
+
+
+def _introduce(settings: Settings, base_url: str, key: str, *, pretend: bool, say: Callable[[str], None]) -> None:
+    say("")
+    say(f"router    {base_url}   API {base_url}/docs   key in {settings.run_dir / 'api-key'}")
+    if pretend:
+        control = f"http://127.0.0.1:{settings.sandbox_control_port}"
+        say(f"sandbox   control {control}/control/stripe and {control}/control/adyen")
+        say(
+            f"flags     {settings.flags_path}   (pointsman flags, pointsman flags set payments-primary-provider adyen)"
+        )
+    say("")
+    say("pay:")
+    say(
+        f"curl -i {base_url}/v1/payments -H 'Authorization: Bearer {key}' \\\n"
+        "  -H \"Idempotency-Key: $(cat /proc/sys/kernel/random/uuid)\" -H 'Content-Type: application/json' \\\n"
+        '  -d \'{"reference": "ORD-\'$RANDOM\'-\'$RANDOM\'", "amount": 1999, "currency": "EUR",'
+        ' "payment_method": {"type": "card",'
+        ' "tokens": {"stripe": "pm_card_visa", "adyen": "8415718415172204"},'
+        ' "card": {"brand": "visa", "country": "DE"}},'
+        ' "customer": {"id": "cus_1", "country": "DE"}, "return_url": "https://shop.example/return"}\''
+    )
+    if pretend:
+        say("break Stripe, and mend it:")
+        say(f'curl -X PUT {control}/control/stripe -d \'{{"mode": "down"}}\'')
+        say(f'curl -X PUT {control}/control/stripe -d \'{{"mode": "ok"}}\'')
+    say("")

@@ -1,0 +1,68 @@
+"""Runs a `run_once` again and again on a thread of its own, until told to stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from router.ledger.engine import LedgerUnavailableError
+
+log = structlog.get_logger("router.loops")
+
+STOP_WITHIN_S = 3.0
+"""A loop stops between rounds; one that is inside a provider's call when its time is over is left behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """One loop: a round, and how long to wait after it."""
+
+    name: str
+    run_once: Callable[[], object]
+    wait: Callable[[], object]
+
+
+class Loops:
+    """Threads, one a loop. A round that fails is logged, and the next one is tried."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def add(self, loop: Loop) -> None:
+        """One more loop; it begins with `start`."""
+        self._threads.append(threading.Thread(target=self._run, args=(loop,), name=loop.name, daemon=True))
+
+    def start(self) -> None:
+        """Begin."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Ask every loop to stop, and wait a bounded time for them."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(STOP_WITHIN_S / len(self._threads))
+
+    def pause(self, seconds: float) -> Callable[[], object]:
+        """A wait of that many seconds that `stop` cuts short."""
+        return lambda: self._stop.wait(seconds)
+
+    def _run(self, loop: Loop) -> None:
+        failing = False
+        while not self._stop.is_set():
+            try:
+                loop.run_once()
+                failing = False
+            except LedgerUnavailableError as error:
+                # Said once, not with every round: a database that is away is away for a while.
+                if not failing:
+                    log.error("ledger_unavailable", loop=loop.name, cause=str(error))
+                failing = True
+            except Exception:
+                # A loop must outlive any one round; the fault is reported, with its traceback.
+                log.exception("round_failed", loop=loop.name)
+            loop.wait()

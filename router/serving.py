@@ -1,0 +1,69 @@
+"""Serves the web application: granian's workers, each a process of its own with its own pools and flag stream."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from granian import Granian
+from granian.constants import Interfaces
+from granian.log import LogLevels
+
+from router.settings import Settings
+
+DRAIN_S = 3
+"""Whole seconds that requests in flight have after SIGTERM; Ctrl-C promises to be done within five."""
+PR_SET_PDEATHSIG = 1
+
+
+class PortTakenError(Exception):
+    """Another process listens there; the message is the one line to show."""
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises PortTakenError."""
+    host, _, port = settings.bind.rpartition(":")
+    host = host.strip("[]")
+    # Granian's workers share the port between them, so a second service would start silently beside the first.
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            raise PortTakenError(f"cannot listen on {settings.bind}: {error.strerror}") from None
+    Granian(
+        "wsgi:app",
+        address=host,
+        port=int(port),
+        interface=Interfaces.WSGI,
+        workers=settings.web_processes,
+        blocking_threads=settings.web_threads,
+        respawn_failed_workers=True,
+        workers_kill_timeout=DRAIN_S,
+        websockets=False,
+        log_level=LogLevels.error,
+    ).serve(target_loader=_Loader(os.getpid()), wrap_loader=False)
+
+
+class _Loader:
+    """Loads the application in a worker; picklable, for platforms that spawn instead of forking."""
+
+    def __init__(self, main: int) -> None:
+        self._main = main
+
+    def __call__(self) -> Callable[..., Any]:
+        # A forked worker inherits the main's handler, which would swallow a SIGTERM during the import below.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if sys.platform == "linux":
+            # A worker whose main was killed must not go on listening beside the main that replaces it.
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            if os.getppid() != self._main:
+                sys.exit(0)
+        from wsgi import app
+
+        return app
