@@ -89,9 +89,7 @@ def _introduce(settings: Settings, base_url: str, key: str, *, pretend: bool, sa
     if pretend:
         control = f"http://127.0.0.1:{settings.sandbox_control_port}"
         say(f"sandbox   control {control}/control/stripe and {control}/control/adyen")
-        say(
-            f"flags     {settings.flags_path}   (pointsman flags, pointsman flags set payments-primary-provider adyen)"
-        )
+        say(f"flags     {settings.flags_path}   pointsman flags set payments-primary-provider adyen")
     say("")
     say("pay:")
     say(
