@@ -1,0 +1,96 @@
+"""What Adyen's JSON says, in the router's words: the one exhaustive place for its result codes.
+
+Settled in facts/providers.md. Vendor's documentation:
+https://docs.adyen.com/online-payments/build-your-integration/payment-result-codes and
+https://docs.adyen.com/development-resources/refusal-reasons.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from providers import declines, faults
+from providers.contract import Health, ModificationKind, ModificationOutcome, Outcome, OutcomeKind
+from providers.faults import safe_word
+
+PSP_REFERENCE = re.compile(r"[A-Za-z0-9]{1,64}")
+
+_log = structlog.get_logger(__name__)
+
+
+def outcome(answer: Mapping[str, Any], *, automatic: bool) -> Outcome:
+    """What a payment came to, by its resultCode. An unknown one is loud, and unknown.
+
+    `automatic`: the payment was sent to be captured at once, so an approval is a capture.
+    """
+    code = answer.get("resultCode")
+    psp = answer.get("pspReference")
+    reference = psp if isinstance(psp, str) and PSP_REFERENCE.fullmatch(psp) else None
+    match code:
+        case "Authorised" if reference is not None:  # an approval that cannot be captured or voided is none
+            return Outcome(OutcomeKind.APPROVED, Health.OK, provider_reference=reference, captured=automatic)
+        case "Refused":
+            return _refused(answer, reference)
+        case "Cancelled":
+            decline = declines.shopper_cancelled()
+            return Outcome(
+                OutcomeKind.DECLINED, Health.OK, decline.code, provider_reference=reference, decline=decline
+            )
+        case "Error":
+            return replace(faults.ACQUIRER_FAULT.as_outcome(), provider_reference=reference)
+        case "RedirectShopper" | "IdentifyShopper" | "ChallengeShopper":
+            return Outcome(
+                OutcomeKind.REQUIRES_ACTION,
+                Health.OK,
+                provider_reference=reference,
+                next_action=_next_action(answer.get("action")),
+            )
+        case "Pending" | "Received":
+            return Outcome(OutcomeKind.UNKNOWN, Health.OK, "pending", provider_reference=reference)
+        case "PartiallyAuthorised":
+            # Part of the money is held: neither the approval that was asked for nor a refusal, and to try the rest
+            # elsewhere would charge twice. Held as unknown, loudly, so that it is voided or judged by a person.
+            _log.error("partially_authorised", provider="adyen", provider_reference=reference)
+            return Outcome(OutcomeKind.UNKNOWN, Health.OK, "partially_authorised", provider_reference=reference)
+        case None | "Authorised":
+            return faults.SENSELESS_ANSWER.as_outcome()
+        case _:
+            _log.error("unrecognised_vendor_status", provider="adyen", status=safe_word(code))
+            return Outcome(
+                OutcomeKind.UNKNOWN, Health.PROVIDER_ERROR, "unrecognised_status", provider_reference=reference
+            )
+
+
+def _refused(answer: Mapping[str, Any], reference: str | None) -> Outcome:
+    code = answer.get("refusalReasonCode")
+    refusal = None if code is None else str(code)
+    if refusal in declines.ADYEN_ACQUIRER_FAULTS:
+        return replace(faults.ACQUIRER_FAULT.as_outcome(), provider_reference=reference)
+    more = answer.get("additionalData")
+    decline = declines.of_adyen(refusal, more if isinstance(more, Mapping) else {})
+    if not decline.known:
+        _log.error("unrecognised_decline_code", provider="adyen", code=decline.code)
+    return Outcome(OutcomeKind.DECLINED, Health.OK, decline.code, provider_reference=reference, decline=decline)
+
+
+def _next_action(action: object) -> Mapping[str, Any]:
+    if isinstance(action, Mapping) and action.get("type") == "redirect" and action.get("method", "GET") == "GET":
+        return {"type": "redirect", "url": action["url"]}
+    return {"type": "sdk", "provider": "adyen", "action": action}
+
+
+def modified(answer: Mapping[str, Any]) -> ModificationOutcome:
+    """What a capture, void or refund came to: `received` is all that Adyen says at once."""
+    status = answer.get("status")
+    if status == "received":
+        psp = answer.get("pspReference")
+        reference = psp if isinstance(psp, str) else None
+        return ModificationOutcome(ModificationKind.RECEIVED, Health.OK, provider_reference=reference)
+    if status is not None:
+        _log.error("unrecognised_vendor_status", provider="adyen", status=safe_word(status))
+    return faults.SENSELESS_ANSWER.as_modification()

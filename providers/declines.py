@@ -1,0 +1,212 @@
+"""Why a payment was declined, in the router's own words: the vendors' codes as data.
+
+Sources: https://docs.stripe.com/declines/codes, https://docs.stripe.com/declines/network-codes and
+https://docs.adyen.com/development-resources/refusal-reasons; the classes are facts/providers.md's. The words are
+Stripe's, as the most widely known; Adyen's numbers are translated into them.
+
+Advice beats the code: an issuer that adds "do not try again" means it, whatever its first word was.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from providers.contract import Decline, DeclineClass
+from providers.faults import safe_word
+
+_SOFT = (DeclineClass.SOFT, True)
+_LIMIT = (DeclineClass.SOFT, False)  # the customer's own limit: another provider rarely helps
+_HARD = (DeclineClass.HARD, False)
+_FRAUD = (DeclineClass.FRAUD, False)
+_AUTHENTICATION = (DeclineClass.AUTHENTICATION, False)
+_INVALID = (DeclineClass.INVALID, False)
+
+BY_WORD: Mapping[str, tuple[DeclineClass, bool]] = MappingProxyType(
+    {
+        "generic_decline": _SOFT,
+        "do_not_honor": _SOFT,
+        "call_issuer": _SOFT,
+        "try_again_later": _SOFT,
+        "reenter_transaction": _SOFT,
+        "no_action_taken": _SOFT,
+        "issuer_not_available": _SOFT,
+        "processing_error": _SOFT,
+        "insufficient_funds": _LIMIT,
+        "card_velocity_exceeded": _LIMIT,
+        "withdrawal_count_limit_exceeded": _LIMIT,
+        "withdrawal_amount_limit_exceeded": _LIMIT,
+        "expired_card": _HARD,
+        "lost_card": _HARD,
+        "stolen_card": _HARD,
+        "pickup_card": _HARD,
+        "restricted_card": _HARD,
+        "invalid_account": _HARD,
+        "revocation_of_authorization": _HARD,
+        "revocation_of_all_authorizations": _HARD,
+        "stop_payment_order": _HARD,
+        "card_not_supported": _HARD,
+        "transaction_not_allowed": _HARD,
+        "excessive_retries": _HARD,
+        "fraudulent": _FRAUD,
+        "merchant_blacklist": _FRAUD,
+        "security_violation": _FRAUD,
+        "authentication_required": _AUTHENTICATION,
+        "shopper_cancelled": _AUTHENTICATION,
+        "invalid_amount": _INVALID,
+        "pin_try_exceeded": _INVALID,
+        "confirm_card_data": _INVALID,
+        "incorrect_number": _INVALID,
+        "incorrect_cvc": _INVALID,
+        "incorrect_zip": _INVALID,
+        "incorrect_postal_code": _INVALID,
+        "invalid_zip": _INVALID,
+        "incorrect_address": _INVALID,
+        "incorrect_pin": _INVALID,
+        "invalid_number": _INVALID,
+        "invalid_cvc": _INVALID,
+        "invalid_expiry_month": _INVALID,
+        "invalid_expiry_year": _INVALID,
+        "invalid_pin": _INVALID,
+    }
+)
+"""Each word's class, and whether another provider may approve."""
+
+STRIPE_ACQUIRER_FAULTS = frozenset({"api_error"})
+
+ADYEN_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "2": "generic_decline",
+        "3": "call_issuer",
+        "5": "restricted_card",
+        "6": "expired_card",
+        "7": "invalid_amount",
+        "8": "incorrect_number",
+        "9": "issuer_not_available",
+        "10": "card_not_supported",
+        "11": "authentication_required",
+        "12": "insufficient_funds",
+        "14": "fraudulent",
+        "15": "shopper_cancelled",
+        "16": "shopper_cancelled",
+        "17": "incorrect_pin",
+        "18": "pin_try_exceeded",
+        "19": "invalid_pin",
+        "20": "fraudulent",
+        "22": "fraudulent",
+        "23": "transaction_not_allowed",
+        "24": "incorrect_cvc",
+        "25": "restricted_card",
+        "26": "revocation_of_authorization",
+        "27": "do_not_honor",
+        "28": "withdrawal_amount_limit_exceeded",
+        "29": "withdrawal_count_limit_exceeded",
+        "31": "fraudulent",
+        "32": "incorrect_address",
+        "38": "authentication_required",
+        "39": "authentication_required",
+        "42": "authentication_required",
+        "46": "excessive_retries",
+    }
+)
+"""Adyen's refusalReasonCode, in our words."""
+
+ADYEN_ACQUIRER_FAULTS = frozenset({"4", "21"})
+
+_STOP = frozenset({"do_not_try_again", "03", "21"})
+"""Stripe's advice and Mastercard's merchant advice codes that forbid any further try."""
+_WAIT = frozenset({"24", "25", "26", "27", "28", "29", "30"})
+"""Mastercard: try again in 1 h, 24 h, 2, 4, 6, 8 or 10 days, and not at once at another provider."""
+_CORRECT = frozenset({"confirm_card_data", "01"})
+"""The data is out of date: the same data will fail elsewhere too."""
+
+_MESSAGES = MappingProxyType(
+    {
+        DeclineClass.SOFT: "The card was declined for now.",
+        DeclineClass.HARD: "The card was declined, and will be declined again.",
+        DeclineClass.FRAUD: "The card was declined.",  # a fraudster is told nothing
+        DeclineClass.AUTHENTICATION: "The customer must authenticate the payment.",
+        DeclineClass.INVALID: "The card's details are not right.",
+    }
+)
+_MESSAGES_BY_WORD = MappingProxyType(
+    {
+        "insufficient_funds": "The card has insufficient funds.",
+        "expired_card": "The card has expired.",
+        "incorrect_cvc": "The card's security code is not right.",
+        "call_issuer": "The card was declined; its issuer can say why.",
+        "issuer_not_available": "The card's issuer could not be reached.",
+        "shopper_cancelled": "The customer cancelled the payment.",
+    }
+)
+
+
+def of_stripe(error: Mapping[str, object]) -> Decline:
+    """The decline in Stripe's error object (`error` of a 402, or a PaymentIntent's `last_payment_error`)."""
+    word = _text(error.get("decline_code")) or _text(error.get("code")) or "unknown"
+    found = BY_WORD.get(word)
+    if found is None and word.startswith("revocation_"):
+        found = _HARD
+    return _decline(
+        word,
+        found,
+        network_code=_text(error.get("network_decline_code")),
+        advices=(_text(error.get("network_advice_code")), _text(error.get("advice_code"))),
+    )
+
+
+def of_adyen(refusal_code: str | None, additional_data: Mapping[str, object]) -> Decline:
+    """The decline of an Adyen `Refused` or `Cancelled`, with `additionalData` where the account has it enabled."""
+    word = ADYEN_WORDS.get(refusal_code or "", f"refusal_{refusal_code or 'unknown'}")
+    return _decline(
+        word,
+        BY_WORD.get(word),
+        network_code=_leading_code(additional_data.get("refusalReasonRaw")),
+        advices=(_leading_code(additional_data.get("merchantAdviceCode")),),
+    )
+
+
+def shopper_cancelled() -> Decline:
+    """The customer turned back: nobody refused anything, and no other provider is to be asked."""
+    return of_adyen("16", {})
+
+
+def _decline(
+    word: str,
+    found: tuple[DeclineClass, bool] | None,
+    *,
+    network_code: str | None,
+    advices: tuple[str | None, ...],
+) -> Decline:
+    decline_class, cascade = found or _LIMIT
+    given = {advice for advice in advices if advice}
+    if given & _STOP:
+        cascade = False
+        if decline_class is not DeclineClass.FRAUD:  # which is never tried again either, and says more
+            decline_class = DeclineClass.HARD
+    elif given & _CORRECT:
+        cascade = False
+        if decline_class is DeclineClass.SOFT:
+            decline_class = DeclineClass.INVALID
+    elif given & _WAIT:
+        cascade = False
+    return Decline(
+        decline_class=decline_class,
+        code=safe_word(word),
+        message=_MESSAGES_BY_WORD.get(word) or _MESSAGES[decline_class],
+        cascade=cascade,
+        network_code=safe_word(network_code) if network_code else None,
+        advice=next((safe_word(advice) for advice in advices if advice), None),
+        known=found is not None,
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _leading_code(value: object) -> str | None:
+    """`05` of Adyen's `05 : Do not honor`; None where it does not begin with a code."""
+    found = re.match(r"\s*([0-9A-Z]{1,3})(?=\s*(?:[:-]|$))", value) if isinstance(value, str) else None
+    return found.group(1) if found else None

@@ -1,0 +1,88 @@
+"""What Stripe's JSON says, in the router's words: the one exhaustive place for its statuses.
+
+Settled in facts/providers.md. Vendor's documentation: https://docs.stripe.com/payments/paymentintents/lifecycle,
+https://docs.stripe.com/api/refunds/object.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from providers import declines, faults
+from providers.contract import Health, ModificationKind, ModificationOutcome, Outcome, OutcomeKind
+from providers.faults import safe_word
+
+PAYMENT_INTENT = re.compile(r"pi_[A-Za-z0-9_]{1,250}")
+
+_log = structlog.get_logger(__name__)
+
+
+def outcome(intent: object) -> Outcome:
+    """What a PaymentIntent came to, by its status. An unknown status is loud, and unknown."""
+    if not isinstance(intent, Mapping) or not _is_intent(intent.get("id")):
+        return faults.SENSELESS_ANSWER.as_outcome()
+    reference = str(intent["id"])
+    match intent.get("status"):
+        case "succeeded":
+            return Outcome(OutcomeKind.APPROVED, Health.OK, provider_reference=reference, captured=True)
+        case "requires_capture":
+            return Outcome(OutcomeKind.APPROVED, Health.OK, provider_reference=reference)
+        case "requires_action":
+            return Outcome(
+                OutcomeKind.REQUIRES_ACTION, Health.OK, provider_reference=reference, next_action=_next_action(intent)
+            )
+        case "processing":
+            return Outcome(OutcomeKind.UNKNOWN, Health.OK, "pending", provider_reference=reference)
+        case "requires_payment_method" if isinstance(intent.get("last_payment_error"), Mapping):
+            return declined({**intent["last_payment_error"], "payment_intent": intent})
+        case status:
+            _log.error("unrecognised_vendor_status", provider="stripe", status=safe_word(status))
+            return Outcome(
+                OutcomeKind.UNKNOWN, Health.PROVIDER_ERROR, "unrecognised_status", provider_reference=reference
+            )
+
+
+def _next_action(intent: Mapping[str, Any]) -> Mapping[str, Any]:
+    action = intent.get("next_action")
+    if isinstance(action, Mapping) and action.get("type") == "redirect_to_url":
+        return {"type": "redirect", "url": action["redirect_to_url"]["url"]}
+    return {"type": "sdk", "provider": "stripe", "client_secret": intent.get("client_secret")}
+
+
+def declined(error: Mapping[str, Any]) -> Outcome:
+    """What a 402's error object says. (The intent that it names stays open at Stripe, with no money in it.)"""
+    intent = error.get("payment_intent")
+    reference = intent.get("id") if isinstance(intent, Mapping) else None
+    reference = str(reference) if _is_intent(reference) else None
+    decline = declines.of_stripe(error)
+    if decline.code in declines.STRIPE_ACQUIRER_FAULTS:
+        fault = faults.ACQUIRER_FAULT
+        return Outcome(OutcomeKind.NOT_EXECUTED, fault.health, fault.reason, provider_reference=reference)
+    if not decline.known:
+        _log.error("unrecognised_decline_code", provider="stripe", code=decline.code)
+    return Outcome(OutcomeKind.DECLINED, Health.OK, decline.code, provider_reference=reference, decline=decline)
+
+
+def modified(result: object, meanings: Mapping[str, ModificationKind]) -> ModificationOutcome:
+    """What a capture, void or refund came to, by the meanings of its object's status. Any other status is loud."""
+    if not isinstance(result, Mapping):
+        return faults.SENSELESS_ANSWER.as_modification()
+    # A refund has an id of its own; a capture or a cancel answers with the payment's.
+    reference = str(result["id"]) if result.get("object") == "refund" and isinstance(result.get("id"), str) else None
+    status = result.get("status")
+    kind = meanings.get(status) if isinstance(status, str) else None
+    if kind is None:
+        _log.error("unrecognised_vendor_status", provider="stripe", status=safe_word(status))
+        return ModificationOutcome(
+            ModificationKind.UNKNOWN, Health.PROVIDER_ERROR, "unrecognised_status", provider_reference=reference
+        )
+    reason = safe_word(status) if kind is ModificationKind.REFUSED else None
+    return ModificationOutcome(kind, Health.OK, reason, provider_reference=reference)
+
+
+def _is_intent(value: object) -> bool:
+    return isinstance(value, str) and PAYMENT_INTENT.fullmatch(value) is not None

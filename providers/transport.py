@@ -1,0 +1,274 @@
+"""One pooled, thread-safe HTTP client under both vendors' SDKs, and the verdict on every send that failed.
+
+The verdict is spoken *here*, where the urllib3 error of this one send is caught, and travels on `SendFailed`.
+Nobody looks for it afterwards along `__context__`: a re-send inside an `except` block drags the earlier send's
+error along, and a charged payment would look untouched.
+
+Which errors prove that the provider did nothing is settled in facts/providers.md: no connection was made, or its
+certificate was not to be trusted. Everything later, a reset before the first byte of an answer included, is
+unknown, because a provider that charged and lost its reply looks the same.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import http.client
+import io
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import (
+    ClosedPoolError,
+    ConnectTimeoutError,
+    EmptyPoolError,
+    HTTPError,
+    IncompleteRead,
+    NameResolutionError,
+    NewConnectionError,
+    ProtocolError,
+    ReadTimeoutError,
+    SSLError,
+)
+
+from providers.contract import Health, ProviderError, Timeouts
+from providers.faults import Fault
+
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+"""A payment's answer is a few kilobytes. A thousand times that is no answer, and must not fill our memory."""
+CHUNK_BYTES = 64 * 1024
+
+
+class SendFailed(ProviderError):  # noqa: N818 - the name says what happened
+    """One HTTP request did not bring an answer; `fault` says whether the provider may have acted on it."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.reason)
+        self.fault = fault
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete HTTP answer, whatever its status. Header names are case-insensitive."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+_timeouts: contextvars.ContextVar[Timeouts] = contextvars.ContextVar("timeouts of the send under way")
+
+
+@contextmanager
+def sending_within(timeouts: Timeouts) -> Iterator[None]:
+    """Sends inside, in this thread, take at most this long. (The SDKs' signatures have no room for it.)"""
+    token = _timeouts.set(timeouts)
+    try:
+        yield
+    finally:
+        _timeouts.reset(token)
+
+
+class Transport:
+    """A pool of connections. Thread-safe; one per provider, so that a hanging one cannot use up another's.
+
+    A send takes at most `connect_s` waiting for a free connection, `connect_s` for each address of the host that
+    does not answer, `connect_s` for the TLS handshake, and `read_s` from the request's last byte to the answer's
+    last, however slowly it drips. Redirects are answers, and nothing is retried. `tls` replaces the system's
+    certificate authorities.
+    """
+
+    def __init__(
+        self, *, pool_size: int, monotonic: Callable[[], float] = time.monotonic, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._pools = urllib3.PoolManager(
+            num_pools=4,
+            maxsize=pool_size,
+            block=True,
+            retries=False,
+            ssl_context=tls or ssl.create_default_context(),
+        )
+        self._pools.pool_classes_by_scheme = _pools_reading_against(monotonic)
+
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | str | None) -> Answer:
+        """One request, once. Raises SendFailed; must be called within `sending_within`."""
+        timeouts = _timeouts.get()
+        try:
+            response = self._pools.urlopen(
+                method,
+                url,
+                body=body,
+                headers=headers,
+                redirect=False,
+                retries=False,
+                timeout=urllib3.Timeout(connect=timeouts.connect_s, read=timeouts.read_s),
+                pool_timeout=timeouts.connect_s,
+                preload_content=False,
+            )
+            try:
+                content = _read_all(response)
+            finally:
+                if not response.closed:  # our own refusal to read on: what is left must not meet the next request
+                    response.close()
+                response.release_conn()
+        except (HTTPError, OSError, http.client.HTTPException) as error:
+            # `from None`: the error's text names addresses and paths; what matters of it is the verdict.
+            raise SendFailed(verdict(error)) from None
+        return Answer(response.status, response.headers, content)
+
+    def close(self) -> None:
+        """Drop the pooled connections; one in use is dropped when its call ends. A later send connects anew."""
+        self._pools.clear()
+
+
+def verdict(error: Exception) -> Fault:
+    """Whether a send that ended in this urllib3 (or socket) error may have been acted on.
+
+    One branch per error, in the order of their inheritance. Judges the error itself, and what urllib3 wrapped in
+    it on purpose (its arguments, its declared cause), never its context.
+    """
+    match error:
+        case EmptyPoolError():
+            return Fault(True, Health.IGNORED, "pool_exhausted")
+        case ClosedPoolError():
+            return Fault(True, Health.IGNORED, "pool_closed")
+        case NameResolutionError() | socket.gaierror():
+            return _unreachable("dns")
+        case NewConnectionError(__cause__=ConnectionRefusedError()) | ConnectionRefusedError():
+            return _unreachable("connection_refused")
+        case NewConnectionError():
+            return _unreachable("no_connection")
+        case ConnectTimeoutError():
+            return _unreachable("connect_timeout")
+        case SSLError(args=(ssl.SSLCertVerificationError(), *_)) | ssl.SSLCertVerificationError():
+            return _unreachable("certificate")
+        case SSLError() | ssl.SSLError():
+            return _doubtful("tls")
+        case ReadTimeoutError() | TimeoutError():
+            return _doubtful("read_timeout")
+        case IncompleteRead() | http.client.IncompleteRead():
+            return _doubtful("truncated")
+        case ProtocolError(args=(_, Exception() as wrapped, *_)):
+            return _doubtful(_word(wrapped))
+        case _:
+            return _doubtful(_word(error))
+
+
+def _unreachable(reason: str) -> Fault:
+    return Fault(True, Health.UNREACHABLE, reason)
+
+
+def _doubtful(reason: str) -> Fault:
+    return Fault(False, Health.PROVIDER_ERROR, reason)
+
+
+def _word(error: Exception) -> str:
+    """The reason's word for what broke an established connection."""
+    match error:
+        case _AnswerTooLargeError():
+            return "answer_too_large"
+        case http.client.IncompleteRead():
+            return "truncated"
+        case TimeoutError():
+            return "read_timeout"
+        case ConnectionError():  # RemoteDisconnected is one
+            return "connection_reset"
+        case http.client.HTTPException():
+            return "not_http"
+        case _:
+            return "connection_broken"
+
+
+class _AnswerTooLargeError(HTTPError):
+    """The answer is larger than any answer that makes sense."""
+
+
+def _read_all(response: urllib3.BaseHTTPResponse) -> bytes:
+    chunks = []
+    size = 0
+    while chunk := response.read(CHUNK_BYTES):
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            raise _AnswerTooLargeError
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+# ---------------------------------------------------------------- a deadline over the whole answer
+# A socket's timeout starts anew with every received byte, so a provider that drips one byte a second, in its
+# headers or in its body, could hold a thread for ever. The answer is therefore read through a file whose every
+# read waits for what is left of the deadline only.
+
+
+class _DeadlineFile(io.RawIOBase):
+    def __init__(self, sock: socket.socket, monotonic: Callable[[], float]) -> None:
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)  # keeps the socket open until this file is closed
+        self._monotonic = monotonic
+        # urllib3 has just set the socket's timeout to the read timeout.
+        allowed_s = sock.gettimeout()
+        self._deadline = None if allowed_s is None else monotonic() + allowed_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._deadline is not None:
+            left_s = self._deadline - self._monotonic()
+            if left_s <= 0:
+                raise TimeoutError("the answer did not end in time")
+            self._sock.settimeout(left_s)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _SocketWithDeadline:
+    """All that `http.client` takes of a socket to read an answer: a file, here one that minds the deadline."""
+
+    def __init__(self, sock: socket.socket, monotonic: Callable[[], float]) -> None:
+        self._sock = sock
+        self._monotonic = monotonic
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        assert mode == "rb"
+        return io.BufferedReader(_DeadlineFile(self._sock, self._monotonic))
+
+
+def _pools_reading_against(monotonic: Callable[[], float]) -> dict[str, Any]:
+    """urllib3's two kinds of pool, with connections whose answers must end in time by that clock."""
+
+    class Response(http.client.HTTPResponse):
+        def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+            super().__init__(_SocketWithDeadline(sock, monotonic), *args, **kwargs)  # type: ignore[arg-type]  # all it takes of one
+
+    class Plain(HTTPConnection):
+        response_class = Response
+
+    class Secure(HTTPSConnection):
+        response_class = Response
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
+
+
+def checked_base_url(base_url: str) -> str:
+    """The URL without a trailing slash. Raises ValueError where it is not an http(s) URL with a host."""
+    url = urllib3.util.parse_url(base_url)
+    if url.scheme not in ("http", "https") or not url.host or url.auth or url.query or url.fragment:
+        raise ValueError("a provider's base URL is http(s)://host[:port][/path], with nothing else in it")
+    return base_url.rstrip("/")
