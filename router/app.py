@@ -221,8 +221,10 @@ def web_app(core: Core) -> Flask:
 def _document(app: OpenAPI) -> None:
     """`/openapi.json` and `/docs`: generated from the views, refusals as problem documents."""
 
+    document = problems.documented(app.api_doc)
+
     def openapi() -> Response:
-        return jsonify(problems.documented(app.api_doc))
+        return jsonify(document)
 
     def docs() -> BaseResponse:
         return redirect("/docs/swagger")

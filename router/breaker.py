@@ -218,9 +218,9 @@ class Breaker:
         """Follow a transition that the ledger holds; one that is not newer than ours changes nothing."""
         with self._lock:
             last = self._last
-            if last is not None and transition.version < last.version:
-                return False
-            if last is not None and transition.version == last.version and transition.state is last.state:
+            # Under one version the ledger's row is the truth: of two processes that opened at once, the one that
+            # lost must know the moment and the incident that were written.
+            if last is not None and (transition.version < last.version or transition == last):
                 return False
             self._enter(transition)
             return True

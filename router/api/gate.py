@@ -71,7 +71,9 @@ def install(app: Flask, keys: KeyRing) -> None:
         if not request.path.startswith("/v1/"):
             return
         g.caller = _authenticate(keys)
-        if any(contains_pan(value) for value in request.args.values()) or contains_pan(request.path):
+        if contains_pan(request.path):
+            raise _pan_refused("path")
+        if any(contains_pan(part) for pair in request.args.items(multi=True) for part in pair):
             raise _pan_refused("query")
         if request.method in {"POST", "PUT", "PATCH"}:
             cast("StrictRequest", request).strict_body = _parse(request.get_data(cache=False))
