@@ -91,6 +91,12 @@ def reset(conn: socket.socket) -> None:
     conn.close()
 
 
+def reset_unread(conn: socket.socket, number: int) -> None:
+    """Resets once a request has come, without reading it: any sooner, and connecting itself might fail."""
+    conn.recv(1, socket.MSG_PEEK)
+    reset(conn)
+
+
 def always(reply: bytes, seen: list[bytes] | None = None) -> Talk:
     """Answers every request on every connection the same; `seen` collects the requests."""
 

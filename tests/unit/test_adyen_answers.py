@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import Adyen as sdk
+import Adyen
 import pytest
 from structlog.testing import capture_logs
 
 from providers.adyen import AdyenProvider
 from providers.contract import DeclineClass, Health, ModificationKind, Money, Outcome, Timeouts
-from tests.contract.raw_server import RawServer, always, answer, refused_url, reset
+from tests.contract.raw_server import RawServer, always, answer, refused_url, reset_unread
 
 TIMEOUTS = Timeouts(2, 2)
 KEY = "AQE-very-secret"
@@ -246,7 +246,7 @@ def test_what_goes_over_the_wire_is_the_stored_parameters_with_the_key() -> None
 
 def test_a_resend_within_an_except_block_is_judged_by_itself() -> None:
     """The first send was refused; the second was cut after Adyen may have acted."""
-    with RawServer(lambda conn, number: reset(conn)) as server:
+    with RawServer(reset_unread) as server:
         try:
             raise ConnectionRefusedError
         except ConnectionRefusedError:
@@ -265,11 +265,11 @@ def test_no_call_raises_whatever_happens_inside(monkeypatch: pytest.MonkeyPatch)
         raise SystemExit
 
     adyen = provider(refused_url())
-    monkeypatch.setattr(sdk.AdyenClient, "call_adyen_api", bug)
+    monkeypatch.setattr(Adyen.AdyenClient, "call_adyen_api", bug)
     outcome = adyen.authorize(PARAMS, idempotency_key="k", timeouts=TIMEOUTS)
     assert (str(outcome.kind), outcome.health) == ("unknown", Health.PROVIDER_ERROR)
     assert str(adyen.void(PSP, idempotency_key="k", timeouts=TIMEOUTS).kind) == "unknown"
     assert not adyen.probe(timeouts=TIMEOUTS).healthy
-    monkeypatch.setattr(sdk.AdyenClient, "call_adyen_api", stop)
+    monkeypatch.setattr(Adyen.AdyenClient, "call_adyen_api", stop)
     with pytest.raises(SystemExit):
         adyen.authorize(PARAMS, idempotency_key="k", timeouts=TIMEOUTS)

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from providers.contract import DeclineClass, Health, ModificationKind, Money, Outcome, Timeouts
 from providers.stripe import StripeProvider
 from providers.transport import SendFailed
-from tests.contract.raw_server import RawServer, always, answer, refused_url, reset
+from tests.contract.raw_server import RawServer, always, answer, refused_url, reset_unread
 
 TIMEOUTS = Timeouts(2, 2)
 KEY = "sk_test_very_secret"
@@ -329,7 +329,7 @@ def test_what_goes_over_the_wire_is_one_request_with_the_key_and_no_telemetry() 
 def test_a_resend_within_an_except_block_is_judged_by_itself() -> None:
     """The first send was refused; the second was cut after Stripe may have acted."""
     untouched = StripeProvider(api_key=KEY, base_url=refused_url())
-    with RawServer(lambda conn, number: reset(conn)) as server:
+    with RawServer(reset_unread) as server:
         provider = StripeProvider(api_key=KEY, base_url=server.url)
         try:
             raise ConnectionRefusedError
