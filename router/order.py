@@ -49,6 +49,15 @@ def _known_currency(value: str) -> str:
     return value
 
 
+def _in_the_calendar(value: dt.datetime) -> dt.datetime:
+    try:
+        value.astimezone(dt.UTC)
+    except OverflowError:
+        msg = "must be a time of the years 1 to 9999 in UTC"
+        raise ValueError(msg) from None
+    return value
+
+
 Text40 = Annotated[str, StringConstraints(min_length=1, max_length=40), AfterValidator(_printable)]
 Text80 = Annotated[str, StringConstraints(min_length=1, max_length=80), AfterValidator(_printable)]
 Text255 = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_printable)]
@@ -91,7 +100,10 @@ class Customer(_Strict):
 
     id: Text255 | None = None
     country: CountryCode | None = None
-    email: Annotated[str, StringConstraints(max_length=254, pattern=r"^[^\s@]+@[^\s@]+$")] | None = None
+    email: (
+        Annotated[str, StringConstraints(max_length=254, pattern=r"^[^\s@]+@[^\s@]+$"), AfterValidator(_printable)]
+        | None
+    ) = None
     ip: Annotated[str, StringConstraints(max_length=45, pattern=r"^[0-9a-fA-F.:]+$")] | None = None
 
 
@@ -125,7 +137,7 @@ class Order(_Strict):
     """Who starts it: the customer at checkout, or the merchant with a stored credential."""
     when_unavailable: Literal["park", "fail"] = "park"
     """With every provider unavailable: accept and pay later, or refuse at once."""
-    expires_at: AwareDatetime | None = None
+    expires_at: Annotated[AwareDatetime, AfterValidator(_in_the_calendar)] | None = None
     """Until when a parked payment is tried; 24 hours after its creation by default."""
     allow_repeat_reference: StrictBool = False
     metadata: Annotated[dict[Text40, Text500], Field(max_length=20)] = Field(default_factory=dict)

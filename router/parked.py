@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import structlog
+
 from router.clock import Clock
 from router.health import ProviderHealth
+from router.ledger.engine import LedgerUnavailableError
 from router.ledger.payments import PaymentLedger
 from router.payments import Payments
+
+log = structlog.get_logger("router.parked")
 
 ROUND = 50
 """Payments tried a round, so that a stop is never far away."""
@@ -37,6 +42,13 @@ class Parked:
         open_everywhere = not any(self._health.is_closed(name) for name in self._providers)
         settled = 0
         for payment_id in self._ledger.due_parked(self._clock.now(), limit=ROUND, expired_only=open_everywhere):
-            answer = self._payments.retry_parked(payment_id)
+            try:
+                answer = self._payments.retry_parked(payment_id)
+            except LedgerUnavailableError:
+                raise
+            except Exception:
+                # One payment that cannot be worked on must not hold up those behind it.
+                log.exception("parked_not_tried", payment=payment_id)
+                continue
             settled += answer is not None and answer.payment.status != "parked"
         return settled

@@ -197,15 +197,17 @@ class Payments:
             self._finish(journal, order, plan, tried)
         except StaleError:
             # This process was held up past its lease and another took the payment over: the ledger knows more.
-            found = self._ledger.get(journal.payment.id)
+            try:
+                found = self._ledger.get(journal.payment.id)
+            except LedgerUnavailableError:
+                if not tried:
+                    raise
+                return _answer_not_written(journal)
             return Answer(*found) if found is not None else Answer(journal.payment, journal.attempts)
         except LedgerUnavailableError:
             if not tried:
                 raise
-            # A provider has answered and that cannot be written. The ledger says "started", and so do we: the
-            # payment is being processed until someone asks that provider again under the same key.
-            log.exception("answer_not_written", payment=journal.payment.id)
-            return Answer(dataclasses.replace(journal.payment, status="processing"), journal.attempts)
+            return _answer_not_written(journal)
         return Answer(journal.payment, journal.attempts)
 
     def _authorize(self, attempt: Attempt, deadline: float) -> tuple[Attempt, Outcome]:
@@ -252,8 +254,9 @@ class Payments:
                 gone = {"status": "failed", "provider": None}
                 journal.finish(gone | decided, event="unavailable", release_key=True)
             raise ProvidersUnavailableError
-        elif tried and all(outcome.our_fault for _, outcome in tried):
-            # Every provider rejected what we sent; sending it again would change nothing.
+        elif tried and len(tried) == len(plan.params) and all(outcome.our_fault for _, outcome in tried):
+            # Every provider rejected what we sent; sending it again would change nothing. One that could take the
+            # payment and was not asked (its circuit is open, it is switched off, no time was left) is not among them.
             journal.finish({"status": "failed", "provider": None, "next_try_at": None} | decided, event="rejected")
         else:
             again = self._clock.now() + dt.timedelta(seconds=self._settings.parked_retry_s)
@@ -297,6 +300,14 @@ class Payments:
         ids = self._ledger.ids_by_reference(merchant, reference, limit=limit + 1, before=before)
         answers = [answer for answer in (self.get(merchant, each) for each in ids[:limit]) if answer is not None]
         return answers, ids[limit - 1] if len(ids) > limit else None
+
+
+def _answer_not_written(journal: Journal) -> Answer:
+    """A provider has answered and the ledger is away. It says "started", and so do we: the payment is being
+    processed until someone asks that provider again under the same key.
+    """
+    log.exception("answer_not_written", payment=journal.payment.id)
+    return Answer(dataclasses.replace(journal.payment, status="processing"), journal.attempts)
 
 
 # ---------------------------------------------------------------- the rules, each in one place

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
@@ -9,6 +11,7 @@ from typing import Any
 
 import sentry_sdk
 import structlog
+from pydantic import BaseModel
 from sentry_sdk.types import Event, Hint
 
 from router.pan import contains_pan
@@ -21,21 +24,31 @@ _SECRET_WORDS = ("authorization", "api_key", "apikey", "secret", "token", "passw
 
 def scrub(value: Any, name: str = "") -> Any:
     """The same value without what must not leave the process: by the field's name, and by what it holds."""
-    if any(word in name.lower() for word in _SECRET_WORDS):
+    if any(word in name.lower().replace("-", "_") for word in _SECRET_WORDS):
         return REMOVED
-    if isinstance(value, Mapping):
-        return {key: scrub(each, str(key)) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [scrub(each, name) for each in value]
-    if isinstance(value, str | int | float) and contains_pan(value):
-        return REMOVED
-    return value
+    match value:
+        case None | bool() | dt.date():
+            return value
+        case str() | int() | float():
+            return REMOVED if contains_pan(value) else value
+        case Mapping():
+            return {REMOVED if contains_pan(key) else key: scrub(each, str(key)) for key, each in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [scrub(each, name) for each in value]
+        case BaseModel():
+            return scrub(value.model_dump(), name)
+        case bytes():
+            return scrub(value.decode(errors="replace"), name)
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return scrub({each.name: getattr(value, each.name) for each in dataclasses.fields(value)}, name)
+        case _:
+            # A log renders whatever else it is given by its own words.
+            return scrub(repr(value), name)
 
 
 def _scrub_log(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    for name in list(event):
-        event[name] = scrub(event[name], name)
-    return event
+    cleaned: MutableMapping[str, Any] = scrub(event)
+    return cleaned
 
 
 def _before_send(event: Event, _hint: Hint) -> Event | None:

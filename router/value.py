@@ -39,5 +39,7 @@ def by_fees(money: Money, schedule: FeeSchedule | None, *, margin: float, intern
         attempt_fee = schedule.attempt_fee(money.currency)
     share = Decimal(str(margin))
     value = share * amount - fee - attempt_fee
-    reason = f"{value:.2f} = {share:.0%} × {amount} − fee {fee:.2f} − attempt {attempt_fee:.2f}"
+    # The margin with all its digits: 12.5% shown as 12% would not recompute.
+    percent = f"{(share * 100).normalize():f}%"
+    reason = f"{value:.2f} = {percent} × {amount} − fee {fee:.2f} − attempt {attempt_fee:.2f}"
     return Value(value, fee + attempt_fee, reason if schedule is not None else f"{reason} (no fee schedule)")

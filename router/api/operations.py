@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 from flask import Response, jsonify
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 
 from flags.contract import FlagContext, FlagSource
 from router.api import views
@@ -16,6 +16,7 @@ from router.api.gate import require
 from router.api.problems import Problem
 from router.health import ProviderHealth
 from router.ledger.flips import FlipLedger
+from router.order import Text80
 
 PAGE = 50
 
@@ -23,7 +24,13 @@ PAGE = 50
 class CursorQuery(BaseModel):
     """Where in a list to go on."""
 
-    cursor: Annotated[str, StringConstraints(max_length=64)] | None = Field(None, description="`next` of a page")
+    cursor: Text80 | None = Field(None, description="`next` of a page")
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: str
 
 
 class Ready(BaseModel):
@@ -70,7 +77,7 @@ def blueprint(
         cursor = page[PAGE - 1].id if len(page) > PAGE else None
         return jsonify({"flips": [views.flip_json(each) for each in page[:PAGE]], "next": cursor})
 
-    @api.get("/healthz", summary="Is this process alive")
+    @api.get("/healthz", summary="Is this process alive", responses={200: Alive})
     def healthz() -> Response:
         return jsonify({"status": "ok"})
 

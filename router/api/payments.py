@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from flask import Response, jsonify
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field
 
 from router.api import views
 from router.api.gate import idempotency_key, require
 from router.api.problems import Problem, ProblemError
-from router.order import Order
+from router.order import Order, Text80
 from router.payments import Answer, Payments
 
 NOT_YET = frozenset({"processing", "parked"})
@@ -31,14 +29,14 @@ _KEY_HEADER = {
 class PaymentPath(BaseModel):
     """A payment's address."""
 
-    payment_id: Annotated[str, StringConstraints(min_length=1, max_length=64)] = Field(description="`pay_…`")
+    payment_id: Text80 = Field(description="`pay_…`")
 
 
 class ReferenceQuery(BaseModel):
     """Which payments to list."""
 
-    reference: Annotated[str, StringConstraints(min_length=1, max_length=80)]
-    cursor: Annotated[str, StringConstraints(max_length=64)] | None = Field(None, description="`next` of a page")
+    reference: Text80
+    cursor: Text80 | None = Field(None, description="`next` of a page")
 
 
 def blueprint(payments: Payments) -> APIBlueprint:

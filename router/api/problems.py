@@ -148,7 +148,9 @@ def install(app: Flask) -> None:
     @app.errorhandler(HTTPException)
     def _http(error: HTTPException) -> Response:
         kind = (error.name or "error").lower().replace(" ", "-")
-        return response(ProblemError(error.code or 500, kind, error.name or "Error"))
+        # A 405 must name what is allowed.
+        headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+        return response(ProblemError(error.code or 500, kind, error.name or "Error", headers=headers))
 
     @app.errorhandler(Exception)
     def _fault(_error: Exception) -> Response:

@@ -31,24 +31,39 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 40) -> None:
         parsed = sa.make_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        # One writer at a time in this process: waiting for a lock in order beats SQLite's own polling.
-        self._write_lock: contextlib.AbstractContextManager[Any] = (
-            threading.Lock() if self.is_sqlite else contextlib.nullcontext()
-        )
+        self._writing = threading.Lock()
         self.engine = _sqlite_engine(parsed, pool_size) if self.is_sqlite else _postgres_engine(parsed, pool_size)
         self._writer = self.engine.execution_options(ledger_write=True)
+        # SQLite's snapshot lasts as long as the transaction; PostgreSQL must be asked for one.
+        self._reader = (
+            self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
+        )
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """A transaction that commits at the end. Raises LedgerUnavailableError; integrity errors pass."""
-        with _translated(), self._write_lock, self._writer.connect() as connection, connection.begin():
+        with translated(), self._one_writer(), self._writer.connect() as connection, connection.begin():
             yield connection
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A read of one moment. Raises LedgerUnavailableError."""
-        with _translated(), self.engine.connect() as connection, connection.begin():
+        with translated(), self._reader.connect() as connection, connection.begin():
             yield connection
+
+    @contextlib.contextmanager
+    def _one_writer(self) -> Iterator[None]:
+        """One writer at a time in this process: waiting for a lock in order beats SQLite's own polling."""
+        if not self.is_sqlite:
+            yield
+            return
+        # Bounded: while another process holds the file, each of ours would wait for all those before it.
+        if not self._writing.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
+            raise LedgerUnavailableError("this process's other commits take too long")
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     def close(self) -> None:
         """Close pooled connections."""
@@ -56,7 +71,8 @@ class Database:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """Say of whatever the database raises, integrity errors aside, that the ledger is unavailable."""
     try:
         yield
     except sa.exc.IntegrityError:

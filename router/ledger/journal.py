@@ -77,7 +77,7 @@ class Journal:
 
     def ended(self, attempt: Attempt) -> None:
         """Remember how the last attempt ended; the next commit writes it."""
-        self.attempts[-1] = self._unwritten = attempt
+        self._unwritten = attempt
 
     def finish(self, changes: Mapping[str, Any], *, event: str, release_key: bool = False) -> None:
         """Commit where the payment stands now, and let go of it. Raises as `start`."""
@@ -106,4 +106,6 @@ class Journal:
             started=started,
             release_key=release_key,
         )
-        self._unwritten = None
+        if self._unwritten is not None:
+            self.attempts[-1] = self._unwritten
+            self._unwritten = None

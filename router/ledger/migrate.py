@@ -13,7 +13,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from router.ledger.engine import Database
+from router.ledger.engine import Database, translated
 
 ADVISORY_LOCK = 0x706F696E74  # "point": any number that nothing else in the database locks by
 
@@ -26,7 +26,7 @@ def alembic_config() -> Config:
 
 
 def migrate(database: Database) -> None:
-    """Create or upgrade the tables. Waits while another process does the same."""
+    """Create or upgrade the tables. Waits while another process does the same. Raises LedgerUnavailableError."""
     config = alembic_config()
     head = ScriptDirectory.from_config(config).get_current_head()
     with _one_at_a_time(database):
@@ -51,7 +51,9 @@ def _one_at_a_time(database: Database) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         return
-    with database.engine.connect() as connection:
+    with translated(), database.engine.connect() as connection:
+        # Another process's migration may take longer than any query of a payment may.
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         connection.execute(sa.select(sa.func.pg_advisory_lock(ADVISORY_LOCK)))
         connection.commit()
         try:

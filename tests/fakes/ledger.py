@@ -1,0 +1,113 @@
+"""Real ledgers in a temporary folder, and ones that are away when told to be."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from router.breaker import Transition
+from router.ledger.circuits import CircuitLedger
+from router.ledger.engine import Database, LedgerUnavailableError
+from router.ledger.migrate import migrate
+from router.ledger.payments import Attempt, Payment, PaymentLedger
+from router.ledger.tables import circuit_transitions
+
+
+@contextlib.contextmanager
+def fresh_ledger(folder: Path) -> Iterator[Database]:
+    """An empty SQLite ledger with this version's tables."""
+    database = Database(f"sqlite:///{folder / 'ledger.db'}")
+    migrate(database)
+    yield database
+    database.close()
+
+
+def circuit_rows(database: Database, provider: str = "stripe") -> Sequence[sa.RowMapping]:
+    """Every transition of a provider's circuit, oldest first."""
+    table = circuit_transitions
+    with database.read() as connection:
+        return (
+            connection.execute(table.select().where(table.c.provider == provider).order_by(table.c.version))
+            .mappings()
+            .all()
+        )
+
+
+class FlakyStore:
+    """Satisfies `TransitionStore` over a real ledger, while it is not `away`."""
+
+    def __init__(self, database: Database) -> None:
+        self._circuits = CircuitLedger(database)
+        self.away = False
+        self.reads = 0
+
+    def append(self, transition: Transition) -> bool:
+        self._check()
+        return self._circuits.append(transition)
+
+    def latest(self) -> Sequence[Transition]:
+        self._check()
+        self.reads += 1
+        return self._circuits.latest()
+
+    def _check(self) -> None:
+        if self.away:
+            raise LedgerUnavailableError("OperationalError")
+
+
+class MemoryStore:
+    """Satisfies `TransitionStore` with no database."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, int], Transition] = {}
+
+    def append(self, transition: Transition) -> bool:
+        key = (transition.provider, transition.version)
+        return self.rows.setdefault(key, transition) is transition
+
+    def latest(self) -> Sequence[Transition]:
+        last: dict[str, Transition] = {}
+        for (provider, _version), row in sorted(self.rows.items()):
+            last[provider] = row
+        return list(last.values())
+
+
+class MoodyLedger(PaymentLedger):
+    """A payment ledger whose next calls fail: `refuse` many of a method before they commit, `forget` many after.
+
+    A call that is forgotten has committed, and the caller is told that the ledger is away: a lost answer.
+    """
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.refuse: Counter[str] = Counter()
+        self.forget: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
+
+    def create(self, payment: Payment, *, key: str, fingerprint: str, repeat: bool, first: Attempt | None) -> None:
+        with self._mood("create"):
+            super().create(payment, key=key, fingerprint=fingerprint, repeat=repeat, first=first)
+
+    def change(self, *args: Any, **named: Any) -> Payment:
+        with self._mood("change"):
+            return super().change(*args, **named)
+
+    def get(self, payment_id: str) -> tuple[Payment, Sequence[Attempt]] | None:
+        with self._mood("get"):
+            return super().get(payment_id)
+
+    @contextlib.contextmanager
+    def _mood(self, name: str) -> Iterator[None]:
+        self.calls[name] += 1
+        if self.refuse[name] > 0:
+            self.refuse[name] -= 1
+            raise LedgerUnavailableError("OperationalError")
+        yield
+        if self.forget[name] > 0:
+            self.forget[name] -= 1
+            raise LedgerUnavailableError("OperationalError")

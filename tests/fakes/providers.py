@@ -1,0 +1,108 @@
+"""A payment provider that answers as told, and remembers what it was asked."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from providers.contract import (
+    ChargeRequest,
+    Decline,
+    DeclineClass,
+    Health,
+    Ineligible,
+    ModificationKind,
+    ModificationOutcome,
+    Money,
+    Outcome,
+    OutcomeKind,
+    Params,
+    ProbeResult,
+    Timeouts,
+)
+
+DONE = ModificationOutcome(ModificationKind.DONE, Health.OK)
+CAPTURED = Outcome(OutcomeKind.APPROVED, Health.OK, provider_reference="ref_1", captured=True)
+AUTHORIZED = Outcome(OutcomeKind.APPROVED, Health.OK, provider_reference="ref_1")
+UNKNOWN = Outcome(OutcomeKind.UNKNOWN, Health.PROVIDER_ERROR, reason="http_503")
+REFUSED = Outcome(OutcomeKind.NOT_EXECUTED, Health.UNREACHABLE, reason="connection_refused")
+REJECTED = Outcome(OutcomeKind.NOT_EXECUTED, Health.IGNORED, reason="http_400", our_fault=True)
+ACTION = Outcome(
+    OutcomeKind.REQUIRES_ACTION, Health.OK, provider_reference="ref_1", next_action={"type": "redirect", "url": "u"}
+)
+
+
+def declined(decline_class: DeclineClass = DeclineClass.SOFT, *, cascade: bool = True) -> Outcome:
+    """A decline of that class."""
+    decline = Decline(decline_class, "do_not_honor", "The card was declined.", cascade=cascade, network_code="05")
+    return Outcome(OutcomeKind.DECLINED, Health.OK, provider_reference="ref_1", decline=decline)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One authorization that a provider was asked for."""
+
+    provider: str
+    params: Params
+    idempotency_key: str
+    timeouts: Timeouts
+
+    @property
+    def payment_id(self) -> str:
+        """The payment that the parameters name."""
+        return str(self.params["payment"])
+
+
+class FakeProvider:
+    """Satisfies `Provider`. Answers `outcomes` one by one, then CAPTURED; `probes` likewise, then healthy."""
+
+    def __init__(self, name: str, outcomes: Iterable[Outcome] = (), *, ineligible: str | None = None) -> None:
+        self.name = name
+        self.outcomes = deque(outcomes)
+        self.probes: deque[ProbeResult] = deque()
+        self.ineligible = ineligible
+        self.calls: list[Call] = []
+        self.probed = 0
+        self.during: Callable[[Call], object] | None = None
+        """Runs inside every authorization, before it is answered."""
+        self.during_probe: Callable[[], object] | None = None
+
+    def render(self, request: ChargeRequest) -> Params:
+        if self.ineligible is not None:
+            raise Ineligible(self.ineligible)
+        return {
+            "payment": request.payment_id,
+            "attempt": request.attempt_id,
+            "reference": request.reference,
+            "amount": request.money.amount,
+            "token": request.token,
+        }
+
+    def authorize(self, params: Params, *, idempotency_key: str, timeouts: Timeouts) -> Outcome:
+        call = Call(self.name, params, idempotency_key, timeouts)
+        self.calls.append(call)
+        if self.during is not None:
+            self.during(call)
+        return self.outcomes.popleft() if self.outcomes else CAPTURED
+
+    def capture(self, *_args: Any, **_named: Any) -> ModificationOutcome:
+        return DONE
+
+    def void(self, *_args: Any, **_named: Any) -> ModificationOutcome:
+        return DONE
+
+    def refund(
+        self, provider_reference: str, money: Money, *, idempotency_key: str, timeouts: Timeouts
+    ) -> ModificationOutcome:
+        return DONE
+
+    def probe(self, *, timeouts: Timeouts) -> ProbeResult:
+        self.probed += 1
+        if self.during_probe is not None:
+            self.during_probe()
+        return self.probes.popleft() if self.probes else ProbeResult(Health.OK)
+
+    def close(self) -> None:
+        """Nothing to drop."""

@@ -1,0 +1,102 @@
+"""Settings come from `ROUTER_*` variables; a wrong one is named in one line that does not show its value."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from router.settings import PREFIX, Settings, SettingsError, load_settings
+
+SECRET = "planted-words-7q"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+
+
+def test_without_any_variable_a_run_on_one_machine_is_set_up() -> None:
+    """The design's defaults: SQLite and the flags file in the run folder, the sandbox's ports."""
+    settings = load_settings()
+    assert settings.bind == "127.0.0.1:8080"
+    assert settings.ledger_url == f"sqlite:///{Path('.run').resolve() / 'ledger.db'}"
+    assert settings.flags_path == Path(".run/flags.json")
+    assert (settings.stripe_base_url, settings.adyen_base_url) == ("http://127.0.0.1:8091", "http://127.0.0.1:8092")
+    assert (settings.connect_timeout_seconds, settings.read_timeout_seconds, settings.deadline_seconds) == (1, 10, 25)
+    assert (settings.breaker_open_wait_seconds, settings.breaker_minimum_calls) == (10, 10)
+    assert (settings.flip_after_seconds, settings.parked_retry_seconds) == (60, 15)
+    assert settings.launchdarkly_sdk_key is None
+    assert settings.demo_traffic_per_second == 2
+
+
+def test_every_setting_is_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ROUTER_` and the name in capitals."""
+    monkeypatch.setenv("ROUTER_DATABASE_URL", "postgresql://db/ledger")
+    monkeypatch.setenv("ROUTER_READ_TIMEOUT_SECONDS", "2.5")
+    monkeypatch.setenv("ROUTER_RUN_DIR", "/var/run/pointsman")
+    monkeypatch.setenv("ROUTER_STRIPE_BASE_URL", "https://api.stripe.com/")
+    monkeypatch.setenv("ROUTER_UNKNOWN_TO_THIS_VERSION", "1")
+    settings = load_settings()
+    assert settings.ledger_url == "postgresql://db/ledger"
+    assert settings.read_timeout_seconds == 2.5
+    assert settings.flags_path == Path("/var/run/pointsman/flags.json")
+    assert settings.stripe_base_url == "https://api.stripe.com"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BIND", SECRET),
+        ("BIND", f"{SECRET}:0"),
+        ("BIND", f"{SECRET}:70000"),
+        ("BIND", ":8080"),
+        ("READ_TIMEOUT_SECONDS", SECRET),
+        ("READ_TIMEOUT_SECONDS", "0"),
+        ("READ_TIMEOUT_SECONDS", "-1"),
+        ("READ_TIMEOUT_SECONDS", "nan"),
+        ("READ_TIMEOUT_SECONDS", "inf"),
+        ("CONNECT_TIMEOUT_SECONDS", ""),
+        ("DEADLINE_SECONDS", "1e9"),
+        ("WEB_PROCESSES", "0"),
+        ("WEB_THREADS", "2.5"),
+        ("BREAKER_MINIMUM_CALLS", "0"),
+        ("STRIPE_BASE_URL", SECRET),
+        ("ADYEN_BASE_URL", f"ftp://{SECRET}"),
+        ("LOG_FORMAT", SECRET),
+        ("SANDBOX_STRIPE_PORT", "65536"),
+        ("DEMO_TRAFFIC_PER_SECOND", "-1"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """The start stops, and whoever reads the line knows which variable to mend."""
+    monkeypatch.setenv(f"ROUTER_{name}", value)
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    message = str(refused.value)
+    assert f"ROUTER_{name}" in message
+    assert "\n" not in message
+    assert SECRET not in message
+    assert refused.value.__cause__ is None
+
+
+def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in a log nor in a traceback: keys are SecretStr."""
+    names = ("API_KEY", "STRIPE_API_KEY", "ADYEN_API_KEY", "LAUNCHDARKLY_SDK_KEY", "SENTRY_DSN")
+    for name in names:
+        monkeypatch.setenv(f"ROUTER_{name}", SECRET)
+    settings = load_settings()
+    assert SECRET not in repr(settings) + str(settings) + str(settings.model_dump())
+    assert settings.api_key is not None
+    assert settings.api_key.get_secret_value() == SECRET
+
+
+def test_settings_do_not_change() -> None:
+    """Frozen: what a process started with is what it runs with."""
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().bind = "0.0.0.0:80"
