@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 
-from providers.sandbox.server import serve
+from providers.sandbox.faults import BadFault
+from providers.sandbox.server import (
+    SANDBOX_ADYEN_HMAC_KEY,
+    SANDBOX_STRIPE_WEBHOOK_SECRET,
+    WEBHOOK_DELAY_MS,
+    serve,
+)
+from providers.sandbox.webhook_settings import checked_url
 
 
 def main() -> int:
@@ -16,8 +23,25 @@ def main() -> int:
     parser.add_argument("--adyen-port", type=int, default=8092)
     parser.add_argument("--control-port", type=int, default=8090)
     parser.add_argument("--seed", type=int, default=None, help="fixes which calls a rate below 1 hits")
+    parser.add_argument("--stripe-webhook-url", type=_url, default=None, metavar="URL", help="send webhooks there")
+    parser.add_argument("--adyen-webhook-url", type=_url, default=None, metavar="URL", help="send webhooks there")
+    parser.add_argument("--stripe-webhook-secret", default=SANDBOX_STRIPE_WEBHOOK_SECRET)
+    parser.add_argument("--adyen-hmac-key", type=_hexadecimal, default=SANDBOX_ADYEN_HMAC_KEY)
+    parser.add_argument("--webhook-delay-ms", type=int, default=WEBHOOK_DELAY_MS)
     options = parser.parse_args()
     return serve(**vars(options), announce=_say)
+
+
+def _url(value: str) -> str | None:
+    try:
+        return checked_url("url", value)
+    except BadFault as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _hexadecimal(value: str) -> str:
+    bytes.fromhex(value)  # argparse says it of a ValueError
+    return value
 
 
 def _say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Adyen's payments and modifications: what each does to the books. Modifications are all `received`, at once done."""
+"""Adyen's payments and modifications: what each does to the books, and tells. Modifications are at once done."""
 
 from __future__ import annotations
 
@@ -9,8 +9,32 @@ from urllib.parse import urlencode
 from providers.sandbox.adyen_checks import Body, amount, merchant_account, text
 from providers.sandbox.adyen_errors import AdyenError, invalid, missing
 from providers.sandbox.adyen_refusals import AUTHORISED, CANCELLED, NOT_AUTHENTICATED, Result, triggered
-from providers.sandbox.books import Books, Charge, Status
+from providers.sandbox.books import Books, Charge, EventKind, Status
 from providers.sandbox.ids import psp_reference
+
+_TOLD_AS: dict[str, EventKind] = {"captures": "capture", "refunds": "refund", "cancels": "cancellation"}
+
+
+@dataclass(slots=True)
+class Modification:
+    """A capture or refund that was done, and may be undone later."""
+
+    id: str
+    """Its own pspReference."""
+    kind: Literal["capture", "refund"]
+    reference: str | None
+    """As its call gave it."""
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class TechnicalCancel:
+    """A cancel by the payment's reference."""
+
+    id: str
+    merchant_account: str
+    payment_reference: str
+    reference: str | None
 
 
 @dataclass(slots=True)
@@ -25,11 +49,23 @@ class Payment:
     """Its row in the books; None while it waits for the customer or for good news."""
     answer: Body = field(default_factory=dict)
     """The last answer it was given."""
+    modifications: list[Modification] = field(default_factory=list)
+    """Captures and refunds that stand, oldest first."""
+    dispute_id: str | None = None
 
     @property
     def reference(self) -> str:
         """The merchant's reference: our attempt."""
         return str(self.body["reference"])
+
+    @property
+    def merchant_account(self) -> str:
+        """Whose it is."""
+        return str(self.body["merchantAccount"])
+
+    def last(self, kind: Literal["capture", "refund"]) -> Modification | None:
+        """The newest capture or refund that stands."""
+        return next((one for one in reversed(self.modifications) if one.kind == kind), None)
 
 
 class Payments:
@@ -39,12 +75,16 @@ class Payments:
         self._books = books
         self._base_url = base_url
         self._by_psp: dict[str, Payment] = {}
-        self._canceled_before_arrival: set[str] = set()
+        self._cancels_ahead: dict[str, TechnicalCancel] = {}
+
+    def get(self, psp: str) -> Payment | None:
+        """The payment with that pspReference."""
+        return self._by_psp.get(psp)
 
     def clear(self) -> None:
         """Forget every payment and technical cancel."""
         self._by_psp.clear()
-        self._canceled_before_arrival.clear()
+        self._cancels_ahead.clear()
 
     # -- payments
 
@@ -98,7 +138,7 @@ class Payments:
         answer["status"] = "received"
         if money is not None:
             answer["amount"] = {"value": money[0], "currency": money[1]}
-        self._apply(kind, payment.charge, money, reference, str(answer["pspReference"]))
+        self._apply(kind, payment, money, reference, str(answer["pspReference"]))
         return answer
 
     def technical_cancel(self, body: Body) -> Body:
@@ -116,52 +156,89 @@ class Payments:
         }
         if reference is not None:
             answer["reference"] = reference
+        cancel = TechnicalCancel(str(answer["pspReference"]), account, payment_reference, reference)
         found = self._books.find(attempt=payment_reference)
         if not found:
-            self._canceled_before_arrival.add(payment_reference)
+            self._cancels_ahead[payment_reference] = cancel
+            self._tell_technical_cancel(cancel, None, "Original payment not found")
         for charge in found:
-            self._tell_technical_cancel(charge, self._books.cancel(charge), str(answer["pspReference"]))
+            done = self._books.cancel(charge)
+            self._tell_technical_cancel(cancel, charge, None if done else f"Payment is {charge.status}")
         return answer
 
     # -- inside
 
     def _apply(
-        self, kind: str, charge: Charge | None, money: tuple[int, str] | None, reference: str | None, id: str
+        self, kind: str, payment: Payment, money: tuple[int, str] | None, reference: str | None, id: str
     ) -> None:
-        books = self._books
+        books, charge = self._books, payment.charge
         value = money[0] if money is not None and charge is not None and money[1] == charge.currency else 0
+        told: EventKind
         if kind == "reversals":  # refunds what was captured, else cancels
             captured = charge is not None and charge.amount_captured > 0
-            kind = "refunds" if captured else "cancels"
+            kind, told = "refunds" if captured else "cancels", "reversal"
             value = charge.amount_captured - charge.amount_refunded if charge is not None else 0
+        else:
+            told = _TOLD_AS[kind]
         match kind:
             case "captures":
                 done = charge is not None and books.capture(charge, value)
-                books.tell("capture", success=done, charge=charge, reference=reference, modification_id=id)
             case "refunds":
                 done = charge is not None and books.refund(charge, value)
-                books.tell("refund", success=done, charge=charge, reference=reference, modification_id=id)
             case _:
                 done = charge is not None and books.cancel(charge)
-                books.tell("cancellation", success=done, charge=charge, reference=reference, modification_id=id)
+        if done and kind in ("captures", "refunds"):
+            change = Modification(id, "capture" if kind == "captures" else "refund", reference, value)
+            payment.modifications.append(change)
+        books.tell(
+            told,
+            success=done,
+            charge=charge,
+            subject=payment,
+            reference=reference,
+            modification_id=id,
+            amount=None if kind == "cancels" else (money[0] if money is not None else value),
+            reason="" if done else f"Payment is {charge.status if charge else 'pending'}, or less of it is left",
+        )
 
-    def _tell_technical_cancel(self, charge: Charge, done: bool, id: str | None) -> None:
+    def _tell_technical_cancel(self, cancel: TechnicalCancel, charge: Charge | None, why_not: str | None) -> None:
         self._books.tell(
-            "technical_cancel", success=done, charge=charge, reference=charge.attempt, modification_id=id
+            "technical_cancel",
+            success=why_not is None,
+            charge=charge,
+            subject=cancel,
+            reference=cancel.reference or cancel.payment_reference,
+            modification_id=cancel.id,
+            reason=why_not or "",
         )
 
     def _conclude(self, payment: Payment, result: Result) -> None:
-        """Write the issuer's answer down, and make ours of it."""
-        if result is AUTHORISED and payment.reference in self._canceled_before_arrival:
-            result = CANCELLED
-            payment.charge = self._enter(payment, "canceled")
-            self._tell_technical_cancel(payment.charge, True, None)
+        """Write the issuer's answer down, make ours of it, and tell."""
+        status: Status | None
+        cancel = self._cancels_ahead.get(payment.reference) if result is AUTHORISED else None
+        if cancel is not None:
+            result, status = CANCELLED, "canceled"
         elif result.result_code == "Authorised":
             manual = (payment.body.get("additionalData") or {}).get("manualCapture") == "true"
-            payment.charge = self._enter(payment, "authorized" if manual else "captured")
-        elif result.result_code != "Pending":
-            payment.charge = self._enter(payment, "declined")
+            status = "authorized" if manual else "captured"
+        else:
+            status = "declined" if result.result_code != "Pending" else None
         payment.answer = _answer(payment, result)
+        if status is None:
+            return
+        payment.charge = charge = self._enter(payment, status)
+        good = status in ("authorized", "captured")
+        key = payment.idempotency_key
+        self._books.tell(
+            "authorization",
+            success=good,
+            charge=charge,
+            subject=payment,
+            reason=result.reason or "",
+            idempotency_key=key,
+        )
+        if cancel is not None:
+            self._tell_technical_cancel(cancel, charge, None)
 
     def _enter(self, payment: Payment, status: Status) -> Charge:
         body = payment.body

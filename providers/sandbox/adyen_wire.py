@@ -10,9 +10,10 @@ from typing import Any
 
 from providers.sandbox import adyen_checks as check
 from providers.sandbox.adyen_errors import AdyenError, error_body, missing
+from providers.sandbox.adyen_mishaps import happen
 from providers.sandbox.adyen_payments import Payments
 from providers.sandbox.adyen_refusals import Result, result_of
-from providers.sandbox.books import Books
+from providers.sandbox.books import Books, Charge, Mishap
 from providers.sandbox.faults import CallKind
 from providers.sandbox.http import Reply, Request
 from providers.sandbox.idempotency import Clash, IdempotencyKeys
@@ -90,6 +91,10 @@ class AdyenWire:
     def rate_limited(self) -> Reply:
         """429: nothing was done."""
         return _error(429, "000", "HTTP Status Response - Too Many Requests", "security")
+
+    def happen(self, kind: Mishap, charge: Charge) -> bool:
+        """Something nobody asked for; False where the charge's state does not allow it."""
+        return happen(self.books, self.payments, kind, charge)
 
     def clear(self) -> None:
         """Forget payments, keys and books."""

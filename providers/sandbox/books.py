@@ -8,7 +8,15 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 Status = Literal["authorized", "captured", "canceled", "refunded", "declined"]
-EventKind = Literal["authorization", "capture", "cancellation", "technical_cancel", "refund"]
+Dispute = Literal["opened", "won", "lost"]
+Mishap = Literal[
+    "capture_failed", "refund_failed", "refund_reversed", "dispute_opened", "dispute_won", "dispute_lost"
+]
+"""What happens to a charge afterwards, without anybody having asked for it."""
+EventKind = (
+    Literal["authorization", "requires_action", "capture", "cancellation", "technical_cancel", "refund", "reversal"]
+    | Mishap
+)
 
 
 @dataclass(slots=True)
@@ -29,10 +37,13 @@ class Charge:
     created_at: float
     amount_captured: int = 0
     amount_refunded: int = 0
+    dispute: Dispute | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The row as the control port shows it; `created_at` in RFC 3339 with milliseconds, UTC."""
+        """The row as the control port shows it; `created_at` in RFC 3339 with milliseconds, UTC; `dispute` if any."""
         row = asdict(self)
+        if self.dispute is None:
+            del row["dispute"]
         moment = datetime.fromtimestamp(self.created_at, UTC)
         row["created_at"] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return row
@@ -40,16 +51,24 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something a provider would tell by webhook. Nothing is sent yet: the seam is `Books.on_event`."""
+    """Something a provider tells by webhook; the vendor's own words for it are made of it at once."""
 
     provider: str
     kind: EventKind
     success: bool
     charge: Charge | None
-    """The row it is about, live; None for a technical cancel that found nothing yet."""
+    """The row it is about, live; None where there is none yet (not found, or 3-D Secure is awaited)."""
+    subject: Any = None
+    """The vendor's own object: a payment intent at Stripe, a payment (or a technical cancel) at Adyen."""
     reference: str | None = None
-    """The modification's own reference, or the attempt's that a technical cancel names."""
+    """The modification's own reference; for a technical cancel without one, the attempt's that it names."""
     modification_id: str | None = None
+    amount: int | None = None
+    """Of a capture, refund or dispute, in the minor units that the vendor was sent."""
+    reason: str = ""
+    """Why not, or why at all, in the vendor's words."""
+    idempotency_key: str | None = None
+    """Of the call that caused it."""
 
 
 @dataclass(slots=True)
@@ -75,14 +94,13 @@ class Books:
         idempotency_key: str | None,
         status: Status,
     ) -> Charge:
-        """Write a new authorization (or its refusal) down; captured at once where `status` says so."""
+        """Write a new authorization (or its refusal) down; captured at once where `status` says so. Tells nobody."""
         charge = Charge(id, reference, attempt, amount, currency.upper(), status, idempotency_key, self.clock())
         if status == "captured":
             charge.amount_captured = amount
         self.charges.append(charge)
         self._by_id[id] = charge
         self.changes += 1
-        self.tell("authorization", success=status != "declined", charge=charge)
         return charge
 
     def get(self, id: str) -> Charge | None:
@@ -125,18 +143,41 @@ class Books:
         self.changes += 1
         return True
 
-    def tell(
-        self,
-        kind: EventKind,
-        *,
-        success: bool,
-        charge: Charge | None,
-        reference: str | None = None,
-        modification_id: str | None = None,
-    ) -> None:
-        """Call everybody who listens for what a webhook would say."""
+    def fail_capture(self, charge: Charge, amount: int, *, status: Status) -> bool:
+        """Take a capture back that the scheme rejected; `status` where nothing is left of what was captured."""
+        if charge.status != "captured" or charge.amount_refunded or not 0 < amount <= charge.amount_captured:
+            return False
+        charge.amount_captured -= amount
+        if charge.amount_captured == 0:
+            charge.status = status
+        self.changes += 1
+        return True
+
+    def fail_refund(self, charge: Charge, amount: int) -> bool:
+        """The refund did not reach the customer: the money is back with the merchant."""
+        if not 0 < amount <= charge.amount_refunded:
+            return False
+        charge.amount_refunded -= amount
+        charge.status = "captured"
+        self.changes += 1
+        return True
+
+    def dispute(self, charge: Charge, to: Dispute) -> bool:
+        """Open a dispute of a captured charge, or end the one that is open."""
+        if to == "opened":
+            allowed = charge.amount_captured > 0 and charge.dispute is None
+        else:
+            allowed = charge.dispute == "opened"
+        if not allowed:
+            return False
+        charge.dispute = to
+        self.changes += 1
+        return True
+
+    def tell(self, kind: EventKind, *, success: bool, charge: Charge | None, **more: Any) -> None:
+        """Tell everybody who listens what a webhook would say; `more` are the further fields of Event."""
         if self.on_event:
-            event = Event(self.provider, kind, success, charge, reference, modification_id)
+            event = Event(self.provider, kind, success, charge, **more)
             for listener in self.on_event:
                 listener(event)
 

@@ -1,14 +1,15 @@
-"""The control port: break a provider, read its books, make all well again."""
+"""The control port: break a provider, read its books, steer its webhooks, let things go wrong, make all well."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import parse_qsl
 
-from providers.sandbox.faults import BadFault, Fault
+from providers.sandbox.books import Mishap
+from providers.sandbox.faults import BadFault, Fault, read_fields
 from providers.sandbox.http import Exchange, PortTaken, Reply, Request
 from providers.sandbox.standin import StandIn
 
@@ -38,6 +39,10 @@ class Control:
             reply = await self._route(exchange.request)
         except BadFault as error:
             reply = _error(422, error.field, str(error))
+        except _NotJson:
+            reply = _error(400, "body", "must be JSON")
+        except _NotPossible as error:
+            reply = _error(409, "type", str(error))
         except PortTaken as error:
             reply = _error(409, "mode", str(error))
         exchange.send(reply)
@@ -58,21 +63,46 @@ class Control:
                 return await self._put(self._providers[name], request)
             case ["GET", "control", name, "charges"]:
                 return _json(200, {"charges": self._charges(self._providers[name], request)})
-            case [_, "control"] | [_, "control", _] | [_, "control", _, "charges"]:
+            case ["POST", "control", name, "events"]:
+                return _json(200, self._happen(self._providers[name], request))
+            case ["GET", "control", name, "webhooks"]:
+                return _webhooks(self._providers[name])
+            case ["PUT", "control", name, "webhooks"]:
+                self._providers[name].webhooks.configure(_body(request))
+                return _webhooks(self._providers[name])
+            case ["POST", "control", name, "webhooks", "release"]:
+                released = self._providers[name].webhooks.release()
+                return _webhooks(self._providers[name], released=released)
+            case (
+                [_, "control"]
+                | [_, "control", _]
+                | [_, "control", _, "charges" | "events" | "webhooks"]
+                | [_, "control", _, "webhooks", "release"]
+            ):
                 return _error(405, "method", "this control call does not exist")
             case _:
                 return _error(404, "path", "no such control call")
 
     async def _put(self, provider: StandIn, request: Request) -> Reply:
-        try:
-            body = json.loads(request.body)
-        except ValueError:
-            return _error(400, "body", "must be JSON")
-        fault = Fault.parse(body)
+        fault = Fault.parse(_body(request))
         async with self._one_at_a_time:
             provider.faults.fault = fault
             await provider.apply()
         return _json(200, provider.state())
+
+    @staticmethod
+    def _happen(provider: StandIn, request: Request) -> dict[str, Any]:
+        """The charge after what the body says has happened to it."""
+        fields = read_fields(_body(request), {"charge": _text, "type": _mishap})
+        for name in ("charge", "type"):
+            if name not in fields:
+                raise BadFault(name, "is required")
+        charge = provider.wire.books.get(fields["charge"])
+        if charge is None:
+            raise BadFault("charge", "is not in the books")
+        if not provider.wire.happen(fields["type"], charge):
+            raise _NotPossible(f"{fields['type']} cannot happen to this charge as it stands ({charge.status})")
+        return charge.as_json()
 
     @staticmethod
     def _charges(provider: StandIn, request: Request) -> list[dict[str, Any]]:
@@ -81,6 +111,37 @@ class Control:
             if name not in ("reference", "attempt"):
                 raise BadFault(name, "unknown filter; known are reference, attempt")
         return [charge.as_json() for charge in provider.wire.books.find(**filters)]
+
+
+class _NotJson(Exception):  # noqa: N818 - says what the body is
+    """The body is no JSON."""
+
+
+class _NotPossible(Exception):  # noqa: N818 - says what the order is
+    """The charge's state does not allow it."""
+
+
+def _body(request: Request) -> Any:
+    try:
+        return json.loads(request.body)
+    except ValueError:
+        raise _NotJson from None
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise BadFault(name, "must be a string")
+    return value
+
+
+def _mishap(name: str, value: Any) -> str:
+    if value not in get_args(Mishap):
+        raise BadFault(name, f"unknown type; known are {', '.join(get_args(Mishap))}")
+    return str(value)
+
+
+def _webhooks(provider: StandIn, **more: int) -> Reply:
+    return _json(200, {"provider": provider.name, **provider.webhooks.state(), **more})
 
 
 def _json(status: int, body: Any) -> Reply:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -70,16 +70,9 @@ class Fault:
     @classmethod
     def parse(cls, body: Any) -> Fault:
         """From a control body; BadFault names the first field that is wrong."""
-        if not isinstance(body, Mapping):
-            raise BadFault("body", "must be a JSON object")
-        for name in body:
-            if name not in _CHECKS:
-                raise BadFault(str(name), f"unknown field; known are {', '.join(_CHECKS)}")
+        values = read_fields(body, _CHECKS)
         if "mode" not in body:
             raise BadFault("mode", "is required")
-        values: dict[str, Any] = {}
-        for name, value in body.items():
-            values[name] = _CHECKS[name](name, value)
         if values["mode"] is Mode.SLOW:
             values.setdefault("latency_ms", SLOW_LATENCY_MS)
         return cls(**values)
@@ -120,23 +113,46 @@ class Faults:
         return Verdict(fault, hit, fault.latency_ms / 1000 if delayed else 0.0)
 
 
-def _mode(name: str, value: Any) -> Mode:
-    try:
-        return Mode(value)
-    except ValueError:
-        raise BadFault(name, f"unknown mode; known are {', '.join(Mode)}") from None
+Check = Callable[[str, Any], Any]
+
+
+def read_fields(body: Any, checks: Mapping[str, Check]) -> dict[str, Any]:
+    """The fields of a control body, each by its check; BadFault names the first that is wrong."""
+    if not isinstance(body, Mapping):
+        raise BadFault("body", "must be a JSON object")
+    for name in body:
+        if name not in checks:
+            raise BadFault(str(name), f"unknown field; known are {', '.join(checks)}")
+    return {name: checks[name](name, value) for name, value in body.items()}
+
+
+def one_of(words: type[enum.StrEnum]) -> Check:
+    """A check: one of an enumeration's words."""
+
+    def check(name: str, value: Any) -> enum.StrEnum:
+        try:
+            return words(value)
+        except ValueError:
+            raise BadFault(name, f"unknown {name}; known are {', '.join(words)}") from None
+
+    return check
+
+
+def whole(low: int, high: int, of: str = "") -> Check:
+    """A check: an integer within bounds."""
+
+    def check(name: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise BadFault(name, f"must be an integer{of} from {low} to {high}")
+        return value
+
+    return check
 
 
 def _rate(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise BadFault(name, "must be a number from 0 to 1")
     return float(value)
-
-
-def _latency(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_LATENCY_MS:
-        raise BadFault(name, f"must be an integer of milliseconds from 0 to {MAX_LATENCY_MS}")
-    return value
 
 
 def _code(name: str, value: Any) -> str | None:
@@ -158,9 +174,9 @@ def _calls(name: str, value: Any) -> str:
 
 
 _CHECKS = {
-    "mode": _mode,
+    "mode": one_of(Mode),
     "rate": _rate,
-    "latency_ms": _latency,
+    "latency_ms": whole(0, MAX_LATENCY_MS, " of milliseconds"),
     "decline_code": _code,
     "acts": _flag,
     "stored": _flag,

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from providers.sandbox.books import Books
+from providers.sandbox.books import Books, Charge, Mishap
 from providers.sandbox.faults import CallKind, Faults, Mode, Verdict
 from providers.sandbox.http import Exchange, ListeningPort, Reply, Request
+from providers.sandbox.webhooks import Webhooks
 
 GARBAGE = Reply(
     200,
@@ -45,6 +46,9 @@ class Wire(Protocol):
     def rate_limited(self) -> Reply:
         """The vendor's 429."""
 
+    def happen(self, kind: Mishap, charge: Charge) -> bool:
+        """Something nobody asked for, in the books and told; False where the charge's state does not allow it."""
+
     def clear(self) -> None:
         """Forget everything, books included."""
 
@@ -69,8 +73,9 @@ class StandIn:
     find it, and it acts even if the client has hung up or the port went down in between.
     """
 
-    def __init__(self, name: str, port: ListeningPort, wire: Wire, faults: Faults) -> None:
+    def __init__(self, name: str, port: ListeningPort, wire: Wire, faults: Faults, webhooks: Webhooks) -> None:
         self.name = name
+        self.webhooks = webhooks
         self.port = port
         self.wire = wire
         self.faults = faults
@@ -161,9 +166,11 @@ class StandIn:
             await asyncio.sleep(0)
         else:
             await self.port.listen(self.handle)
+        self.webhooks.pause(self.faults.fault.mode is Mode.DOWN)
 
     async def reset(self) -> None:
         """All well, books empty, counters zero, nothing in flight; idle connections stay."""
+        await self.webhooks.reset()  # first: from here on nothing is awaited before all is clear
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()

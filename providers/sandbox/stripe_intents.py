@@ -1,4 +1,4 @@
-"""Stripe's payment intents and refunds: their states, what each operation does to them and to the books."""
+"""Stripe's payment intents and refunds: their states, what each operation does to them and the books, and tells."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from providers.sandbox.books import Books, Charge
+from providers.sandbox.books import Books, Charge, EventKind
 from providers.sandbox.ids import stripe_id, stripe_secret
 from providers.sandbox.stripe_cards import DECLINES, Card, Decline
 from providers.sandbox.stripe_errors import StripeError, error_object, no_such, unexpected_state
+from providers.sandbox.stripe_objects import refund_object
 
 
 @dataclass(slots=True)
@@ -38,6 +39,9 @@ class Intent:
     """Its row in the books, once there is one."""
     idempotency_key: str | None = None
     """Of the call that asked for the authorization."""
+    refunds: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Its refund objects by id, oldest first."""
+    dispute: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The object as the API shows it."""
@@ -156,14 +160,16 @@ class Intents:
             else:
                 sdk = {"type": "three_d_secure_redirect", "stripe_js": url, "source": stripe_id("src")}
                 intent.next_action = {"type": "use_stripe_sdk", "use_stripe_sdk": sdk}
+            self._tell("requires_action", intent, idempotency_key=intent.idempotency_key)
 
-    def approve(self, intent: Intent) -> None:
+    def approve(self, intent: Intent, *, by_page: bool = False) -> None:
         """The issuer said yes: authorized, and captured where the capture method says so."""
         manual = intent.capture_method == "manual"
         intent.latest_charge = stripe_id("ch")
         intent.status = "requires_capture" if manual else "succeeded"
         intent.next_action = None
         intent.charge = self._enter(intent, "authorized" if manual else "captured")
+        self._tell("authorization", intent, idempotency_key=None if by_page else intent.idempotency_key)
 
     def fail_authentication(self, intent: Intent) -> None:
         """The customer did not pass 3-D Secure."""
@@ -172,9 +178,9 @@ class Intents:
         intent.status = "requires_payment_method"
         intent.payment_method = intent.next_action = None
         intent.last_payment_error = error_object(message, type="invalid_request_error", code=code)
-        self._enter(intent, "declined")
+        self._tell("authorization", intent, success=False, charge=self._enter(intent, "declined"))
 
-    def capture(self, intent: Intent, amount: int | None) -> None:
+    def capture(self, intent: Intent, amount: int | None, *, idempotency_key: str | None) -> None:
         """Capture all of it, or a part; what is left is released."""
         if intent.status != "requires_capture" or intent.charge is None:
             message = f"This PaymentIntent could not be captured because it has a status of {intent.status}."
@@ -184,9 +190,9 @@ class Intents:
             message = "The amount_to_capture is greater than the amount that can be captured."
             raise StripeError(400, message, saved=True, code="amount_too_large", param="amount_to_capture")
         intent.status = "succeeded"
-        self.books.tell("capture", success=True, charge=intent.charge)
+        self._tell("capture", intent, amount=amount, idempotency_key=idempotency_key)
 
-    def cancel(self, intent: Intent, reason: str | None) -> None:
+    def cancel(self, intent: Intent, reason: str | None, *, idempotency_key: str | None) -> None:
         """Cancel an intent that has not been captured; an authorization is released."""
         if intent.status in ("succeeded", "canceled"):
             message = f"You cannot cancel this PaymentIntent because it has a status of {intent.status}."
@@ -197,10 +203,16 @@ class Intents:
         intent.cancellation_reason = reason
         if intent.charge is not None:
             self.books.cancel(intent.charge)
-            self.books.tell("cancellation", success=True, charge=intent.charge)
+        self._tell("cancellation", intent, idempotency_key=idempotency_key)
 
     def refund(
-        self, intent: Intent, amount: int | None, reason: str | None, metadata: dict[str, str]
+        self,
+        intent: Intent,
+        amount: int | None,
+        *,
+        reason: str | None,
+        metadata: dict[str, str],
+        idempotency_key: str | None,
     ) -> dict[str, Any]:
         """Pay back what is left, or a part of it; returns the refund object."""
         charge = intent.charge
@@ -214,24 +226,20 @@ class Intents:
         if not self.books.refund(charge, amount or left):
             message = f"Refund amount ({amount}) is greater than unrefunded amount on charge ({left})"
             raise StripeError(400, message, saved=True, code="amount_too_large", param="amount")
-        refund_id = stripe_id("re")
-        self.books.tell("refund", success=True, charge=charge, modification_id=refund_id)
-        return {
-            "id": refund_id,
-            "object": "refund",
-            "amount": amount or left,
-            "balance_transaction": stripe_id("txn"),
-            "charge": intent.latest_charge,
-            "created": int(self.clock()),
-            "currency": intent.currency,
-            "metadata": metadata,
-            "payment_intent": intent.id,
-            "reason": reason,
-            "receipt_number": None,
-            "source_transfer_reversal": None,
-            "status": "succeeded",
-            "transfer_reversal": None,
-        }
+        refund = refund_object(
+            amount=amount or left,
+            charge=intent.latest_charge,
+            created=int(self.clock()),
+            currency=intent.currency,
+            metadata=metadata,
+            payment_intent=intent.id,
+            reason=reason,
+        )
+        intent.refunds[refund["id"]] = refund
+        self._tell(
+            "refund", intent, modification_id=refund["id"], amount=amount or left, idempotency_key=idempotency_key
+        )
+        return refund
 
     def _decline(self, intent: Intent, decline: Decline) -> None:
         """Write the refusal down and raise it as the API does."""
@@ -253,8 +261,14 @@ class Intents:
             fields["network_decline_code"] = decline.network_decline_code
         intent.payment_method = None
         intent.last_payment_error = error_object(decline.message, **fields)
-        self._enter(intent, "declined")
+        row = self._enter(intent, "declined")
+        self._tell("authorization", intent, success=False, charge=row, idempotency_key=intent.idempotency_key)
         raise StripeError(402, decline.message, saved=True, **fields, payment_intent=intent.as_json())
+
+    def _tell(
+        self, kind: EventKind, intent: Intent, *, success: bool = True, charge: Charge | None = None, **more: Any
+    ) -> None:
+        self.books.tell(kind, success=success, charge=charge or intent.charge, subject=intent, **more)
 
     def _enter(self, intent: Intent, status: Any) -> Charge:
         return self.books.open(

@@ -176,7 +176,8 @@ class Operations:
     def _capture(self, call: Call) -> dict[str, Any]:
         read.only(call.params, read.CAPTURE)
         intent = self._intents.get(call.id)
-        self._intents.capture(intent, read.amount(call.params, "amount_to_capture", intent.currency))
+        amount = read.amount(call.params, "amount_to_capture", intent.currency)
+        self._intents.capture(intent, amount, idempotency_key=call.idempotency_key)
         return intent.as_json()
 
     def _cancel(self, call: Call) -> dict[str, Any]:
@@ -186,7 +187,7 @@ class Operations:
         if reason is not None and reason not in _CANCELLATION_REASONS:
             message = f"Invalid cancellation_reason: must be one of {', '.join(_CANCELLATION_REASONS)}"
             raise invalid_parameter("cancellation_reason", message)
-        self._intents.cancel(intent, reason)
+        self._intents.cancel(intent, reason, idempotency_key=call.idempotency_key)
         return intent.as_json()
 
     def _refund(self, call: Call) -> dict[str, Any]:
@@ -203,8 +204,13 @@ class Operations:
                 raise no_such("charge", charge_id, "charge")
             intent = of_charge[0]
         amount = read.amount(params, "amount", intent.currency)
-        metadata = dict(read.hash_of(params, "metadata"))
-        return self._intents.refund(intent, amount, read.text(params, "reason"), metadata)
+        return self._intents.refund(
+            intent,
+            amount,
+            reason=read.text(params, "reason"),
+            metadata=dict(read.hash_of(params, "metadata")),
+            idempotency_key=call.idempotency_key,
+        )
 
 
 def _card(token: str | None) -> Card | None:

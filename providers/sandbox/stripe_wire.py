@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from providers.sandbox import stripe_params as read
-from providers.sandbox.books import Books
+from providers.sandbox.books import Books, Charge, Mishap
 from providers.sandbox.faults import CallKind
 from providers.sandbox.http import Reply, Request
 from providers.sandbox.idempotency import Clash, IdempotencyKeys
@@ -18,7 +18,9 @@ from providers.sandbox.ids import stripe_id
 from providers.sandbox.standin import Work
 from providers.sandbox.stripe_cards import decline_for
 from providers.sandbox.stripe_errors import StripeError, error_object
+from providers.sandbox.stripe_events import API_VERSION
 from providers.sandbox.stripe_intents import Intents
+from providers.sandbox.stripe_mishaps import happen
 from providers.sandbox.stripe_operations import Call, Operation, Operations
 
 MAX_KEY_LENGTH = 255
@@ -79,6 +81,10 @@ class StripeWire:
         )
         return _reply(429, {"error": error_object(message, code="rate_limit")})
 
+    def happen(self, kind: Mishap, charge: Charge) -> bool:
+        """Something nobody asked for; False where the charge's state does not allow it."""
+        return happen(self.intents, kind, charge)
+
     def clear(self) -> None:
         """Forget intents, keys and books."""
         self.keys.clear()
@@ -131,7 +137,7 @@ class _Page:
         if self._failed or decline:
             self._intents.fail_authentication(intent)
         else:
-            self._intents.approve(intent)
+            self._intents.approve(intent, by_page=True)
         if intent.return_url is None:
             return Reply(200, b"You may close this page.", content_type="text/plain")
         back = {
@@ -148,7 +154,7 @@ class _Page:
 
 
 def _reply(status: int, body: dict[str, Any]) -> Reply:
-    headers = [("Request-Id", stripe_id("req")), ("Stripe-Version", "2026-10-28.endive")]
+    headers = [("Request-Id", stripe_id("req")), ("Stripe-Version", API_VERSION)]
     return Reply(status, json.dumps(body).encode(), headers=tuple(headers))
 
 
