@@ -12,6 +12,7 @@ unknown, because a provider that charged and lost its reply looks the same.
 from __future__ import annotations
 
 import contextvars
+import errno
 import http.client
 import io
 import socket
@@ -143,6 +144,8 @@ def verdict(error: Exception) -> Fault:
             return _unreachable("dns")
         case NewConnectionError(__cause__=ConnectionRefusedError()) | ConnectionRefusedError():
             return _unreachable("connection_refused")
+        case NewConnectionError(__cause__=OSError(errno=errno.EMFILE | errno.ENFILE)):
+            return Fault(True, Health.IGNORED, "no_descriptors")  # ours ran out: it says nothing of the provider
         case NewConnectionError():
             return _unreachable("no_connection")
         case ConnectTimeoutError():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -51,6 +52,8 @@ from router.settings import PROVIDER_NAMES, Settings, load_settings
 
 log = structlog.get_logger("router.app")
 
+STOP_LOOPS_WITHIN_S = 1.0
+"""The web's one loop is a few milliseconds a round."""
 PROBE_READ_S = 5.0
 """A probe is one small question: a provider that takes longer for it has not recovered."""
 RECOVERY_INTERVAL_S = 0.25
@@ -98,7 +101,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         ),
         store=CircuitLedger(database),
         clock=clock,
-        actor=f"{role}:{os.getpid()}",
+        actor=f"{role}:{socket.gethostname()}:{os.getpid()}",
     )
     payments = Payments(
         ledger=PaymentLedger(database),
@@ -177,8 +180,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     loops.start()
 
     def stop() -> None:
-        loops.stop()
-        core.close()
+        if loops.stop(STOP_LOOPS_WITHIN_S):
+            core.close()
 
     atexit.register(stop)
     app = web_app(core)
@@ -249,6 +252,7 @@ def create_worker(core: Core) -> Loops:
         payments=core.payments,
         health=core.health,
         clock=core.clock,
+        stopping=lambda: loops.stopping,
     )
     loops.add(Loop("parked", parked.run_once, loops.pause(PARKED_INTERVAL_S)))
     if core.flag_writer is None:

@@ -48,7 +48,7 @@ class BreakerSettings:
     """Seconds between rounds of probes, however many failed: what a recovered provider waits at most."""
     probes: int = 5
     """Synthetic probes of a round; one that fails re-opens the circuit."""
-    round_deadline_s: float = 30.0
+    round_deadline_s: float = 45.0
     """A half-open round unfinished after this many seconds re-opens: the worker that ran it is gone."""
 
     def wait_s(self, failed_rounds: int) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+from router.ledger.unavailable import LedgerUnavailableError
 from router.settings import PROVIDER_NAMES, Settings, SettingsError, load_settings
 
 
@@ -26,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(options, load_settings()) or 0
     except (CommandError, SettingsError) as error:
         print(f"pointsman: {error}", file=sys.stderr)
-        return 1
+    except LedgerUnavailableError as error:
+        print(f"pointsman: the ledger cannot be used: {error}", file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,11 +102,12 @@ def _worker(_options: argparse.Namespace, settings: Settings) -> int | None:
     telemetry.configure(settings, process="worker")
     core = build(settings, role="worker")
     loops = create_worker(core)
+    # Before the first round: a worker that joins during an outage must not call the broken provider.
+    core.health.sync_once()
     loops.start()
     stop.wait()
-    loops.stop()
-    core.close()
-    # Threads inside a provider's call are daemons: what they were doing is on record as started.
+    if loops.stop(settings.drain_seconds):
+        core.close()
     return 0
 
 
@@ -119,13 +123,10 @@ def _sandbox(_options: argparse.Namespace, settings: Settings) -> int | None:
 
 
 def _migrate(_options: argparse.Namespace, settings: Settings) -> int | None:
-    from router.ledger.engine import Database, LedgerUnavailableError
+    from router.ledger.engine import Database
     from router.ledger.migrate import migrate
 
-    try:
-        migrate(Database(settings.ledger_url))
-    except LedgerUnavailableError as error:
-        raise CommandError(f"the ledger cannot be reached: {error}") from None
+    migrate(Database(settings.ledger_url))
     return 0
 
 
@@ -134,6 +135,7 @@ def _migrate(_options: argparse.Namespace, settings: Settings) -> int | None:
 
 def _show_flags(_options: argparse.Namespace, settings: Settings) -> int | None:
     from flags.contract import FlagWriteError
+    from flags.definitions import show
     from flags.filewriter import complete_file, describe
 
     path = _flags_file(settings)
@@ -145,7 +147,7 @@ def _show_flags(_options: argparse.Namespace, settings: Settings) -> int | None:
     width = max(len(row.key) for row in rows)
     print(f"{path}")
     for row in rows:
-        print(f"  {row.key:<{width}}  {row.value:<14}  {row.description} ({row.allowed})")
+        print(f"  {row.key:<{width}}  {show(row.value):<14}  {row.description} ({row.allowed})")
         for note in row.notes:
             print(f"  {'':<{width}}  note: {note}")
     return 0
@@ -171,7 +173,7 @@ def _create_key(options: argparse.Namespace, settings: Settings) -> int | None:
     import secrets
 
     from router.clock import SystemClock
-    from router.ledger.engine import Database, LedgerUnavailableError
+    from router.ledger.engine import Database
     from router.ledger.keys import SCOPES, KeyLedger
     from router.ledger.migrate import migrate
 
@@ -179,13 +181,10 @@ def _create_key(options: argparse.Namespace, settings: Settings) -> int | None:
     if not scopes <= SCOPES:
         raise CommandError(f"--scopes: only {', '.join(sorted(SCOPES))}")
     key = f"pm_{secrets.token_urlsafe(32)}"
-    try:
-        database = Database(settings.ledger_url)
-        migrate(database)
-        ledger = KeyLedger(database)
-        ledger.add(key, merchant=options.merchant, scopes=scopes, label=options.label, now=SystemClock().now())
-    except LedgerUnavailableError as error:
-        raise CommandError(f"the ledger cannot be reached: {error}") from None
+    database = Database(settings.ledger_url)
+    migrate(database)
+    now = SystemClock().now()
+    KeyLedger(database).add(key, merchant=options.merchant, scopes=scopes, label=options.label, now=now)
     print(key)
     return 0
 

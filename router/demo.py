@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -161,7 +162,7 @@ def _read(status: int, answer: Mapping[str, Any] | None) -> tuple[str, str]:
     if answer is None:
         return "unreadable", f"unreadable answer (HTTP {status})"
     if status >= 400:
-        kind = _word(str(answer.get("type", "")).rsplit("/", 1)[-1] or answer.get("title"))
+        kind = _word(re.split("[:/]", str(answer.get("type", "")))[-1] or answer.get("title"))
         return kind, f"refused ({status} {kind})"
     result = _word(answer.get("status"))
     provider = _word(answer.get("provider")) if answer.get("provider") else "-"

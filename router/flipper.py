@@ -64,6 +64,7 @@ class Flipper:
         self._flip_after_s = flip_after_s
         self._clock = clock
         self._ids = ids
+        self._told: set[str] = set()
 
     def run_once(self) -> int:
         """Decide flips that are due, and write those that were decided. Answers how many flags were moved."""
@@ -110,6 +111,15 @@ class Flipper:
         if self._flips.claim(flip):
             log.warning("flip", flag=flip.flag, to=flip.to_value, incident=flip.incident, reason=flip.reason)
 
+    def _still_wanted(self, flip: Flip) -> bool:
+        """Whether the incident goes on, its circuit is not closed, and the target is still one."""
+        last = self._health.snapshot(flip.from_value).last
+        if last is None or last.incident != flip.incident or last.state is State.CLOSED:
+            return False
+        flags = self._source.read(FlagContext())
+        targets = {target.provider for target in self._targets(flip.from_value, flags)}
+        return flags.auto_flip_enabled and flip.to_value in targets
+
     def _targets(self, failing: str, flags: RoutingFlags) -> Sequence[Target]:
         """Enabled providers with a closed circuit, the most valuable first."""
         found = [
@@ -124,13 +134,19 @@ class Flipper:
         return value.by_fees(TYPICAL, schedule, margin=flags.tuning.margin, international=False).value
 
     def _apply(self, flip: Flip) -> int:
+        if not self._still_wanted(flip):
+            # It could not be written while it mattered; written now it would be a flip that nobody can explain.
+            self._flips.settle(flip.id, "superseded", at=self._clock.now())
+            return 0
         comment = f"auto-failover: {flip.reason}, incident {flip.incident}"
         try:
             moved = self._writer.set(flip.flag, flip.to_value, expected=flip.from_value, comment=comment)
             # A worker that died between the write and its record left the flag as we want it.
             moved = moved or self._writer.current(flip.flag) == flip.to_value
         except FlagWriteError as error:
-            log.error("flip_not_written", flip=flip.id, cause=str(error))
+            if flip.id not in self._told:  # once, not with every round
+                self._told.add(flip.id)
+                log.error("flip_not_written", flip=flip.id, cause=str(error))
             return 0
         self._flips.settle(flip.id, "confirmed" if moved else "superseded", at=self._clock.now())
         return int(moved)

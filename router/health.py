@@ -38,8 +38,8 @@ class TransitionStore(Protocol):
     def append(self, transition: Transition) -> bool:
         """Commit; False when that version exists."""
 
-    def latest(self) -> Sequence[Transition]:
-        """The last transition of each circuit."""
+    def latest(self, providers: Iterable[str]) -> Sequence[Transition]:
+        """The last transition of each of these circuits."""
 
 
 class ProviderHealth:
@@ -91,7 +91,7 @@ class ProviderHealth:
             self._store.append(self._unwritten[0])
             self._unwritten.popleft()
         changed = 0
-        for transition in self._store.latest():
+        for transition in self._store.latest(self._breakers):
             breaker = self._breakers.get(transition.provider)
             if breaker is not None and breaker.adopt(transition):
                 changed += 1

@@ -31,6 +31,8 @@ def launch(settings: Settings, *, say: Callable[[str], None]) -> None:
         f"{PREFIX}API_KEY": key,
         f"{PREFIX}RUN_DIR": str(settings.run_dir.resolve()),
         f"{PREFIX}LOG_FORMAT": settings.log_format if "log_format" in settings.model_fields_set else "text",
+        # Ctrl-C promises to be done within five seconds.
+        f"{PREFIX}DRAIN_SECONDS": "3",
         **urls,
     }
     roles = ["sandbox", "web", "worker"] if pretend else ["web", "worker"]
@@ -84,18 +86,20 @@ def _api_key(settings: Settings) -> str:
 
 
 def _introduce(settings: Settings, base_url: str, key: str, *, pretend: bool, say: Callable[[str], None]) -> None:
+    where = "key as set" if settings.api_key is not None else f"key in {settings.run_dir / 'api-key'}"
+    command = Path(sys.executable).with_name("pointsman")
     say("")
-    say(f"router    {base_url}   API {base_url}/docs   key in {settings.run_dir / 'api-key'}")
+    say(f"router    {base_url}   API {base_url}/docs   {where}")
     if pretend:
         control = f"http://127.0.0.1:{settings.sandbox_control_port}"
         say(f"sandbox   control {control}/control/stripe and {control}/control/adyen")
-        say(f"flags     {settings.flags_path}   pointsman flags set payments-primary-provider adyen")
+        say(f"flags     {settings.flags_path}   {command} flags set payments-primary-provider adyen")
     say("")
     say("pay:")
     say(
         f"curl -i {base_url}/v1/payments -H 'Authorization: Bearer {key}' \\\n"
-        "  -H \"Idempotency-Key: $(cat /proc/sys/kernel/random/uuid)\" -H 'Content-Type: application/json' \\\n"
-        '  -d \'{"reference": "ORD-\'$RANDOM\'-\'$RANDOM\'", "amount": 1999, "currency": "EUR",'
+        "  -H \"Idempotency-Key: $(date +%s)-$$\" -H 'Content-Type: application/json' \\\n"
+        '  -d \'{"reference": "ORD-\'$(date +%s)-$$\'", "amount": 1999, "currency": "EUR",'
         ' "payment_method": {"type": "card",'
         ' "tokens": {"stripe": "pm_card_visa", "adyen": "8415718415172204"},'
         ' "card": {"brand": "visa", "country": "DE"}},'

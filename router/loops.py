@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
-from router.ledger.engine import LedgerUnavailableError
+from router.ledger.unavailable import LedgerUnavailableError
 
 log = structlog.get_logger("router.loops")
-
-STOP_WITHIN_S = 3.0
-"""A loop stops between rounds; one that is inside a provider's call when its time is over is left behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +39,22 @@ class Loops:
         for thread in self._threads:
             thread.start()
 
-    def stop(self) -> None:
-        """Ask every loop to stop, and wait a bounded time for them."""
+    def stop(self, within_s: float) -> bool:
+        """Ask every loop to stop, and wait that long for the rounds under way; whether all have stopped.
+
+        A thread that is still inside a provider's call then is left behind: what it does is on record as started.
+        """
         self._stop.set()
+        until = time.monotonic() + within_s
         for thread in self._threads:
-            thread.join(STOP_WITHIN_S / len(self._threads))
+            if thread.is_alive():
+                thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was asked for: a long round looks at it between its parts."""
+        return self._stop.is_set()
 
     def pause(self, seconds: float) -> Callable[[], object]:
         """A wait of that many seconds that `stop` cuts short."""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from router.clock import Clock
 from router.health import ProviderHealth
-from router.ledger.engine import LedgerUnavailableError
 from router.ledger.payments import PaymentLedger
+from router.ledger.unavailable import LedgerUnavailableError
 from router.payments import Payments
 
 log = structlog.get_logger("router.parked")
 
 ROUND = 50
-"""Payments tried a round, so that a stop is never far away."""
+"""Payments tried a round; the next round takes up the rest."""
 
 
 class Parked:
@@ -29,12 +29,14 @@ class Parked:
         payments: Payments,
         health: ProviderHealth,
         clock: Clock,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._providers = providers
         self._ledger = ledger
         self._payments = payments
         self._health = health
         self._clock = clock
+        self._stopping = stopping
 
     def run_once(self) -> int:
         """Try the payments whose time has come. Answers how many are not parked any more."""
@@ -42,6 +44,8 @@ class Parked:
         open_everywhere = not any(self._health.is_closed(name) for name in self._providers)
         settled = 0
         for payment_id in self._ledger.due_parked(self._clock.now(), limit=ROUND, expired_only=open_everywhere):
+            if self._stopping():
+                break  # a round of slow providers could outlast the time a stop has
             try:
                 answer = self._payments.retry_parked(payment_id)
             except LedgerUnavailableError:

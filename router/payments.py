@@ -29,9 +29,9 @@ from providers.contract import DeclineClass, Health, Outcome, OutcomeKind, Provi
 from router import policy
 from router.clock import Clock, Ids
 from router.health import ProviderHealth
-from router.ledger.engine import LedgerUnavailableError
 from router.ledger.journal import Journal, NewKey
 from router.ledger.payments import Attempt, KeyTakenError, Payment, PaymentLedger, StaleError
+from router.ledger.unavailable import LedgerUnavailableError
 from router.order import Order
 from router.planning import Plan, Planner
 
@@ -65,6 +65,10 @@ class NoEligibleProviderError(PaymentRefusedError):
     def __init__(self, decision: policy.Decision) -> None:
         super().__init__("no provider could ever take this payment")
         self.reasons = policy.refusals(decision)
+
+
+class AlreadyExpiredError(PaymentRefusedError):
+    """`expires_at` is not in the future."""
 
 
 class ProvidersUnavailableError(PaymentRefusedError):
@@ -126,6 +130,8 @@ class Payments:
         replay = self._replay(merchant, key, fingerprint)
         if replay is not None:
             return replay
+        if order.expires_at is not None and order.expires_at <= self._clock.now():
+            raise AlreadyExpiredError
         deadline = self._clock.monotonic() + self._settings.deadline_s
         payment_id = self._ids.new("pay")
         plan = self._planner.plan(payment_id, merchant, order)
@@ -151,7 +157,8 @@ class Payments:
         if known_fingerprint != fingerprint:
             raise IdempotencyKeyReusedError
         found = self._ledger.get(payment_id)
-        if found is None or found[0].in_progress(self._clock.now()):
+        # Once parked, its first request is over: a worker that tries it now is no reason to keep checkout waiting.
+        if found is None or (found[0].in_progress(self._clock.now()) and found[0].tries == 0):
             raise RequestInProgressError
         return Answer(*found, replayed=True)
 
@@ -172,7 +179,12 @@ class Payments:
                 return None  # another worker was first
             return Answer(journal.payment, journal.attempts)
         order = Order.model_validate(payment.order)
-        return self._pay(journal, order, self._planner.plan(payment.id, payment.merchant, order), deadline)
+        plan = self._planner.plan(payment.id, payment.merchant, order)
+        if not plan.decision.order:
+            # Nobody can take it now: no transition, so no event; a day of waiting must not fill the ledger.
+            self._ledger.postpone(payment, self._next_try())
+            return Answer(payment, attempts)
+        return self._pay(journal, order, plan, deadline)
 
     # ------------------------------------------------------------ the loop
 
@@ -219,11 +231,8 @@ class Payments:
             outcome = Outcome(OutcomeKind.NOT_EXECUTED, Health.IGNORED, reason="no_time_left")
         else:
             connect_s = min(self._settings.connect_timeout_s, left_s / 2)
-            outcome = self._providers[attempt.provider].authorize(
-                attempt.params,
-                idempotency_key=attempt.idempotency_key,
-                timeouts=Timeouts(connect_s, min(self._settings.read_timeout_s, left_s - connect_s)),
-            )
+            timeouts = Timeouts(connect_s, min(self._settings.read_timeout_s, left_s - connect_s))
+            outcome = self._send(attempt, timeouts)
         ended = dataclasses.replace(
             attempt,
             outcome=outcome.kind.value,
@@ -240,28 +249,43 @@ class Payments:
             log.error("unknown_decline_code", provider=attempt.provider, code=outcome.decline.code)
         return ended, outcome
 
+    def _send(self, attempt: Attempt, timeouts: Timeouts) -> Outcome:
+        try:
+            return self._providers[attempt.provider].authorize(
+                attempt.params, idempotency_key=attempt.idempotency_key, timeouts=timeouts
+            )
+        except Exception:
+            # An adapter that raises, against its contract, may have charged before it did.
+            log.exception("adapter_failed", provider=attempt.provider, attempt=attempt.id)
+            return Outcome(OutcomeKind.UNKNOWN, Health.IGNORED, reason="adapter_failed")
+
     def _finish(self, journal: Journal, order: Order, plan: Plan, tried: Sequence[tuple[Attempt, Outcome]]) -> None:
         """Commit where the payment stands after this round."""
         decisive = _decisive(tried)
-        decided = {"decision": plan.decision.to_json(), "flags": dataclasses.asdict(plan.flags)}
+        # A new payment has this plan on record already.
+        decided = {} if journal.payment.tries == 0 else _on_record(plan)
+        rejected = tried and len(tried) == len(plan.params) and all(outcome.our_fault for _, outcome in tried)
         if decisive is not None:
             attempt, outcome = decisive
             changes = _standing_after(outcome, order) | decided | {"provider": attempt.provider, "next_try_at": None}
             journal.finish(changes, event=str(changes["status"]))
+        elif rejected:
+            # Every provider rejected what we sent; sending it again would change nothing. One that could take the
+            # payment and was not asked (its circuit is open, it is switched off, no time was left) is not among them.
+            journal.finish({"status": "failed", "provider": None, "next_try_at": None} | decided, event="rejected")
         elif order.when_unavailable == "fail":
             # Nobody took it, and checkout does not want to wait: its key stays free, the attempts stay on record.
             if journal.attempts:
                 gone = {"status": "failed", "provider": None}
                 journal.finish(gone | decided, event="unavailable", release_key=True)
             raise ProvidersUnavailableError
-        elif tried and len(tried) == len(plan.params) and all(outcome.our_fault for _, outcome in tried):
-            # Every provider rejected what we sent; sending it again would change nothing. One that could take the
-            # payment and was not asked (its circuit is open, it is switched off, no time was left) is not among them.
-            journal.finish({"status": "failed", "provider": None, "next_try_at": None} | decided, event="rejected")
         else:
-            again = self._clock.now() + dt.timedelta(seconds=self._settings.parked_retry_s)
+            again = self._next_try()
             parked = {"status": "parked", "provider": None, "next_try_at": again, "tries": journal.payment.tries + 1}
             journal.finish(parked | decided, event="parked")
+
+    def _next_try(self) -> dt.datetime:
+        return self._clock.now() + dt.timedelta(seconds=self._settings.parked_retry_s)
 
     def _new_attempt(self, journal: Journal, provider: str, plan: Plan) -> Attempt:
         attempt_id = plan.attempt_ids[provider]
@@ -350,6 +374,11 @@ def _standing_after(outcome: Outcome, order: Order) -> dict[str, Any]:
             return {"status": "processing", "decline": None, "next_action": None}
 
 
+def _on_record(plan: Plan) -> dict[str, Any]:
+    """The columns that say by which flags and by which decision a payment was routed."""
+    return {"flags": dataclasses.asdict(plan.flags), "decision": plan.decision.to_json()}
+
+
 def _decline(outcome: Outcome) -> dict[str, Any] | None:
     decline = outcome.decline
     if decline is None:
@@ -372,8 +401,7 @@ def _new_payment(payment_id: str, merchant: str, order: Order, plan: Plan, now: 
         amount=order.amount,
         currency=order.currency,
         order=order.model_dump(mode="json", exclude_none=True),
-        flags=dataclasses.asdict(plan.flags),
-        decision=plan.decision.to_json(),
+        **_on_record(plan),
         created_at=now,
         updated_at=now,
         expires_at=order.expires_at or now + PARKED_FOR,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
 import socket
@@ -16,8 +17,6 @@ from granian.log import LogLevels
 
 from router.settings import Settings
 
-DRAIN_S = 3
-"""Whole seconds that requests in flight have after SIGTERM; Ctrl-C promises to be done within five."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -44,7 +43,8 @@ def serve(settings: Settings) -> None:
         workers=settings.web_processes,
         blocking_threads=settings.web_threads,
         respawn_failed_workers=True,
-        workers_kill_timeout=DRAIN_S,
+        # Whole seconds: granian takes no others.
+        workers_kill_timeout=math.ceil(settings.drain_seconds),
         websockets=False,
         log_level=LogLevels.error,
     ).serve(target_loader=_Loader(os.getpid()), wrap_loader=False)

@@ -5,8 +5,11 @@ A wrong setting stops the start with one clear line that names the variable and 
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -22,17 +25,48 @@ class SettingsError(Exception):
 
 def _host_and_port(value: str) -> str:
     host, _, port = value.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        msg = "must be host:port"
+    host = "127.0.0.1" if host == "localhost" else host.strip("[]")
+    try:
+        ipaddress.ip_address(host)
+        sound = 0 < int(port) < 65536
+    except ValueError:
+        sound = False
+    if not sound:
+        msg = "must be an IP address and a port, such as 127.0.0.1:8080"
+        raise ValueError(msg)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _http_url(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or url.username or url.query or url.fragment:
+        msg = "must be an http:// or https:// address without a name, a password or a query in it"
+        raise ValueError(msg)
+    return value.rstrip("/")
+
+
+def _checkout_url(value: str) -> str:
+    version = re.search(r"/v(\d+)$", value)
+    if version and version.group(1) != "72":
+        msg = "must end in /v72, which the SDK speaks, or in no version"
         raise ValueError(msg)
     return value
 
 
-def _http_url(value: str) -> str:
-    if not value.startswith(("http://", "https://")):
-        msg = "must be an http:// or https:// address"
+def _database_url(value: str) -> str:
+    scheme, found, _ = value.partition("://")
+    if not found or scheme.partition("+")[0] not in ("sqlite", "postgresql"):
+        msg = "must be sqlite:///… or postgresql://…"
         raise ValueError(msg)
-    return value.rstrip("/")
+    return value
+
+
+def _dsn(value: SecretStr) -> SecretStr:
+    url = urlsplit(value.get_secret_value())
+    if url.scheme not in ("http", "https") or not url.username or not url.path.strip("/"):
+        msg = "must be a Sentry DSN, https://key@host/project"
+        raise ValueError(msg)
+    return value
 
 
 HostPort = Annotated[str, AfterValidator(_host_and_port)]
@@ -43,19 +77,22 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 class Settings(BaseSettings):
     """`ROUTER_*`, with the defaults of a run on one machine against the sandbox."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+    # Compose files write `NAME=` for "not set".
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, env_ignore_empty=True)
 
     bind: HostPort = "127.0.0.1:8080"
     """Where the web processes listen."""
     run_dir: Path = Path(".run")
     """Holds what one machine's run needs: ledger, flags file, process ids, the generated key."""
-    database_url: str | None = None
+    database_url: Annotated[str, AfterValidator(_database_url)] | None = None
     """SQLAlchemy URL of the ledger; by default an SQLite file in `run_dir`."""
     api_key: SecretStr | None = None
     """A bootstrap key with every scope, for merchant `default`."""
     web_processes: Annotated[int, Field(ge=1, le=64)] = 1
     web_threads: Annotated[int, Field(ge=1, le=512)] = 32
     """Payments that one web process works on at once; each may wait on a provider."""
+    drain_seconds: Annotated[float, Field(ge=1, le=600)] = 30.0
+    """After SIGTERM: so long may requests and retries in flight go on; longer than `deadline_seconds`."""
     demo_traffic_per_second: Annotated[float, Field(ge=0, le=100)] = 2.0
     """Synthetic payments that `make run` sends; 0 for none."""
 
@@ -70,7 +107,7 @@ class Settings(BaseSettings):
     stripe_base_url: HttpUrl = "http://127.0.0.1:8091"
     adyen_api_key: SecretStr = SecretStr("sandbox")
     adyen_merchant_account: str = "SandboxMerchant"
-    adyen_base_url: HttpUrl = "http://127.0.0.1:8092"
+    adyen_base_url: Annotated[HttpUrl, AfterValidator(_checkout_url)] = "http://127.0.0.1:8092"
     default_return_url: HttpUrl = "https://checkout.invalid/return"
     """Sent where a vendor requires a return address and the payment has none."""
 
@@ -89,7 +126,7 @@ class Settings(BaseSettings):
     sandbox_adyen_port: Annotated[int, Field(ge=0, le=65535)] = 8092
     sandbox_control_port: Annotated[int, Field(ge=0, le=65535)] = 8090
 
-    sentry_dsn: SecretStr | None = None
+    sentry_dsn: Annotated[SecretStr, AfterValidator(_dsn)] | None = None
     log_format: Annotated[str, Field(pattern="^(json|text)$")] = "json"
 
     @property
@@ -110,4 +147,5 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        raise SettingsError(f"setting {name}: {first['msg']}") from None
+        detail = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"setting {name}: {detail}") from None

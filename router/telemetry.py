@@ -51,6 +51,23 @@ def _scrub_log(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> M
     return cleaned
 
 
+def _to_sentry(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Report what is logged as an error: structlog goes past the logging module that Sentry listens to."""
+    if event.get("level") in ("error", "critical") and sentry_sdk.is_initialized():
+        known = {
+            name: each for name, each in event.items() if name not in ("event", "level", "exc_info", "timestamp")
+        }
+        with sentry_sdk.new_scope() as scope:
+            scope.set_context("log", known)
+            # Grouped by the event's word, not by the ids in it.
+            scope.fingerprint = ["{{ default }}", str(event.get("event"))]
+            if event.get("exc_info"):
+                scope.capture_exception()
+            else:
+                scope.capture_message(str(event.get("event")), level="error")
+    return event
+
+
 def _before_send(event: Event, _hint: Hint) -> Event | None:
     cleaned: Event = scrub(event)
     return cleaned
@@ -64,6 +81,7 @@ def configure(settings: Settings, *, process: str) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _to_sentry,
             structlog.processors.format_exc_info,
             _scrub_log,
             structlog.processors.JSONRenderer()

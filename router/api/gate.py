@@ -20,6 +20,7 @@ MAXIMUM_BODY_BYTES = 64 * 1024
 KNOWN_KEY_FOR_S = 5.0
 """How long a key that was found is trusted without asking the ledger: so long may a revoked key still work."""
 KNOWN_KEYS = 10_000
+SCOPES_BY_PATH = {"/v1/payments": "payments"}
 
 
 class StrictRequest(Request):
@@ -71,6 +72,9 @@ def install(app: Flask, keys: KeyRing) -> None:
         if not request.path.startswith("/v1/"):
             return
         g.caller = _authenticate(keys)
+        for prefix, scope in SCOPES_BY_PATH.items():
+            if request.path.startswith(prefix):
+                require(scope)  # before the body is looked at: what a key may not do, it learns nothing about
         if contains_pan(request.path):
             raise _pan_refused("path")
         if any(contains_pan(part) for pair in request.args.items(multi=True) for part in pair):

@@ -11,9 +11,10 @@ from flask import Flask, Response, json, request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import HTTPException
 
-from router.ledger.engine import LedgerUnavailableError
 from router.ledger.payments import ReferenceInUseError
+from router.ledger.unavailable import LedgerUnavailableError
 from router.payments import (
+    AlreadyExpiredError,
     IdempotencyKeyReusedError,
     NoEligibleProviderError,
     ProvidersUnavailableError,
@@ -127,6 +128,10 @@ def install(app: Flask) -> None:
         detail = "An open or paid payment has this reference; allow_repeat_reference permits another."
         return response(ProblemError(409, "reference-in-use", detail, payment_id=error.payment_id))
 
+    @app.errorhandler(AlreadyExpiredError)
+    def _expired(_error: AlreadyExpiredError) -> Response:
+        return response(invalid("expires_at", "must be in the future"))
+
     @app.errorhandler(NoEligibleProviderError)
     def _not_eligible(error: NoEligibleProviderError) -> Response:
         detail = "No provider could ever take this payment."
@@ -142,7 +147,7 @@ def install(app: Flask) -> None:
     def _no_ledger(error: LedgerUnavailableError) -> Response:
         log.error("ledger_unavailable", cause=str(error))
         retry = {"Retry-After": str(RETRY_AFTER_UNAVAILABLE_S)}
-        detail = "The ledger cannot be written now. Nothing was charged."
+        detail = "The ledger is away. This request charged nothing; send it again with the same Idempotency-Key."
         return response(ProblemError(503, "ledger-unavailable", detail, headers=retry))
 
     @app.errorhandler(HTTPException)
@@ -162,7 +167,10 @@ def documented(document: dict[str, Any]) -> dict[str, Any]:
     """The OpenAPI document with every refusal under its own media type, as it is sent."""
     for path in document["paths"].values():
         for operation in path.values():
-            for status, answer in operation.get("responses", {}).items():
+            answers = operation.get("responses", {})
+            if not operation.get("parameters") and "requestBody" not in operation:
+                answers.pop("422", None)  # the library documents it everywhere; here nothing could be invalid
+            for status, answer in answers.items():
                 content = answer.get("content", {})
                 if status >= "400" and "application/json" in content and not _is_page(content["application/json"]):
                     schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}

@@ -14,15 +14,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
+from router.ledger.unavailable import LedgerUnavailableError
+
 BUSY_TIMEOUT_MS = 5_000
 """How long SQLite waits for another process's commit; a commit takes milliseconds, so this is hundreds of them."""
 POSTGRES_CONNECT_TIMEOUT_S = 3
 POSTGRES_STATEMENT_TIMEOUT_MS = 5_000
 """No query of a payment takes more than milliseconds; one that does is a fault to answer, not to wait for."""
-
-
-class LedgerUnavailableError(Exception):
-    """The ledger cannot be read or written now."""
 
 
 class Database:
@@ -75,8 +73,8 @@ def translated() -> Iterator[None]:
     """Say of whatever the database raises, integrity errors aside, that the ledger is unavailable."""
     try:
         yield
-    except sa.exc.IntegrityError:
-        raise
+    except (sa.exc.IntegrityError, sa.exc.DataError, sa.exc.ProgrammingError, sa.exc.NotSupportedError):
+        raise  # a conflict to be handled, or a fault of ours: neither goes away by waiting
     # DBAPIError: the database said no or is gone. TimeoutError: every pooled connection is busy.
     except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
         # The driver's message may quote parameters; the class is enough to act on.

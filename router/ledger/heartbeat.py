@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import threading
 
-from router.clock import Clock
-from router.ledger.engine import Database, LedgerUnavailableError
-from router.ledger.tables import heartbeats, to_micros
+import sqlalchemy as sa
 
+from router.clock import Clock
+from router.ledger.engine import Database
+from router.ledger.tables import heartbeats, to_micros
+from router.ledger.unavailable import LedgerUnavailableError
+
+FORGOTTEN_AFTER_US = 86_400 * 1_000_000
+"""A process that has not beaten for a day is gone; its row goes when another one begins."""
 TRIED_FOR_S = 1.0
 """How long an answer stands: a load balancer that asks often must not cost commits."""
 
@@ -39,7 +44,10 @@ class Heartbeat:
             with self._database.write() as connection:
                 beat = connection.execute(table.update().where(table.c.process == self._process).values(at=at))
                 if beat.rowcount == 0:
+                    connection.execute(table.delete().where(table.c.at < at - FORGOTTEN_AFTER_US))
                     connection.execute(table.insert(), {"process": self._process, "at": at})
         except LedgerUnavailableError as error:
             return f"cannot be written: {error}"
+        except sa.exc.IntegrityError:
+            return None  # another process of this name wrote in the same instant: the ledger takes writes
         return None

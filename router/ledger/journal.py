@@ -14,8 +14,8 @@ from typing import Any
 import tenacity
 
 from router.clock import Clock
-from router.ledger.engine import LedgerUnavailableError
-from router.ledger.payments import Attempt, Payment, PaymentLedger
+from router.ledger.payments import Attempt, Payment, PaymentLedger, StaleError
+from router.ledger.unavailable import LedgerUnavailableError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -25,6 +25,17 @@ class NewKey:
     key: str
     fingerprint: str
     repeat_reference: bool
+
+
+COMMIT_PATIENCE_S = 5.0
+"""For how long a commit after the first is tried again. One try can take 10 s more on a locked file; both together
+are what a lease has over the request's deadline."""
+
+
+def _left_by(found: Payment, before: Payment, changes: Mapping[str, Any], now: dt.datetime) -> bool:
+    """Whether the payment is as the commit of these changes at that moment left it."""
+    same_holder = found.lease_holder == changes.get("lease_holder", before.lease_holder)
+    return found.version == before.version + 1 and found.updated_at == now and same_holder
 
 
 class Journal:
@@ -49,13 +60,15 @@ class Journal:
         self._lease_holder = lease_holder
         self._lease_s = lease_s
         self._unwritten: Attempt | None = None
-        # A commit that fails is tried again a few times within a second: after a provider has answered, its
-        # answer is worth waiting for a moment. A commit that went through unseen is told by the version.
-        self._patiently = tenacity.Retrying(
+
+    def _patiently(self) -> tenacity.Retrying:
+        """A commit that fails is tried again for some seconds: a provider's answer is worth waiting for."""
+        until = self._clock.monotonic() + COMMIT_PATIENCE_S
+        return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(LedgerUnavailableError),
-            stop=tenacity.stop_after_attempt(4),
+            stop=lambda _state: self._clock.monotonic() >= until,
             wait=tenacity.wait_random_exponential(multiplier=0.05, max=0.4),
-            sleep=clock.sleep,
+            sleep=self._clock.sleep,
             reraise=True,
         )
 
@@ -70,7 +83,8 @@ class Journal:
             "lease_until": self._clock.now() + dt.timedelta(seconds=self._lease_s),
         }
         if self._new is not None:
-            self._create(dataclasses.replace(self.payment, **lease), self._new, attempt)
+            first = dataclasses.replace(self.payment, **lease, provider=attempt.provider)
+            self._create(first, self._new, attempt)
         else:
             self._change({**lease, "status": "processing", "provider": attempt.provider}, "attempt_started", attempt)
         self.attempts.append(attempt)
@@ -88,24 +102,38 @@ class Journal:
             self._change(let_go, event, None, release_key=release_key)
 
     def _create(self, payment: Payment, new: NewKey, first: Attempt | None) -> None:
-        self._ledger.create(
-            payment, key=new.key, fingerprint=new.fingerprint, repeat=new.repeat_reference, first=first
-        )
+        try:
+            self._ledger.create(
+                payment, key=new.key, fingerprint=new.fingerprint, repeat=new.repeat_reference, first=first
+            )
+        except LedgerUnavailableError:
+            # The connection may have died after the commit: then the payment is there, and it is ours.
+            found = self._ledger.get(payment.id)
+            if found is None or found[0].lease_holder != payment.lease_holder:
+                raise
         self.payment, self._new = payment, None
 
     def _change(
         self, changes: Mapping[str, Any], event: str, started: Attempt | None, *, release_key: bool = False
     ) -> None:
-        self.payment = self._patiently(
-            self._ledger.change,
-            self.payment,
-            changes,
-            event=event,
-            now=self._clock.now(),
-            finished=self._unwritten,
-            started=started,
-            release_key=release_key,
-        )
+        now = self._clock.now()
+        try:
+            self.payment = self._patiently()(
+                self._ledger.change,
+                self.payment,
+                changes,
+                event=event,
+                now=now,
+                finished=self._unwritten,
+                started=started,
+                release_key=release_key,
+            )
+        except StaleError:
+            # The first try may have been committed unseen; then the payment is as that commit left it.
+            found = self._ledger.get(self.payment.id)
+            if found is None or not _left_by(found[0], self.payment, changes, now):
+                raise
+            self.payment = found[0]
         if self._unwritten is not None:
             self.attempts[-1] = self._unwritten
             self._unwritten = None

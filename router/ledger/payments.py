@@ -122,15 +122,16 @@ class PaymentLedger:
         """
         try:
             with self._database.write() as connection:
+                # The holder first: on PostgreSQL each query sees its own moment, and a twin of this request that
+                # commits in between must be told by its key, not taken for another order.
+                holder = None if repeat else _holder_of(connection, payment.merchant, payment.reference)
                 taken = idempotency_keys.c
                 if connection.scalar(
                     sa.select(taken.payment_id).where(taken.merchant == payment.merchant, taken.key == key)
                 ):
                     raise KeyTakenError
-                if not repeat:
-                    holder = _holder_of(connection, payment.merchant, payment.reference)
-                    if holder is not None:
-                        raise ReferenceInUseError(holder)
+                if holder is not None:
+                    raise ReferenceInUseError(holder)
                 row = _to_row({name: getattr(payment, name) for name in _PAYMENT_COLUMNS})
                 connection.execute(payments.insert(), row)
                 connection.execute(
@@ -202,6 +203,15 @@ class PaymentLedger:
             if release_key:
                 connection.execute(idempotency_keys.delete().where(idempotency_keys.c.payment_id == payment.id))
         return Payment(**_from_row(row))
+
+    def postpone(self, payment: Payment, next_try_at: dt.datetime) -> None:
+        """Commit when a parked payment is tried next; no transition, so neither version nor event."""
+        with self._database.write() as connection:
+            connection.execute(
+                payments.update()
+                .where(payments.c.id == payment.id, payments.c.version == payment.version)
+                .values(next_try_at=to_micros(next_try_at))
+            )
 
     # ------------------------------------------------------------ reading
 

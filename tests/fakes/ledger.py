@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ import sqlalchemy as sa
 
 from router.breaker import Transition
 from router.ledger.circuits import CircuitLedger
-from router.ledger.engine import Database, LedgerUnavailableError
+from router.ledger.engine import Database
 from router.ledger.migrate import migrate
 from router.ledger.payments import Attempt, Payment, PaymentLedger
 from router.ledger.tables import circuit_transitions
+from router.ledger.unavailable import LedgerUnavailableError
 
 
 @contextlib.contextmanager
@@ -50,10 +51,10 @@ class FlakyStore:
         self._check()
         return self._circuits.append(transition)
 
-    def latest(self) -> Sequence[Transition]:
+    def latest(self, providers: Iterable[str]) -> Sequence[Transition]:
         self._check()
         self.reads += 1
-        return self._circuits.latest()
+        return self._circuits.latest(providers)
 
     def _check(self) -> None:
         if self.away:
@@ -70,11 +71,11 @@ class MemoryStore:
         key = (transition.provider, transition.version)
         return self.rows.setdefault(key, transition) is transition
 
-    def latest(self) -> Sequence[Transition]:
+    def latest(self, providers: Iterable[str]) -> Sequence[Transition]:
         last: dict[str, Transition] = {}
         for (provider, _version), row in sorted(self.rows.items()):
             last[provider] = row
-        return list(last.values())
+        return [last[name] for name in providers if name in last]
 
 
 class MoodyLedger(PaymentLedger):

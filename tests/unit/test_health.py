@@ -14,7 +14,8 @@ from router.breaker import BreakerSettings, State, following
 from router.clock import ManualClock
 from router.health import ProviderHealth
 from router.ledger.circuits import CircuitLedger
-from router.ledger.engine import Database, LedgerUnavailableError
+from router.ledger.engine import Database
+from router.ledger.unavailable import LedgerUnavailableError
 from tests.fakes.house import move
 from tests.fakes.ledger import FlakyStore, circuit_rows, fresh_ledger
 

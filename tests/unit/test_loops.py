@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from router import loops as module
-from router.ledger.engine import LedgerUnavailableError
+from router.ledger.unavailable import LedgerUnavailableError
 from router.loops import Loop, Loops
 
 SHORT_S = 0.002
@@ -20,7 +19,7 @@ SHORT_S = 0.002
 def loops() -> Iterator[Loops]:
     loops = Loops()
     yield loops
-    loops.stop()
+    loops.stop(1)
 
 
 class Rounds:
@@ -86,14 +85,13 @@ def test_stop_cuts_a_long_pause_short(loops: Loops) -> None:
     loops.add(Loop("slow", rounds, loops.pause(3600)))
     loops.start()
     assert rounds.over.wait(5)
-    took = _timed(loops.stop)
+    took = _timed(lambda: loops.stop(5))
     assert took < 1
     assert rounds.count == 1
 
 
-def test_stop_leaves_behind_a_round_that_does_not_end(loops: Loops, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_leaves_behind_a_round_that_does_not_end(loops: Loops) -> None:
     """Three loops inside a provider's call cost the bound once, not three times."""
-    monkeypatch.setattr(module, "STOP_WITHIN_S", 0.15)
     entered, release = threading.Semaphore(0), threading.Event()
 
     def hang() -> None:
@@ -105,16 +103,18 @@ def test_stop_leaves_behind_a_round_that_does_not_end(loops: Loops, monkeypatch:
     loops.start()
     for _ in range(3):
         assert entered.acquire(timeout=5)
-    assert _timed(loops.stop) < 1
+    assert _timed(lambda: loops.stop(0.15)) < 1
+    assert not loops.stop(0), "and says so"
     release.set()
+    assert loops.stop(5)
 
 
 def test_stop_of_no_loops_is_nothing(loops: Loops) -> None:
-    """There is nothing to divide the time by."""
-    loops.stop()
+    """There is nothing to wait for."""
+    assert loops.stop(1)
 
 
-def _timed(action: Callable[[], None]) -> float:
+def _timed(action: Callable[[], object]) -> float:
     began = time.monotonic()
     action()
     return time.monotonic() - began

@@ -12,7 +12,8 @@ from providers.contract import Health, ProbeResult, Timeouts
 from router.breaker import BreakerSettings, State
 from router.clock import ManualClock
 from router.health import ProviderHealth
-from router.ledger.engine import Database, LedgerUnavailableError
+from router.ledger.engine import Database
+from router.ledger.unavailable import LedgerUnavailableError
 from router.recovery import Recovery
 from tests.fakes.clocks import SteppedClock
 from tests.fakes.house import move

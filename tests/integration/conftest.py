@@ -1,0 +1,121 @@
+"""Both databases, and a whole router over each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from werkzeug.test import TestResponse
+
+from providers.sandbox.server import Sandbox
+from tests.integration.postgres import Databases, databases
+from tests.integration.shop import LOG, Shop, open_shop
+
+OpenShop = Callable[..., Shop]
+BACKENDS = ("sqlite", "postgres")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Databases]:
+    """One PostgreSQL for this test process."""
+    with databases() as found:
+        yield found
+
+
+@contextlib.contextmanager
+def ledger_on(backend: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """The URL of a new and empty database."""
+    if backend == "sqlite":
+        yield f"sqlite:///{folder / f'ledger-{uuid.uuid4().hex}.db'}"
+        return
+    server: Databases = request.getfixturevalue("postgres")
+    url = server.create()
+    try:
+        yield url
+    finally:
+        server.drop(url)
+
+
+@pytest.fixture(params=BACKENDS)
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database, once of each kind."""
+    with ledger_on(request.param, request, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def shops(ledger_url: str, sandbox: Sandbox, tmp_path: Path) -> Iterator[OpenShop]:
+    """Opens routers over this test's ledger (`open_shop`), as many as it wants."""
+    with contextlib.ExitStack() as stack:
+
+        def make(**settings: Any) -> Shop:
+            return stack.enter_context(open_shop(ledger_url, sandbox, tmp_path, **settings))
+
+        yield make
+
+
+@pytest.fixture
+def shop(shops: OpenShop) -> Shop:
+    """A router with usual settings, once over each kind of ledger."""
+    return shops()
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def standing_shop(
+    request: pytest.FixtureRequest, sandbox_process: Sandbox, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Shop]:
+    """One router for a whole module of requests that must leave no trace."""
+    folder = tmp_path_factory.mktemp("standing")
+    sandbox_process.reset()
+    with (
+        ledger_on(request.param, request, folder) as url,
+        open_shop(url, sandbox_process, folder) as shop,
+    ):
+        yield shop
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """Sees to it that a refused request leaves no trace: not in the ledger, the books, the answer or the log."""
+
+    shop: Shop
+    planted: list[str] = field(default_factory=list)
+    """What was sent and must not be seen again anywhere."""
+
+    def plant(self, *values: str) -> None:
+        """Look for these from now on."""
+        self.planted.extend(value for value in values if value)
+
+    def refused(self, answer: TestResponse, status: int, kind: str, *, field: str | None = None) -> dict[str, Any]:
+        """The problem document, which is of that kind, names that field, and repeats nothing that was planted."""
+        assert (answer.status_code, answer.content_type) == (status, "application/problem+json"), answer.text
+        problem: dict[str, Any] = answer.get_json(force=True)
+        assert problem["type"] == f"urn:pointsman:problem:{kind}"
+        assert (problem["status"], bool(problem["title"]), bool(problem["detail"])) == (status, True, True)
+        if field is not None:
+            assert field in [each["field"] for each in problem["errors"]]
+            assert field in problem["detail"] or kind == "card-number-refused"
+        shown = answer.text + json.dumps(problem, ensure_ascii=False) + str(answer.headers)
+        assert not [value for value in self.planted if value in shown]
+        return problem
+
+
+@pytest.fixture
+def witness(standing_shop: Shop, sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> Iterator[Witness]:
+    """Looks at everything before and after a request that must be refused."""
+    witness = Witness(standing_shop)
+    before = standing_shop.counts()
+    logged_before = LOG.tell()
+    yield witness
+    assert standing_shop.counts() == before
+    assert standing_shop.charges("stripe") == standing_shop.charges("adyen") == []
+    asked = standing_shop.control("GET", "/control")
+    assert {name: state["requests"] for name, state in asked.items()} == {"stripe": 0, "adyen": 0}
+    logged = LOG.getvalue()[logged_before:] + caplog.text
+    assert not [value for value in witness.planted if value in logged]

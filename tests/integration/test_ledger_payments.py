@@ -1,0 +1,262 @@
+"""The ledger's promises: compare-and-set, one commit a transition, and events that add up to the row."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from router.ledger.engine import Database
+from router.ledger.migrate import migrate
+from router.ledger.payments import (
+    Attempt,
+    KeyTakenError,
+    Payment,
+    PaymentLedger,
+    ReferenceInUseError,
+    StaleError,
+)
+from router.ledger.tables import attempts, metadata, payment_events, payments
+from tests.integration.conftest import OpenShop
+from tests.integration.shop import Shop, order, paying_with
+
+NOW = dt.datetime(2026, 11, 21, 2, 3, 4, 567891, tzinfo=dt.UTC)
+LATER = NOW + dt.timedelta(seconds=7)
+
+
+@pytest.fixture
+def database(ledger_url: str) -> Iterator[Database]:
+    database = Database(ledger_url, pool_size=8)
+    migrate(database)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def ledger(database: Database) -> PaymentLedger:
+    return PaymentLedger(database)
+
+
+def _payment(number: int = 1, **changed: Any) -> Payment:
+    payment = Payment(
+        id=f"pay_{number}",
+        merchant="shop",
+        reference=f"ORD-{number}",
+        status="processing",
+        amount=1999,
+        currency="EUR",
+        order={
+            "reference": "ORD",
+            "metadata": {
+                "\u043a\u043b\u044e\u0447": "\u0437\u043d\u0430\u0447\u0435\u043d\u0438\u0435 \U0001f4b3",
+                "quote": '"\\',
+            },
+        },
+        flags={"primary": "stripe"},
+        decision={"candidates": []},
+        created_at=NOW,
+        updated_at=NOW,
+        expires_at=NOW + dt.timedelta(days=1),
+        version=1,
+        lease_holder="me",
+        lease_until=LATER,
+    )
+    return dataclasses.replace(payment, **changed)
+
+
+def _attempt(payment: Payment, number: int = 1) -> Attempt:
+    # Names out of order on purpose: parameters are sent again exactly as they were written.
+    params = {"z": 1, "a": {"y": [1, 2.5, None, True], "b": "\u00e9\u2028"}, "amount": 10**12}
+    return Attempt(f"att_{payment.id}_{number}", payment.id, number, "stripe", f"key-{number}", params, NOW)
+
+
+def _create(ledger: PaymentLedger, payment: Payment, *, key: str = "k", repeat: bool = False) -> Payment:
+    ledger.create(payment, key=key, fingerprint="f", repeat=repeat, first=_attempt(payment))
+    return payment
+
+
+def test_what_is_written_is_read_again(ledger: PaymentLedger) -> None:
+    """To the microsecond, to the last nested value, and with the parameters' names in the order of their writing."""
+    payment = _create(ledger, _payment(amount=999_999_999_999))
+    found = ledger.get(payment.id)
+    assert found is not None
+    assert found[0] == payment
+    assert list(found[1]) == [_attempt(payment)]
+    assert json.dumps(found[1][0].params) == json.dumps(_attempt(payment).params)
+    assert ledger.find_key("shop", "k") == ("f", payment.id)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [{"version": 0}, {"version": 2}, {"lease_holder": "somebody else"}, {"lease_holder": None}],
+    ids=["older", "newer", "other holder", "no holder"],
+)
+def test_a_change_from_another_version_or_holder_writes_nothing(ledger: PaymentLedger, held: dict[str, Any]) -> None:
+    """StaleError, and payment, attempts, events and key stand as before."""
+    payment = _create(ledger, _payment())
+    before = ledger.get(payment.id)
+    stale = dataclasses.replace(payment, **held)
+    ended = dataclasses.replace(_attempt(payment), outcome="approved", finished_at=LATER)
+    with pytest.raises(StaleError):
+        ledger.change(
+            stale,
+            {"status": "captured"},
+            event="captured",
+            now=LATER,
+            finished=ended,
+            started=_attempt(payment, 2),
+            release_key=True,
+        )
+    assert ledger.get(payment.id) == before
+    assert ledger.find_key("shop", "k") is not None
+
+
+def test_a_change_of_a_payment_that_is_let_go_needs_nobody_to_hold_it(ledger: PaymentLedger) -> None:
+    """Somebody took it over meanwhile: whoever still believes that it is free stops."""
+    free = _create(ledger, _payment(lease_holder=None, lease_until=None))
+    taken = ledger.change(free, {"lease_holder": "worker", "lease_until": LATER}, event="taken", now=LATER)
+    assert (taken.version, taken.lease_holder) == (2, "worker")
+    with pytest.raises(StaleError):
+        ledger.change(free, {"status": "failed"}, event="failed", now=LATER)
+    with pytest.raises(StaleError):
+        ledger.change(dataclasses.replace(taken, lease_holder=None), {"status": "failed"}, event="failed", now=LATER)
+
+
+def test_of_many_changes_at_once_one_is_written(ledger: PaymentLedger) -> None:
+    """Eight threads from the same version, twenty times: one wins each time, and the versions have no gap."""
+    payment = _create(ledger, _payment())
+
+    def change(number: int) -> Payment | None:
+        try:
+            return ledger.change(payment, {"tries": number}, event="tried", now=LATER)
+        except StaleError:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            (won,) = [each for each in pool.map(change, range(8)) if each is not None]
+            assert won.version == payment.version + 1
+            payment = won
+    found = ledger.get(payment.id)
+    assert found is not None
+    assert found[0] == payment
+
+
+def test_one_key_makes_one_payment(ledger: PaymentLedger) -> None:
+    """The second is refused, and leaves nothing behind; another merchant's key of that name is another key."""
+    _create(ledger, _payment(1))
+    with pytest.raises(KeyTakenError):
+        _create(ledger, _payment(2))
+    assert ledger.get("pay_2") is None
+    _create(ledger, _payment(3, merchant="other"))
+
+
+def test_of_many_creations_at_once_one_is_written(ledger: PaymentLedger) -> None:
+    """Eight threads with one key, then eight with one reference: one payment each time, and the right refusal."""
+
+    def create(number: int, key: str, reference: str) -> str:
+        try:
+            _create(ledger, _payment(number, reference=reference), key=key)
+        except KeyTakenError:
+            return "key"
+        except ReferenceInUseError as error:
+            return error.payment_id
+        return "made"
+
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(10):
+            numbers = range(turn * 100, turn * 100 + 8)
+            by_key = list(pool.map(lambda n, turn=turn: create(n, f"k{turn}", f"r{n}"), numbers))
+            assert sorted(by_key) == ["key"] * 7 + ["made"]
+            numbers = range(turn * 100 + 50, turn * 100 + 58)
+            by_reference = list(pool.map(lambda n, turn=turn: create(n, f"own{n}", f"same{turn}"), numbers))
+            winner = f"pay_{numbers[by_reference.index('made')]}"
+            assert sorted(by_reference) == sorted([winner] * 7 + ["made"])
+
+
+@pytest.mark.parametrize("status", ["processing", "requires_action", "authorized", "parked", "captured"])
+def test_an_open_or_paid_payment_holds_its_reference(ledger: PaymentLedger, status: str) -> None:
+    """And names itself to whoever wants it; a repeat that is allowed does not hold it."""
+    payment = _create(ledger, _payment(1))
+    ledger.change(payment, {"status": status}, event=status, now=LATER)
+    with pytest.raises(ReferenceInUseError) as taken:
+        _create(ledger, _payment(2, reference="ORD-1"), key="k2")
+    assert taken.value.payment_id == "pay_1"
+    _create(ledger, _payment(3, reference="ORD-1", holds_reference=False), key="k3", repeat=True)
+
+
+@pytest.mark.parametrize("status", ["declined", "failed", "canceled"])
+def test_a_payment_that_came_to_nothing_lets_its_reference_go(ledger: PaymentLedger, status: str) -> None:
+    """The order may be paid by another payment."""
+    payment = _create(ledger, _payment(1))
+    ledger.change(payment, {"status": status}, event=status, now=LATER)
+    _create(ledger, _payment(2, reference="ORD-1"), key="k2")
+
+
+def _fold(connection: sa.Connection, payment_id: str) -> dict[str, Any]:
+    """A payment's row as its events, applied one after the other, make it."""
+    query = payment_events.select().where(payment_events.c.payment_id == payment_id)
+    row: dict[str, Any] = {}
+    for number, event in enumerate(connection.execute(query.order_by(payment_events.c.version)).mappings(), 1):
+        assert event["version"] == number == event["changes"]["version"]
+        assert event["at"] == event["changes"]["updated_at"]
+        row |= event["changes"]
+    return row
+
+
+def test_folding_the_events_of_a_payment_gives_its_row(shops: OpenShop) -> None:
+    """For every way that a payment can end: captured, declined, doubtful, parked, paid later, refused."""
+    shop = shops(parked_retry_seconds=0.01, breaker_minimum_calls=1000)
+    _have_every_kind_of_payment(shop)
+    with shop.core.database.read() as connection:
+        rows = [dict(row) for row in connection.execute(payments.select()).mappings()]
+        assert {row["status"] for row in rows} == {
+            *("captured", "authorized", "declined", "processing", "parked", "failed", "requires_action")
+        }
+        for row in rows:
+            assert _fold(connection, row["id"]) == row
+
+
+def test_no_payment_that_has_ended_its_request_is_held(shops: OpenShop) -> None:
+    """Whoever comes next (a worker, a replay) finds it free, and every attempt but a doubtful one finished."""
+    shop = shops(parked_retry_seconds=0.01, breaker_minimum_calls=1000)
+    _have_every_kind_of_payment(shop)
+    with shop.core.database.read() as connection:
+        assert connection.execute(payments.select().where(payments.c.lease_holder.is_not(None))).all() == []
+        assert connection.execute(attempts.select().where(attempts.c.finished_at.is_(None))).all() == []
+
+
+def _have_every_kind_of_payment(shop: Shop) -> None:
+    shop.pay()
+    shop.pay(capture="manual")
+    shop.pay(payment_method=paying_with(stripe="pm_card_threeDSecure2Required"))
+    shop.pay(payment_method=paying_with(stripe="pm_card_visa_chargeDeclinedStolenCard"))
+    shop.fault("stripe", "lose_reply")
+    shop.pay()
+    shop.fault("stripe", "down")
+    shop.pay()
+    shop.fault("adyen", "down")
+    shop.pay(when_unavailable="fail")
+    first = shop.pay().json or {}
+    soon = shop.core.clock.now() + dt.timedelta(milliseconds=1)
+    shop.pay(order(expires_at=soon.isoformat()))
+    shop.core.clock.sleep(0.02)
+    shop.parked().run_once()
+    shop.fault("stripe", "ok")
+    shop.core.payments.retry_parked(first["id"])
+    assert shop.read(first["id"])["status"] == "captured"
+    shop.fault("stripe", "down")
+    shop.pay()
+
+
+def test_every_table_is_one_that_a_test_has_seen(shop: Shop) -> None:
+    """A new table must be counted among those that a refused request leaves alone."""
+    shop.pay()
+    assert set(shop.counts()) | {"heartbeats"} == set(metadata.tables)
+    assert shop.counts()["payments"] == 1
