@@ -145,9 +145,11 @@ def _show_flags(_options: argparse.Namespace, settings: Settings) -> int | None:
     except FlagWriteError as error:
         raise CommandError(str(error)) from None
     width = max(len(row.key) for row in rows)
+    shown = [row.value if isinstance(row.value, str) else show(row.value) for row in rows]
+    wide = max(14, *(len(value) for value in shown))
     print(f"{path}")
-    for row in rows:
-        print(f"  {row.key:<{width}}  {show(row.value):<14}  {row.description} ({row.allowed})")
+    for row, value in zip(rows, shown, strict=True):
+        print(f"  {row.key:<{width}}  {value:<{wide}}  {row.description} ({row.allowed})")
         for note in row.notes:
             print(f"  {'':<{width}}  note: {note}")
     return 0

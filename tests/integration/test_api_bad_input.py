@@ -141,6 +141,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "initiator": ({"initiator": SECRET}, "initiator"),
     "when_unavailable": ({"when_unavailable": SECRET}, "when_unavailable"),
     "expiry without a zone": ({"expires_at": "2099-01-01T00:00:00"}, "expires_at"),
+    "expiry in the past": ({"expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
     "expiry as words": ({"expires_at": SECRET}, "expires_at"),
     "expiry beyond the calendar": ({"expires_at": "9999-12-31T23:59:59-12:00"}, "expires_at"),
     "expiry before the calendar": ({"expires_at": "0001-01-01T00:00:00+14:00"}, "expires_at"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,31 @@ def test_a_write_that_fails_is_tried_again_until_it_succeeds(worker: FlipWorker,
     assert worker.run_after(1) == 1
     (flip,) = worker.rows()
     assert (flip.state, flip.created_at, flip.confirmed_at) == ("confirmed", decided_at, worker.clock.now())
+
+
+@pytest.mark.parametrize("meanwhile", ["the circuit closed", "the target failed", "flips were switched off"])
+def test_a_flip_that_could_not_be_written_while_it_mattered_is_not_written_later(
+    worker: FlipWorker, source: FakeFlags, writer: FakeFlagWriter, meanwhile: str
+) -> None:
+    """Hours after the incident it would move payments onto a provider that nobody chose."""
+
+    def break_the_store() -> None:
+        writer.fault = "the disk is full"
+
+    writer.before_set = break_the_store
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 0
+    match meanwhile:
+        case "the circuit closed":
+            worker.go(State.CLOSED, after_s=5)
+        case "the target failed":
+            worker.go(State.OPEN, provider="third")
+        case _:
+            source.flags = dataclasses.replace(source.flags, auto_flip_enabled=False)
+    writer.fault, writer.before_set = None, None
+    assert worker.run_after(1) == 0
+    assert worker.rows()[-1].state == "superseded"
+    assert writer.values[PRIMARY_PROVIDER] == "stripe"
 
 
 def test_a_crash_between_the_decision_and_the_write_is_made_good_by_the_next_run(
