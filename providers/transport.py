@@ -129,7 +129,7 @@ class Transport:
         self._pools.clear()
 
 
-def verdict(error: Exception) -> Fault:
+def verdict(error: Exception) -> Fault:  # noqa: PLR0912 - a table: one branch per error
     """Whether a send that ended in this urllib3 (or socket) error may have been acted on.
 
     One branch per error, in the order of their inheritance. Judges the error itself, and what urllib3 wrapped in
