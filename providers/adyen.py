@@ -7,22 +7,27 @@ https://docs.adyen.com/online-payments/build-your-integration/payment-result-cod
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import Adyen
 import structlog
 
-from providers import adyen_answers, currencies, faults
+from providers import adyen_answers, adyen_render, currencies, faults
+from providers.adyen_webhooks import AdyenWebhooks
 from providers.contract import (
     ChargeRequest,
     Health,
     Ineligible,
+    LookUp,
+    LookUpKind,
     ModificationOutcome,
     Money,
+    Notice,
     Outcome,
     Params,
     ProbeResult,
@@ -31,31 +36,20 @@ from providers.contract import (
 from providers.faults import Fault, safe_word
 from providers.transport import SendFailed, Transport, checked_base_url, sending_within
 
-# Limits of Checkout v72's own schema, in characters.
-REFERENCE_CHARS = 80
-MERCHANT_ORDER_REFERENCE_CHARS = 1000
-METADATA_VALUE_CHARS = 80
-SHOPPER_REFERENCE_CHARS = range(3, 257)
-SHOPPER_EMAIL_CHARS = 256
 IDEMPOTENCY_KEY_CHARS = 64
-RETURN_URL_CHARS = 8000
-
-_STORED_ID = re.compile(r"[A-Za-z0-9_]{1,64}")
-_CARD_NUMBER = re.compile(r"[2-6][0-9]{12,18}")
-"""Adyen's numeric stored ids begin with 8: a number that could be a card's is not sent anywhere."""
 _KEY_IN_PROGRESS_CODE = "704"
-
-_BROWSER_FIELDS = {
-    "acceptHeader": ("accept_header", str),
-    "colorDepth": ("color_depth", int),
-    "javaEnabled": ("java_enabled", bool),
-    "language": ("language", str),
-    "screenHeight": ("screen_height", int),
-    "screenWidth": ("screen_width", int),
-    "timeZoneOffset": ("time_zone_offset", int),
-    "userAgent": ("user_agent", str),
+_DETAILS_CHARS = {
+    "MD": 20_000,
+    "PaReq": 20_000,
+    "PaRes": 20_000,
+    "payload": 20_000,
+    "redirectResult": 20_000,
+    "returnUrlQueryString": 20_000,
+    "threeDSResult": 50_000,
+    "threeds2.challengeResult": 50_000,
+    "threeds2.fingerprint": 100_000,
 }
-"""Adyen's browserInfo, whole or not at all, from the same fields in our spelling or in Adyen's."""
+"""What 3-D Secure can bring back, and how long each may be, by Checkout v72's schema."""
 
 _log = structlog.get_logger(__name__)
 
@@ -64,6 +58,7 @@ class AdyenProvider:
     """The provider called `adyen`. Thread-safe. See `providers.contract.Provider` for what each call means.
 
     Capture, void and refund are only *received* when they are answered; a webhook says how they ended.
+    `hmac_keys`: a webhook signed with any of them is believed, so that a key can be rotated.
     """
 
     def __init__(
@@ -73,12 +68,14 @@ class AdyenProvider:
         merchant_account: str,
         base_url: str,
         default_return_url: str,
+        hmac_keys: Sequence[str] = (),
         pool_size: int = 64,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         url = _versioned(checked_base_url(base_url))
         self._merchant_account = merchant_account
         self._default_return_url = default_return_url
+        self._webhooks = AdyenWebhooks(hmac_keys, merchant_account)
         self._transport = Transport(pool_size=pool_size, monotonic=monotonic)
         # The SDK rewrites "-live" into "-test" in every URL unless its platform is "live"; and then it wants a
         # prefix, which it uses on its own default URLs only.
@@ -100,44 +97,9 @@ class AdyenProvider:
     # ------------------------------------------------------------ charging
 
     def render(self, request: ChargeRequest) -> Params:
-        if request.method != "card":
-            raise Ineligible("only cards are set up at Adyen")
-        if len(request.attempt_id) > REFERENCE_CHARS:
-            raise Ineligible(f"the attempt's id is above Adyen's {REFERENCE_CHARS} characters")
-        payment_method, shopper_reference = _token(request)
-        params: dict[str, Any] = {
-            "merchantAccount": self._merchant_account,
-            "amount": {"value": currencies.ADYEN.to_vendor(request.money), "currency": request.money.currency},
-            # The attempt's id, so that a technical cancel names exactly one attempt.
-            "reference": request.attempt_id,
-            "paymentMethod": payment_method,
-            "shopperReference": shopper_reference,
-            "shopperInteraction": "ContAuth",
-            "recurringProcessingModel": "UnscheduledCardOnFile" if request.initiator == "merchant" else "CardOnFile",
-            "returnUrl": request.return_url or self._default_return_url,
-            "metadata": {
-                name: value
-                for name, value in (("reference", request.reference), ("payment", request.payment_id))
-                if len(value) <= METADATA_VALUE_CHARS  # a shortened reference would name another order
-            },
-        }
-        if len(params["returnUrl"]) > RETURN_URL_CHARS:
-            raise Ineligible(f"the return URL is above Adyen's {RETURN_URL_CHARS} characters")
-        if len(request.reference) <= MERCHANT_ORDER_REFERENCE_CHARS:
-            params["merchantOrderReference"] = request.reference
-        if request.capture == "manual":
-            params["additionalData"] = {"manualCapture": "true"}
-        else:
-            params["captureDelayHours"] = 0
-        if request.customer_email and len(request.customer_email) <= SHOPPER_EMAIL_CHARS:
-            params["shopperEmail"] = request.customer_email
-        if request.customer_ip:
-            params["shopperIP"] = request.customer_ip
-        if request.customer_country and re.fullmatch("[A-Z]{2}", request.customer_country):
-            params["countryCode"] = request.customer_country
-        if browser := _browser(request.browser or {}):
-            params["browserInfo"] = browser
-        return params
+        return adyen_render.render(
+            request, merchant_account=self._merchant_account, default_return_url=self._default_return_url
+        )
 
     def authorize(self, params: Params, *, idempotency_key: str, timeouts: Timeouts) -> Outcome:
         try:
@@ -159,11 +121,64 @@ class AdyenProvider:
         call = self._modifications.cancel_authorised_payment_by_psp_reference
         return self._modify(call, provider_reference, None, idempotency_key, timeouts)
 
+    def void_attempt(self, attempt_id: str, *, idempotency_key: str, timeouts: Timeouts) -> ModificationOutcome:
+        # The technical cancel, by the reference that `render` gave the payment. It can overtake the payment itself.
+        try:
+            if not 0 < len(attempt_id) <= adyen_render.REFERENCE_CHARS:
+                return faults.ours("misshapen_attempt_id").as_modification()
+            # The same reference for the cancel: its webhook carries one of the two, and must name the attempt.
+            body = {**self._modification(attempt_id), "paymentReference": attempt_id}
+            call = self._modifications.cancel_authorised_payment
+            return adyen_answers.modified(self._request(call, body, idempotency_key, timeouts))
+        except Exception as error:  # noqa: BLE001 - the contract: no call raises; whatever it is becomes a verdict
+            return _fault(error).as_modification()
+
     def refund(
         self, provider_reference: str, money: Money, *, idempotency_key: str, timeouts: Timeouts
     ) -> ModificationOutcome:
         call = self._modifications.refund_captured_payment
         return self._modify(call, provider_reference, money, idempotency_key, timeouts)
+
+    # ------------------------------------------------------------ how an attempt stands
+
+    def look_up(
+        self,
+        attempt_id: str,
+        *,
+        provider_reference: str | None,
+        sent_from: dt.datetime,
+        sent_until: dt.datetime,
+        timeouts: Timeouts,
+    ) -> LookUp:
+        del attempt_id, provider_reference, sent_from, sent_until, timeouts
+        return LookUp(LookUpKind.UNSUPPORTED, reason="no_look_up_at_adyen")
+
+    def complete(
+        self,
+        provider_reference: str | None,
+        details: Mapping[str, Any],
+        *,
+        capture: Literal["automatic", "manual"],
+        idempotency_key: str,
+        timeouts: Timeouts,
+        attempt_id: str | None = None,
+    ) -> Outcome:
+        del provider_reference  # a redirect has none yet; the details themselves name the payment
+        try:
+            if not _are_details(details):
+                return faults.ours("details_refused").as_completion()
+            body = {"details": dict(details)}
+            answer = self._request(self._payments.payments_details, body, idempotency_key, timeouts)
+            outcome = adyen_answers.outcome(answer, automatic=capture == "automatic")
+            if attempt_id is not None and adyen_answers.names_another(answer, attempt_id, outcome):
+                return faults.ANOTHER_ATTEMPT.as_completion()
+            return outcome
+        except Exception as error:  # noqa: BLE001 - the contract: no call raises; whatever it is becomes a verdict
+            return _fault(error).as_completion()
+
+    def read_webhook(self, headers: Mapping[str, str], body: bytes, *, now: dt.datetime) -> Sequence[Notice]:
+        del headers, now  # the signature is in the body, and knows no time
+        return self._webhooks.read(body)
 
     def probe(self, *, timeouts: Timeouts) -> ProbeResult:
         try:
@@ -190,15 +205,17 @@ class AdyenProvider:
             message: dict[str, Any] = call(dict(body), *path, idempotency_key=key).message
             return message
 
+    def _modification(self, reference: str) -> dict[str, Any]:
+        # The reference names this very capture, cancel or refund in the webhook about it.
+        return {"merchantAccount": self._merchant_account, "reference": reference}
+
     def _modify(
         self, call: Callable[..., Any], provider_reference: str, money: Money | None, key: str, timeouts: Timeouts
     ) -> ModificationOutcome:
         try:
             if not adyen_answers.PSP_REFERENCE.fullmatch(provider_reference):
                 return faults.ours("misshapen_reference").as_modification()
-            body: dict[str, Any] = {"merchantAccount": self._merchant_account}
-            if len(key) <= REFERENCE_CHARS:
-                body["reference"] = key  # names this very capture or refund in the webhook about it
+            body = self._modification(key)  # a key is shorter than a reference may be, or is refused when it is sent
             if money is not None:
                 body["amount"] = {"value": currencies.ADYEN.to_vendor(money), "currency": money.currency}
             return adyen_answers.modified(self._request(call, body, key, timeouts, provider_reference))
@@ -240,38 +257,10 @@ def _versioned(url: str) -> str:
     return url if version else f"{url}/v72"
 
 
-def _token(request: ChargeRequest) -> tuple[dict[str, str], str]:
-    """The stored card and whose it is. Never says what it was, if misshapen."""
-    token: Mapping[str, str | None]
-    if isinstance(request.token, str):
-        token = {"stored_payment_method_id": request.token, "shopper_reference": request.customer_id}
-    else:
-        token = request.token
-    stored_id, shopper = token.get("stored_payment_method_id"), token.get("shopper_reference")
-    known = {"stored_payment_method_id", "shopper_reference", "holder_name"}
-    if (
-        not token.keys() <= known
-        or not isinstance(stored_id, str)
-        or not _STORED_ID.fullmatch(stored_id)
-        or _CARD_NUMBER.fullmatch(stored_id)
-    ):
-        raise Ineligible("the Adyen token is not a stored payment method's id")
-    if not isinstance(shopper, str) or len(shopper) not in SHOPPER_REFERENCE_CHARS:
-        raise Ineligible("the Adyen token needs the shopper's reference it was stored under (3 to 256 characters)")
-    method = {"type": "scheme", "storedPaymentMethodId": stored_id}
-    if isinstance(holder := token.get("holder_name"), str) and holder:
-        method["holderName"] = holder
-    return method, shopper
-
-
-def _browser(given: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for theirs, (ours, kind) in _BROWSER_FIELDS.items():
-        value = given.get(ours, given.get(theirs))
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            return {}
-        found[theirs] = value
-    return found
+def _are_details(details: Mapping[str, Any]) -> bool:
+    return bool(details) and all(
+        isinstance(value, str) and 0 < len(value) <= _DETAILS_CHARS.get(name, 0) for name, value in details.items()
+    )
 
 
 def _fault(error: Exception) -> Fault:

@@ -20,6 +20,8 @@ from providers.faults import safe_word
 
 PSP_REFERENCE = re.compile(r"[A-Za-z0-9]{1,64}")
 
+_FINAL = frozenset({OutcomeKind.APPROVED, OutcomeKind.DECLINED, OutcomeKind.CANCELED})
+
 _log = structlog.get_logger(__name__)
 
 
@@ -28,14 +30,15 @@ def outcome(answer: Mapping[str, Any], *, automatic: bool) -> Outcome:
 
     `automatic`: the payment was sent to be captured at once, so an approval is a capture.
     """
-    code = answer.get("resultCode")
+    result = answer.get("resultCode")
     psp = answer.get("pspReference")
     reference = psp if isinstance(psp, str) and PSP_REFERENCE.fullmatch(psp) else None
-    match code:
+    match result:
         case "Authorised" if reference is not None:  # an approval that cannot be captured or voided is none
             return Outcome(OutcomeKind.APPROVED, Health.OK, provider_reference=reference, captured=automatic)
         case "Refused":
-            return _refused(answer, reference)
+            code = answer.get("refusalReasonCode")
+            return refused(None if code is None else str(code), answer.get("additionalData"), reference)
         case "Cancelled":
             decline = declines.shopper_cancelled()
             return Outcome(
@@ -60,19 +63,17 @@ def outcome(answer: Mapping[str, Any], *, automatic: bool) -> Outcome:
         case None | "Authorised":
             return faults.SENSELESS_ANSWER.as_outcome()
         case _:
-            _log.error("unrecognised_vendor_status", provider="adyen", status=safe_word(code))
+            _log.error("unrecognised_vendor_status", provider="adyen", status=safe_word(result))
             return Outcome(
                 OutcomeKind.UNKNOWN, Health.PROVIDER_ERROR, "unrecognised_status", provider_reference=reference
             )
 
 
-def _refused(answer: Mapping[str, Any], reference: str | None) -> Outcome:
-    code = answer.get("refusalReasonCode")
-    refusal = None if code is None else str(code)
+def refused(refusal: str | None, additional_data: object, reference: str | None) -> Outcome:
+    """What a refusal with this refusalReasonCode is: a decline, or an acquirer that could not ask the issuer."""
     if refusal in declines.ADYEN_ACQUIRER_FAULTS:
         return replace(faults.ACQUIRER_FAULT.as_outcome(), provider_reference=reference)
-    more = answer.get("additionalData")
-    decline = declines.of_adyen(refusal, more if isinstance(more, Mapping) else {})
+    decline = declines.of_adyen(refusal, additional_data if isinstance(additional_data, Mapping) else {})
     if not decline.known:
         _log.error("unrecognised_decline_code", provider="adyen", code=decline.code)
     return Outcome(OutcomeKind.DECLINED, Health.OK, decline.code, provider_reference=reference, decline=decline)
@@ -82,6 +83,18 @@ def _next_action(action: object) -> Mapping[str, Any]:
     if isinstance(action, Mapping) and action.get("type") == "redirect" and action.get("method", "GET") == "GET":
         return {"type": "redirect", "url": action["url"]}
     return {"type": "sdk", "provider": "adyen", "action": action}
+
+
+def names_another(answer: Mapping[str, Any], attempt_id: str, outcome: Outcome) -> bool:
+    """Whether an answer is of another attempt than this one. Loud: somebody brought back another payment's details.
+
+    One that asks for a further action may name none.
+    """
+    named = answer.get("merchantReference")
+    if named == attempt_id or (named is None and outcome.kind not in _FINAL):
+        return False
+    _log.error("another_attempts_details", provider="adyen", attempt=attempt_id)
+    return True
 
 
 def modified(answer: Mapping[str, Any]) -> ModificationOutcome:

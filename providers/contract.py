@@ -8,8 +8,9 @@ provider did nothing; everything doubtful is `UNKNOWN`.
 
 from __future__ import annotations
 
+import datetime as dt
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -18,6 +19,13 @@ from typing import Any, Literal, Protocol
 
 class ProviderError(Exception):
     """Root of what an adapter raises by itself. A call to a provider never raises: it answers an outcome."""
+
+
+class WebhookRefusedError(ProviderError):
+    """A notification that is not the provider's: no signature, a wrong one, too old or from the future, or senseless.
+
+    The message says which, and never repeats what was sent.
+    """
 
 
 class Ineligible(ProviderError):  # noqa: N818 - a refusal to render, not a failure
@@ -86,6 +94,8 @@ class OutcomeKind(enum.StrEnum):
     """Proved: the provider never acted on any send of this attempt."""
     UNKNOWN = "unknown"
     """The provider may have acted. Never failed over as if it had not."""
+    CANCELED = "canceled"
+    """Released under the provider's own id: confirmed void. Look-ups, webhooks and re-sends can say it."""
 
 
 class Health(enum.StrEnum):
@@ -185,6 +195,68 @@ class ProbeResult:
         return self.health is Health.OK
 
 
+class LookUpKind(enum.StrEnum):
+    """What came of looking an attempt up in the provider's own records."""
+
+    FOUND = "found"
+    NOT_FOUND = "not_found"
+    """The provider answered, and has nothing. Proves nothing of a request that may still be on its way."""
+    UNAVAILABLE = "unavailable"
+    """The provider could not be asked now."""
+    UNSUPPORTED = "unsupported"
+    """The provider has no look-up by our own reference."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """What the provider's own record says of an attempt."""
+
+    kind: LookUpKind
+    outcome: Outcome | None = None
+    """Where found: how the attempt stands at the provider now, CANCELED included."""
+    reason: str | None = None
+
+
+class NoticeKind(enum.StrEnum):
+    """What a webhook tells, in the router's words."""
+
+    ATTEMPT = "attempt"
+    """How an authorization ended: `outcome` says it (approved, declined, requires_action, canceled)."""
+    CAPTURED = "captured"
+    CAPTURE_FAILED = "capture_failed"
+    VOID_FAILED = "void_failed"
+    """A cancel that did nothing: not found, or too late. (A cancel that worked is an ATTEMPT with CANCELED.)"""
+    REFUNDED = "refunded"
+    REFUND_FAILED = "refund_failed"
+    """Failed, or reversed afterwards: the money is the merchant's again."""
+    DISPUTE = "dispute"
+    """A dispute or chargeback was opened, won or lost: recorded, `reason` says which."""
+    OTHER = "other"
+    """Nothing that moves a payment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One thing that a provider tells by webhook. A delivery can carry several."""
+
+    id: str
+    """The same for every delivery of one thing, and for nothing else of this provider (at most 200 characters)."""
+    kind: NoticeKind
+    name: str
+    """The vendor's own word, for example `payment_intent.succeeded` or `CAPTURE_FAILED`."""
+    attempt_id: str | None = None
+    """Ours, where the vendor carries it along."""
+    provider_reference: str | None = None
+    """The vendor's id of the payment."""
+    operation_key: str | None = None
+    """Our idempotency key of the capture, void or refund that this is about, where the vendor carries it along."""
+    modification_reference: str | None = None
+    """The vendor's id of that capture, void or refund."""
+    money: Money | None = None
+    outcome: Outcome | None = None
+    reason: str | None = None
+
+
 Params = Mapping[str, Any]
 """A vendor's parameters as JSON values: written to the ledger before the call, sent, and sent again, unchanged."""
 
@@ -214,6 +286,44 @@ class Provider(Protocol):
         self, provider_reference: str, money: Money, *, idempotency_key: str, timeouts: Timeouts
     ) -> ModificationOutcome:
         """Pay that much of a captured payment back."""
+
+    def look_up(
+        self,
+        attempt_id: str,
+        *,
+        provider_reference: str | None,
+        sent_from: dt.datetime,
+        sent_until: dt.datetime,
+        timeouts: Timeouts,
+    ) -> LookUp:
+        """Read how an attempt stands, by the provider's id where it is known, else among what was made in between."""
+
+    def void_attempt(self, attempt_id: str, *, idempotency_key: str, timeouts: Timeouts) -> ModificationOutcome:
+        """Release whatever this attempt authorized, without knowing the provider's id of it.
+
+        DONE or RECEIVED where the provider took it up, REFUSED where it has no such call or found nothing.
+        """
+
+    def complete(
+        self,
+        provider_reference: str | None,
+        details: Mapping[str, Any],
+        *,
+        capture: Literal["automatic", "manual"],
+        idempotency_key: str,
+        timeouts: Timeouts,
+        attempt_id: str | None = None,
+    ) -> Outcome:
+        """Finish an attempt after the customer's 3-D Secure step, with what the customer's browser brought back.
+
+        NOT_EXECUTED is said only of the payment, by the provider (its acquirer could not); a send that failed or
+        was never made is UNKNOWN, because an earlier one may have finished the attempt. With `attempt_id` given, a
+        result that the provider has under any other name is not believed: a customer can bring back the details of
+        another, cheaper payment. Always give it.
+        """
+
+    def read_webhook(self, headers: Mapping[str, str], body: bytes, *, now: dt.datetime) -> Sequence[Notice]:
+        """What a delivery tells, each item verified. Raises WebhookRefusedError: then none of it is believed."""
 
     def probe(self, *, timeouts: Timeouts) -> ProbeResult:
         """Ask for something that moves no money, with our credentials, to learn whether the provider works."""

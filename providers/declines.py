@@ -53,6 +53,7 @@ BY_WORD: Mapping[str, tuple[DeclineClass, bool]] = MappingProxyType(
         "merchant_blacklist": _FRAUD,
         "security_violation": _FRAUD,
         "authentication_required": _AUTHENTICATION,
+        "payment_intent_authentication_failure": _AUTHENTICATION,
         "shopper_cancelled": _AUTHENTICATION,
         "invalid_amount": _INVALID,
         "pin_try_exceeded": _INVALID,
@@ -111,6 +112,45 @@ ADYEN_WORDS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Adyen's refusalReasonCode, in our words."""
+
+ADYEN_REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "refused": "2",
+        "referral": "3",
+        "acquirer error": "4",
+        "blocked card": "5",
+        "expired card": "6",
+        "invalid amount": "7",
+        "invalid card number": "8",
+        "issuer unavailable": "9",
+        "not supported": "10",
+        "3d not authenticated": "11",
+        "not enough balance": "12",
+        "acquirer fraud": "14",
+        "cancelled": "15",
+        "shopper cancelled": "16",
+        "invalid pin": "17",
+        "pin tries exceeded": "18",
+        "pin validation not possible": "19",
+        "fraud": "20",
+        "not submitted": "21",
+        "fraud-cancelled": "22",
+        "transaction not permitted": "23",
+        "cvc declined": "24",
+        "restricted card": "25",
+        "revocation of auth": "26",
+        "declined non generic": "27",
+        "withdrawal amount exceeded": "28",
+        "withdrawal count exceeded": "29",
+        "issuer suspected fraud": "31",
+        "avs declined": "32",
+        "authentication required": "38",
+        "rreq not received from ds": "39",
+        "3ds authentication error": "42",
+        "transaction blocked by adyen to prevent excessive retry fees": "46",
+    }
+)
+"""A webhook says in words (any case) what an answer says in refusalReasonCode."""
 
 ADYEN_ACQUIRER_FAULTS = frozenset({"4", "21"})
 
@@ -197,7 +237,10 @@ def _decline(
         message=_MESSAGES_BY_WORD.get(word) or _MESSAGES[decline_class],
         cascade=cascade,
         network_code=safe_word(network_code) if network_code else None,
-        advice=next((safe_word(advice) for advice in advices if advice), None),
+        # Of two advices the one that forbids any further try: the card's later payments are judged by it.
+        advice=next(
+            (safe_word(each) for each in sorted(filter(None, advices), key=lambda each: each not in _STOP)), None
+        ),
         known=found is not None,
     )
 

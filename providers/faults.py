@@ -9,7 +9,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from providers.contract import Health, ModificationKind, ModificationOutcome, Outcome, OutcomeKind, ProbeResult
+from providers.contract import (
+    Health,
+    LookUp,
+    LookUpKind,
+    ModificationKind,
+    ModificationOutcome,
+    Outcome,
+    OutcomeKind,
+    ProbeResult,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,14 @@ class Fault:
         kind = ModificationKind.NOT_EXECUTED if self.proved_untouched else ModificationKind.UNKNOWN
         return ModificationOutcome(kind, self.health, self.reason, our_fault=self.our_fault)
 
+    def as_completion(self) -> Outcome:
+        """The same of a 3-D Secure completion: untouched by this send is not untouched, an earlier one counts too."""
+        return Outcome(OutcomeKind.UNKNOWN, self.health, self.reason, our_fault=self.our_fault)
+
+    def as_look_up(self) -> LookUp:
+        """The same of a look-up: it told nothing."""
+        return LookUp(LookUpKind.UNAVAILABLE, reason=self.reason)
+
     def as_probe(self) -> ProbeResult:
         """The same of a probe."""
         return ProbeResult(self.health, self.reason)
@@ -47,6 +64,8 @@ ACQUIRER_FAULT = Fault(True, Health.PROVIDER_ERROR, "acquirer_error")
 """The acquirer answered that it could not do it: there is no authorization."""
 SENSELESS_ANSWER = Fault(False, Health.PROVIDER_ERROR, "senseless_answer")
 """A 2xx whose body says nothing that we know how to read."""
+ANOTHER_ATTEMPT = Fault(False, Health.IGNORED, "another_attempts_result", our_fault=True)
+"""The provider has this result under the name of another attempt of ours: it says nothing of the one asked about."""
 
 _BY_STATUS = {
     400: Fault(True, Health.IGNORED, "http_400", our_fault=True),

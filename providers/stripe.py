@@ -7,35 +7,33 @@ https://docs.stripe.com/api/idempotent_requests.
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
-import re
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import stripe
-import structlog
 
-from providers import currencies, faults, stripe_answers
+from providers import currencies, faults, stripe_answers, stripe_look_up, stripe_render
 from providers.contract import (
     ChargeRequest,
     Health,
     Ineligible,
+    LookUp,
+    LookUpKind,
     ModificationKind,
     ModificationOutcome,
     Money,
+    Notice,
     Outcome,
     Params,
     ProbeResult,
     Timeouts,
 )
-from providers.faults import Fault, safe_word
+from providers.stripe_faults import code, error_object, fault
+from providers.stripe_webhooks import StripeWebhooks
 from providers.transport import SendFailed, Transport, checked_base_url, sending_within
-
-METADATA_VALUE_CHARS = 500
-"""Stripe's limit for one metadata value."""
-_PAYMENT_METHOD = re.compile(r"(pm|card|src)_[A-Za-z0-9_]{1,250}")
-_CUSTOMER = re.compile(r"cus_[A-Za-z0-9_]{1,250}")
 
 _STATE_FORBIDS = frozenset(
     {
@@ -56,17 +54,22 @@ _STATE_FORBIDS = frozenset(
 )
 """Codes of a 400 about the payment's state (captured, canceled, refunded, expired), not about our request."""
 
-_log = structlog.get_logger(__name__)
-
 
 class StripeProvider:
     """The provider called `stripe`. Thread-safe. See `providers.contract.Provider` for what each call means.
 
     Capture, void and refund are complete when they are answered, except where Stripe says that they are not.
+    `webhook_secrets`: a webhook signed with any of them is believed, so that a secret can be rotated.
     """
 
     def __init__(
-        self, *, api_key: str, base_url: str, pool_size: int = 64, monotonic: Callable[[], float] = time.monotonic
+        self,
+        *,
+        api_key: str,
+        base_url: str,
+        webhook_secrets: Sequence[str] = (),
+        pool_size: int = 64,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         # All three are global to the SDK: without the first it writes a file under the home folder; at the levels
         # below WARNING it logs whole requests and answers, tokens and client secrets among them.
@@ -80,6 +83,8 @@ class StripeProvider:
             http_client=_PooledClient(self._transport),
             max_network_retries=0,
         )
+        self._monotonic = monotonic
+        self._webhooks = StripeWebhooks(webhook_secrets)
 
     @property
     def name(self) -> str:
@@ -88,40 +93,16 @@ class StripeProvider:
     # ------------------------------------------------------------ charging
 
     def render(self, request: ChargeRequest) -> Params:
-        if request.method != "card":
-            raise Ineligible("only cards are set up at Stripe")
-        params: dict[str, Any] = {
-            "amount": currencies.STRIPE.to_vendor(request.money),
-            "currency": request.money.currency.lower(),
-            "capture_method": request.capture,
-            "confirm": True,
-            **_token(request.token),
-            "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
-            "metadata": {
-                name: value
-                for name, value in (
-                    ("reference", request.reference),
-                    ("attempt", request.attempt_id),
-                    ("payment", request.payment_id),
-                )
-                if len(value) <= METADATA_VALUE_CHARS  # a shortened reference would name another order
-            },
-        }
-        if request.return_url is not None:
-            params["automatic_payment_methods"] = {"enabled": True, "allow_redirects": "always"}
-            params["return_url"] = request.return_url
-        if request.initiator == "merchant":
-            params["off_session"] = True
-        return params
+        return stripe_render.render(request)
 
     def authorize(self, params: Params, *, idempotency_key: str, timeouts: Timeouts) -> Outcome:
         try:
             intent = self._request("post", "/v1/payment_intents", params, idempotency_key, timeouts)
             return stripe_answers.outcome(intent)
         except stripe.CardError as error:
-            return stripe_answers.declined(_error_object(error))
+            return stripe_answers.declined(error_object(error))
         except Exception as error:  # noqa: BLE001 - the contract: no call raises; whatever it is becomes a verdict
-            return _fault(error).as_outcome()
+            return fault(error).as_outcome()
 
     # ------------------------------------------------------------ what comes after
 
@@ -152,7 +133,12 @@ class StripeProvider:
     ) -> ModificationOutcome:
         return self._modify(
             provider_reference,
-            lambda: {"payment_intent": provider_reference, "amount": currencies.STRIPE.to_vendor(money)},
+            lambda: {
+                "payment_intent": provider_reference,
+                "amount": currencies.STRIPE.to_vendor(money),
+                # Names this very refund in every webhook about it. (A capture has no object that could carry it.)
+                "metadata": {stripe_answers.OPERATION: idempotency_key},
+            },
             "/v1/refunds",
             {
                 "succeeded": ModificationKind.DONE,
@@ -165,6 +151,62 @@ class StripeProvider:
             timeouts=timeouts,
         )
 
+    def void_attempt(self, attempt_id: str, *, idempotency_key: str, timeouts: Timeouts) -> ModificationOutcome:
+        del attempt_id, idempotency_key, timeouts  # Stripe cancels by its own id only: look up, and void that
+        return ModificationOutcome(ModificationKind.REFUSED, Health.IGNORED, "unsupported")
+
+    # ------------------------------------------------------------ how an attempt stands
+
+    def look_up(
+        self,
+        attempt_id: str,
+        *,
+        provider_reference: str | None,
+        sent_from: dt.datetime,
+        sent_until: dt.datetime,
+        timeouts: Timeouts,
+    ) -> LookUp:
+        try:
+            if provider_reference is not None:
+                return stripe_look_up.found(self._retrieve(provider_reference, timeouts), attempt_id)
+            return stripe_look_up.search(
+                attempt_id,
+                lambda params, left: self._request("get", "/v1/payment_intents", params, None, left),
+                sent_from=sent_from,
+                sent_until=sent_until,
+                timeouts=timeouts,
+                monotonic=self._monotonic,
+            )
+        except stripe.InvalidRequestError as error:
+            if error.http_status == 404 and provider_reference is not None and code(error) == "resource_missing":
+                return LookUp(LookUpKind.NOT_FOUND)
+            return fault(error).as_look_up()
+        except Exception as error:  # noqa: BLE001 - the contract: no call raises; whatever it is becomes a verdict
+            return fault(error).as_look_up()
+
+    def complete(
+        self,
+        provider_reference: str | None,
+        details: Mapping[str, Any],
+        *,
+        capture: Literal["automatic", "manual"],
+        idempotency_key: str,
+        timeouts: Timeouts,
+        attempt_id: str | None = None,
+    ) -> Outcome:
+        # The customer's step ends at Stripe, not with us: the intent knows how, whatever the browser brought back.
+        del details, capture, idempotency_key
+        try:
+            intent = self._retrieve(provider_reference or "", timeouts)
+            if attempt_id is not None and stripe_answers.names_another(intent, attempt_id):
+                return faults.ANOTHER_ATTEMPT.as_completion()
+            return stripe_answers.outcome(intent)
+        except Exception as error:  # noqa: BLE001 - the contract: no call raises; whatever it is becomes a verdict
+            return fault(error).as_completion()
+
+    def read_webhook(self, headers: Mapping[str, str], body: bytes, *, now: dt.datetime) -> Sequence[Notice]:
+        return self._webhooks.read(headers, body, now=now)
+
     def probe(self, *, timeouts: Timeouts) -> ProbeResult:
         try:
             balance = self._request("get", "/v1/balance", {}, None, timeouts)
@@ -172,7 +214,7 @@ class StripeProvider:
                 return ProbeResult(Health.OK)
             return faults.SENSELESS_ANSWER.as_probe()
         except Exception as error:  # noqa: BLE001 - the contract: no call raises; whatever it is becomes a verdict
-            return _fault(error).as_probe()
+            return fault(error).as_probe()
 
     def close(self) -> None:
         self._transport.close()
@@ -186,6 +228,11 @@ class StripeProvider:
             # Not client.v1…create(): building its typed objects takes four times as long as all the rest.
             return self._client.raw_request(method, path, **params, **options).data
 
+    def _retrieve(self, provider_reference: str, timeouts: Timeouts) -> object:
+        if not stripe_answers.is_intent(provider_reference):
+            raise SendFailed(faults.ours("misshapen_reference"))
+        return self._request("get", f"/v1/payment_intents/{provider_reference}", {}, None, timeouts)
+
     def _modify(
         self,
         provider_reference: str,
@@ -197,19 +244,19 @@ class StripeProvider:
         timeouts: Timeouts,
     ) -> ModificationOutcome:
         try:
-            if not stripe_answers.PAYMENT_INTENT.fullmatch(provider_reference):
+            if not stripe_answers.is_intent(provider_reference):
                 return faults.ours("misshapen_reference").as_modification()
             return stripe_answers.modified(self._request("post", path, params(), key, timeouts), meanings)
         except Ineligible:
             return faults.ours("inexpressible_amount").as_modification()
         except stripe.CardError as error:
-            return ModificationOutcome(ModificationKind.REFUSED, Health.OK, _code(error) or "card_error")
+            return ModificationOutcome(ModificationKind.REFUSED, Health.OK, code(error) or "card_error")
         except stripe.InvalidRequestError as error:
-            if _code(error) in _STATE_FORBIDS:
-                return ModificationOutcome(ModificationKind.REFUSED, Health.OK, _code(error))
-            return _fault(error).as_modification()
+            if code(error) in _STATE_FORBIDS:
+                return ModificationOutcome(ModificationKind.REFUSED, Health.OK, code(error))
+            return fault(error).as_modification()
         except Exception as error:  # noqa: BLE001 - the contract: no call raises; whatever it is becomes a verdict
-            return _fault(error).as_modification()
+            return fault(error).as_modification()
 
 
 class _PooledClient(stripe.HTTPClient):
@@ -229,55 +276,3 @@ class _PooledClient(stripe.HTTPClient):
 
     def close(self) -> None:
         self._transport.close()
-
-
-def _token(token: str | Mapping[str, str]) -> dict[str, str]:
-    """The payment method, and the customer it belongs to where one is given. Never says what it was, if misshapen."""
-    given = {"payment_method": token} if isinstance(token, str) else dict(token)
-    if not given.keys() <= {"payment_method", "customer"} or not _is(_PAYMENT_METHOD, given.get("payment_method")):
-        raise Ineligible("the Stripe token is not a payment method's id (pm_…)")
-    if "customer" in given and not _is(_CUSTOMER, given["customer"]):
-        raise Ineligible("the Stripe token's customer is not a customer's id (cus_…)")
-    return given
-
-
-def _is(pattern: re.Pattern[str], value: object) -> bool:
-    return isinstance(value, str) and pattern.fullmatch(value) is not None
-
-
-def _fault(error: Exception) -> Fault:
-    """Everything else that can come out of a call: the transport's verdict, Stripe's errors, the SDK's own bugs."""
-    match error:
-        case SendFailed():
-            return error.fault
-        case stripe.IdempotencyError():
-            return faults.KEY_REUSED
-        case stripe.RateLimitError():
-            return faults.RATE_LIMITED
-        case stripe.StripeError():
-            fault = faults.of_status(error.http_status)
-            if fault.our_fault:
-                # `param` names a field of ours, never what was in it.
-                _log.error(
-                    "provider_rejected_our_request",
-                    provider="stripe",
-                    status=error.http_status,
-                    code=_code(error),
-                    param=safe_word(_error_object(error).get("param")),
-                )
-            return fault
-        case _:
-            _log.error("sdk_failed", provider="stripe", error=type(error).__name__)
-            return faults.SENSELESS_ANSWER
-
-
-def _error_object(error: stripe.StripeError) -> Mapping[str, Any]:
-    """The error's JSON as a plain mapping; empty where the answer had none. (`e.error` and `e.code` can be None.)"""
-    body = error.json_body
-    found = body.get("error") if isinstance(body, dict) else None
-    return found if isinstance(found, dict) else {}
-
-
-def _code(error: stripe.StripeError) -> str | None:
-    code = _error_object(error).get("code")
-    return safe_word(code) if code else None

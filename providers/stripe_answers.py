@@ -16,14 +16,17 @@ from providers import declines, faults
 from providers.contract import Health, ModificationKind, ModificationOutcome, Outcome, OutcomeKind
 from providers.faults import safe_word
 
-PAYMENT_INTENT = re.compile(r"pi_[A-Za-z0-9_]{1,250}")
+OPERATION = "operation"
+"""The metadata that names a refund by our idempotency key of it."""
+
+_PAYMENT_INTENT = re.compile(r"pi_[A-Za-z0-9_]{1,250}")
 
 _log = structlog.get_logger(__name__)
 
 
 def outcome(intent: object) -> Outcome:
     """What a PaymentIntent came to, by its status. An unknown status is loud, and unknown."""
-    if not isinstance(intent, Mapping) or not _is_intent(intent.get("id")):
+    if not isinstance(intent, Mapping) or not is_intent(intent.get("id")):
         return faults.SENSELESS_ANSWER.as_outcome()
     reference = str(intent["id"])
     match intent.get("status"):
@@ -35,6 +38,10 @@ def outcome(intent: object) -> Outcome:
             return Outcome(
                 OutcomeKind.REQUIRES_ACTION, Health.OK, provider_reference=reference, next_action=_next_action(intent)
             )
+        case "canceled":
+            return Outcome(OutcomeKind.CANCELED, Health.OK, provider_reference=reference)
+        case "requires_confirmation":  # created, and not yet (or never) confirmed: no issuer was asked
+            return Outcome(OutcomeKind.UNKNOWN, Health.OK, "requires_confirmation", provider_reference=reference)
         case "processing":
             return Outcome(OutcomeKind.UNKNOWN, Health.OK, "pending", provider_reference=reference)
         case "requires_payment_method" if isinstance(intent.get("last_payment_error"), Mapping):
@@ -46,10 +53,28 @@ def outcome(intent: object) -> Outcome:
             )
 
 
+def metadata_of(thing: object, name: str) -> str | None:
+    """What the metadata of an intent, charge or refund says under that name."""
+    metadata = thing.get("metadata") if isinstance(thing, Mapping) else None
+    value = metadata.get(name) if isinstance(metadata, Mapping) else None
+    return value if isinstance(value, str) and value else None
+
+
+def names_another(intent: object, attempt_id: str) -> bool:
+    """Whether an intent says that it was made for another attempt. Loud: our records have them mixed up."""
+    named = metadata_of(intent, "attempt")
+    if named is None or named == attempt_id:
+        return False
+    _log.error("another_attempts_intent", provider="stripe", attempt=attempt_id)
+    return True
+
+
 def _next_action(intent: Mapping[str, Any]) -> Mapping[str, Any]:
     action = intent.get("next_action")
     if isinstance(action, Mapping) and action.get("type") == "redirect_to_url":
-        return {"type": "redirect", "url": action["redirect_to_url"]["url"]}
+        redirect = action.get("redirect_to_url")
+        if isinstance(redirect, Mapping) and isinstance(redirect.get("url"), str):
+            return {"type": "redirect", "url": redirect["url"]}
     return {"type": "sdk", "provider": "stripe", "client_secret": intent.get("client_secret")}
 
 
@@ -57,7 +82,7 @@ def declined(error: Mapping[str, Any]) -> Outcome:
     """What a 402's error object says. (The intent that it names stays open at Stripe, with no money in it.)"""
     intent = error.get("payment_intent")
     reference = intent.get("id") if isinstance(intent, Mapping) else None
-    reference = str(reference) if _is_intent(reference) else None
+    reference = str(reference) if is_intent(reference) else None
     decline = declines.of_stripe(error)
     if decline.code in declines.STRIPE_ACQUIRER_FAULTS:
         fault = faults.ACQUIRER_FAULT
@@ -84,5 +109,6 @@ def modified(result: object, meanings: Mapping[str, ModificationKind]) -> Modifi
     return ModificationOutcome(kind, Health.OK, reason, provider_reference=reference)
 
 
-def _is_intent(value: object) -> bool:
-    return isinstance(value, str) and PAYMENT_INTENT.fullmatch(value) is not None
+def is_intent(value: object) -> bool:
+    """Whether this is the shape of a PaymentIntent's id."""
+    return isinstance(value, str) and _PAYMENT_INTENT.fullmatch(value) is not None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from providers.adyen import AdyenProvider
 from providers.contract import DeclineClass, ModificationKind, Provider
-from providers.sandbox.server import Sandbox
+from providers.sandbox.server import SANDBOX_ADYEN_HMAC_KEY, SANDBOX_STRIPE_WEBHOOK_SECRET, Sandbox
 from providers.stripe import StripeProvider
 
 Token = str | Mapping[str, str]
@@ -37,7 +37,9 @@ class Driver:
 
 
 def _stripe(url: str, key: str, pool_size: int = 8) -> Provider:
-    return StripeProvider(api_key=key, base_url=url, pool_size=pool_size)
+    return StripeProvider(
+        api_key=key, base_url=url, webhook_secrets=(SANDBOX_STRIPE_WEBHOOK_SECRET,), pool_size=pool_size
+    )
 
 
 def _adyen(url: str, key: str, pool_size: int = 8) -> Provider:
@@ -46,6 +48,7 @@ def _adyen(url: str, key: str, pool_size: int = 8) -> Provider:
         merchant_account="ShopECOM",
         base_url=url,
         default_return_url="https://shop.example/return",
+        hmac_keys=(SANDBOX_ADYEN_HMAC_KEY,),
         pool_size=pool_size,
     )
 

@@ -46,6 +46,8 @@ ANSWERS: dict[str, tuple[int, object, str, Health, str | None, bool]] = {
     # what it is: status, body, then kind, health, reason, our fault
     "captured": (200, intent("succeeded"), "approved", Health.OK, None, False),
     "authorized": (200, intent("requires_capture"), "approved", Health.OK, None, False),
+    "canceled": (200, intent("canceled"), "canceled", Health.OK, None, False),
+    "never confirmed": (200, intent("requires_confirmation"), "unknown", Health.OK, "requires_confirmation", False),
     "processing is not final": (200, intent("processing"), "unknown", Health.OK, "pending", False),
     "a new status": (200, intent("levitating"), "unknown", Health.PROVIDER_ERROR, "unrecognised_status", False),
     "no status": (200, {"id": "pi_1"}, "unknown", Health.PROVIDER_ERROR, "unrecognised_status", False),

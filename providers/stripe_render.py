@@ -1,0 +1,61 @@
+"""A payment in Stripe's own terms: what `POST /v1/payment_intents` is sent. Pure.
+
+Vendor's documentation: https://docs.stripe.com/api/payment_intents/create.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from providers import currencies
+from providers.contract import ChargeRequest, Ineligible, Params
+
+METADATA_VALUE_CHARS = 500
+"""Stripe's limit for one metadata value."""
+_PAYMENT_METHOD = re.compile(r"(pm|card|src)_[A-Za-z0-9_]{1,250}")
+_CUSTOMER = re.compile(r"cus_[A-Za-z0-9_]{1,250}")
+
+
+def render(request: ChargeRequest) -> Params:
+    """The form of `POST /v1/payment_intents`. Raises Ineligible where the payment cannot be expressed."""
+    if request.method != "card":
+        raise Ineligible("only cards are set up at Stripe")
+    params: dict[str, Any] = {
+        "amount": currencies.STRIPE.to_vendor(request.money),
+        "currency": request.money.currency.lower(),
+        "capture_method": request.capture,
+        "confirm": True,
+        **_token(request.token),
+        "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
+        "metadata": {
+            name: value
+            for name, value in (
+                ("reference", request.reference),
+                ("attempt", request.attempt_id),
+                ("payment", request.payment_id),
+            )
+            if len(value) <= METADATA_VALUE_CHARS  # a shortened reference would name another order
+        },
+    }
+    if request.return_url is not None:
+        params["automatic_payment_methods"] = {"enabled": True, "allow_redirects": "always"}
+        params["return_url"] = request.return_url
+    if request.initiator == "merchant":
+        params["off_session"] = True
+    return params
+
+
+def _token(token: str | Mapping[str, str]) -> dict[str, str]:
+    """The payment method, and the customer it belongs to where one is given. Never says what it was, if misshapen."""
+    given = {"payment_method": token} if isinstance(token, str) else dict(token)
+    if not given.keys() <= {"payment_method", "customer"} or not _is(_PAYMENT_METHOD, given.get("payment_method")):
+        raise Ineligible("the Stripe token is not a payment method's id (pm_…)")
+    if "customer" in given and not _is(_CUSTOMER, given["customer"]):
+        raise Ineligible("the Stripe token's customer is not a customer's id (cus_…)")
+    return given
+
+
+def _is(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
