@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import atexit
 import os
+import random
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,6 +19,7 @@ from flask import Flask, Response, jsonify, redirect
 from flask.json.provider import DefaultJSONProvider
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
+from pydantic import SecretStr
 from werkzeug.wrappers import Response as BaseResponse
 
 from flags.contract import FlagSource, FlagWriteError, FlagWriter
@@ -30,24 +32,33 @@ from providers.contract import Provider, Timeouts
 from providers.fees import DEFAULT_SCHEDULES
 from providers.stripe import StripeProvider
 from router import telemetry
-from router.api import gate, operations, problems
+from router.api import gate, operations, problems, webhooks
 from router.api import payments as payments_api
 from router.breaker import WINDOW_CALLS, BreakerSettings
 from router.clock import Clock, Ids, SystemClock, TimeOrderedIds
 from router.flipper import Flipper
 from router.health import SYNC_INTERVAL_S, ProviderHealth
+from router.housekeeping import Housekeeping
+from router.ledger.cards import CardLedger
 from router.ledger.circuits import CircuitLedger
 from router.ledger.engine import Database
 from router.ledger.flips import FlipLedger
 from router.ledger.heartbeat import Heartbeat
+from router.ledger.inbox import Inbox
+from router.ledger.journal import Journals
 from router.ledger.keys import KeyLedger
 from router.ledger.migrate import migrate
 from router.ledger.payments import PaymentLedger
+from router.ledger.upkeep import Upkeep
 from router.loops import Loop, Loops
+from router.modifications import Modifications
+from router.notices import Notices
 from router.parked import Parked
 from router.payments import Payments, PaymentSettings
 from router.planning import Planner
 from router.recovery import Recovery
+from router.resolver import Resolver, ResolverSettings
+from router.sending import Sender, SendTimes
 from router.settings import PROVIDER_NAMES, Settings, load_settings
 
 log = structlog.get_logger("router.app")
@@ -59,6 +70,9 @@ PROBE_READ_S = 5.0
 RECOVERY_INTERVAL_S = 0.25
 FLIP_INTERVAL_S = 1.0
 PARKED_INTERVAL_S = 1.0
+RESOLVE_INTERVAL_S = 0.5
+NOTICES_INTERVAL_S = 0.25
+HOUSEKEEPING_INTERVAL_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +87,9 @@ class Core:
     flags: FlagSource
     flag_writer: FlagWriter | None
     health: ProviderHealth
+    ledger: PaymentLedger
+    journals: Journals
+    sender: Sender
     payments: Payments
 
     def close(self) -> None:
@@ -103,28 +120,44 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         clock=clock,
         actor=f"{role}:{socket.gethostname()}:{os.getpid()}",
     )
-    payments = Payments(
-        ledger=PaymentLedger(database),
-        planner=Planner(providers=providers, flags=source, health=health, fees=DEFAULT_SCHEDULES, ids=ids),
-        providers=providers,
-        health=health,
-        settings=PaymentSettings(
-            deadline_s=settings.deadline_seconds,
-            connect_timeout_s=settings.connect_timeout_seconds,
-            read_timeout_s=settings.read_timeout_seconds,
-            parked_retry_s=settings.parked_retry_seconds,
-        ),
+    ledger = PaymentLedger(database)
+    journals = Journals(
+        ledger,
+        deadline_s=settings.deadline_seconds,
+        margin_s=settings.lease_margin_seconds,
         clock=clock,
         ids=ids,
     )
-    return Core(settings, clock, ids, database, providers, source, writer, health, payments)
+    times = SendTimes(settings.connect_timeout_seconds, settings.read_timeout_seconds)
+    sender = Sender(providers, times, clock=clock, random=random.Random().random)  # noqa: S311 - jitter is no secret
+    payments = Payments(
+        ledger=ledger,
+        planner=Planner(
+            providers=providers,
+            flags=source,
+            health=health,
+            fees=DEFAULT_SCHEDULES,
+            ids=ids,
+            tries_of=CardLedger(database).tries,
+        ),
+        sender=sender,
+        health=health,
+        journals=journals,
+        settings=PaymentSettings(deadline_s=settings.deadline_seconds, parked_retry_s=settings.parked_retry_seconds),
+        clock=clock,
+        ids=ids,
+    )
+    return Core(settings, clock, ids, database, providers, source, writer, health, ledger, journals, sender, payments)
 
 
 def build_providers(settings: Settings) -> Mapping[str, Provider]:
     """The adapters, by name, in the order of PROVIDER_NAMES."""
     pool_size = settings.web_threads + 8
     stripe = StripeProvider(
-        api_key=settings.stripe_api_key.get_secret_value(), base_url=settings.stripe_base_url, pool_size=pool_size
+        api_key=settings.stripe_api_key.get_secret_value(),
+        base_url=settings.stripe_base_url,
+        pool_size=pool_size,
+        webhook_secrets=_several(settings.stripe_webhook_secret),
     )
     adyen = AdyenProvider(
         api_key=settings.adyen_api_key.get_secret_value(),
@@ -132,8 +165,14 @@ def build_providers(settings: Settings) -> Mapping[str, Provider]:
         base_url=settings.adyen_base_url,
         default_return_url=settings.default_return_url,
         pool_size=pool_size,
+        hmac_keys=_several(settings.adyen_hmac_key),
     )
     return {provider.name: provider for provider in cast("tuple[Provider, ...]", (stripe, adyen))}
+
+
+def _several(secret: SecretStr | None) -> Sequence[str]:
+    """One secret, or two while one replaces the other."""
+    return [] if secret is None else [each.strip() for each in secret.get_secret_value().split(",")]
 
 
 def build_flags(settings: Settings) -> tuple[FlagSource, FlagWriter | None]:
@@ -207,7 +246,15 @@ def web_app(core: Core) -> Flask:
     bootstrap = None if settings.api_key is None else settings.api_key.get_secret_value()
     gate.install(app, gate.KeyRing(KeyLedger(core.database).find, bootstrap=bootstrap, clock=core.clock))
     problems.install(app)
-    app.register_api(payments_api.blueprint(core.payments))
+    modifications = Modifications(
+        ledger=core.ledger,
+        journals=core.journals,
+        sender=core.sender,
+        deadline_s=settings.deadline_seconds,
+        clock=core.clock,
+    )
+    app.register_api(payments_api.blueprint(core.payments, modifications))
+    app.register_api(webhooks.blueprint(core.providers, Inbox(core.database), core.clock))
     app.register_api(
         operations.blueprint(
             providers=tuple(core.providers),
@@ -240,7 +287,7 @@ def _document(app: OpenAPI) -> None:
 
 
 def create_worker(core: Core) -> Loops:
-    """The worker's loops over a core: circuits, recovery, flips, parked payments."""
+    """The worker's loops over a core: circuits, recovery, parked payments, notices, doubts, flips, housekeeping."""
     loops = Loops()
     loops.add(Loop("circuits", core.health.sync_once, lambda: core.health.wait_for_news(SYNC_INTERVAL_S)))
     timeouts = Timeouts(core.settings.connect_timeout_seconds, min(PROBE_READ_S, core.settings.read_timeout_seconds))
@@ -248,13 +295,42 @@ def create_worker(core: Core) -> Loops:
     loops.add(Loop("recovery", recovery.run_once, loops.pause(RECOVERY_INTERVAL_S)))
     parked = Parked(
         providers=tuple(core.providers),
-        ledger=PaymentLedger(core.database),
+        ledger=core.ledger,
         payments=core.payments,
         health=core.health,
         clock=core.clock,
         stopping=lambda: loops.stopping,
     )
     loops.add(Loop("parked", parked.run_once, loops.pause(PARKED_INTERVAL_S)))
+    resolver = Resolver(
+        ledger=core.ledger,
+        journals=core.journals,
+        sender=core.sender,
+        providers=core.providers,
+        settings=ResolverSettings(core.settings.deadline_seconds, core.settings.resend_max_age_seconds),
+        clock=core.clock,
+    )
+    notices = Notices(
+        inbox=Inbox(core.database),
+        ledger=core.ledger,
+        journals=core.journals,
+        clock=core.clock,
+        resend_max_age_s=core.settings.resend_max_age_seconds,
+    )
+    loops.add(Loop("notices", notices.run_once, loops.pause(NOTICES_INTERVAL_S)))
+    loops.add(Loop("resolver", resolver.run_once, loops.pause(RESOLVE_INTERVAL_S)))
+    housekeeping = Housekeeping(
+        upkeep=Upkeep(core.database),
+        ledger=core.ledger,
+        journals=core.journals,
+        sender=core.sender,
+        providers=core.providers,
+        action_expires_s=core.settings.action_expires_seconds,
+        deadline_s=core.settings.deadline_seconds,
+        clock=core.clock,
+        stopping=lambda: loops.stopping,
+    )
+    loops.add(Loop("housekeeping", housekeeping.run_once, loops.pause(HOUSEKEEPING_INTERVAL_S)))
     if core.flag_writer is None:
         log.warning("flips_off", cause="flags come from LaunchDarkly, and writing to it is not built yet")
     else:

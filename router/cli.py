@@ -7,12 +7,16 @@ import json
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
 from router.ledger.unavailable import LedgerUnavailableError
 from router.settings import PROVIDER_NAMES, Settings, SettingsError, load_settings
+
+PROGRESS_S = 2.0
+"""Between two lines of a long check."""
 
 
 class CommandError(Exception):
@@ -48,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     add("worker", _worker, "probe open circuits, flip the primary, pay parked payments")
     add("sandbox", _sandbox, "stand-in Stripe and Adyen that can be broken on demand")
     add("migrate", _migrate, "bring the ledger's tables to this version")
+
+    ledger = add("ledger", _verify_ledger, "check the ledger against itself, payment by payment; changes nothing")
+    ledger.add_argument("action", choices=["verify"])
 
     flags = add("flags", _show_flags, "show the flags of the flags file, or set one")
     actions = flags.add_subparsers(metavar="action")
@@ -112,14 +119,24 @@ def _worker(_options: argparse.Namespace, settings: Settings) -> int | None:
 
 
 def _sandbox(_options: argparse.Namespace, settings: Settings) -> int | None:
-    from providers.sandbox.server import serve
+    from providers.sandbox.server import SANDBOX_ADYEN_HMAC_KEY, SANDBOX_STRIPE_WEBHOOK_SECRET, serve
 
+    # Signed with what the router checks with: where it knows two secrets, the first is the current one.
+    secret, key = settings.stripe_webhook_secret, settings.adyen_hmac_key
     return serve(
         stripe_port=settings.sandbox_stripe_port,
         adyen_port=settings.sandbox_adyen_port,
         control_port=settings.sandbox_control_port,
         announce=_say,
+        stripe_webhook_url=settings.sandbox_stripe_webhook_url,
+        adyen_webhook_url=settings.sandbox_adyen_webhook_url,
+        stripe_webhook_secret=_first(secret.get_secret_value()) if secret else SANDBOX_STRIPE_WEBHOOK_SECRET,
+        adyen_hmac_key=_first(key.get_secret_value()) if key else SANDBOX_ADYEN_HMAC_KEY,
     )
+
+
+def _first(secrets: str) -> str:
+    return secrets.partition(",")[0].strip()
 
 
 def _migrate(_options: argparse.Namespace, settings: Settings) -> int | None:
@@ -128,6 +145,30 @@ def _migrate(_options: argparse.Namespace, settings: Settings) -> int | None:
 
     migrate(Database(settings.ledger_url))
     return 0
+
+
+# ---------------------------------------------------------------- the ledger
+
+
+def _verify_ledger(_options: argparse.Namespace, settings: Settings) -> int | None:
+    from router.audit import verify
+    from router.ledger.engine import Database
+    from router.ledger.migrate import is_current
+
+    database = Database(settings.ledger_url, pool_size=1)
+    if not is_current(database):
+        raise CommandError("the ledger's tables are another version's, or none: `pointsman migrate` brings them here")
+    checked, differences, said_at = 0, 0, time.monotonic()
+    for progress in verify(database):
+        for each in progress.differences:
+            print(f"{each.payment_id}\t{each.column}\t{each.text}", flush=True)
+        checked, differences = progress.payments, differences + len(progress.differences)
+        if time.monotonic() - said_at >= PROGRESS_S:
+            said_at = time.monotonic()
+            until = f"{progress.last.created_at:%Y-%m-%d %H:%M:%S}"
+            print(f"{checked} payments checked, up to {until}; {differences} differences", file=sys.stderr)
+    print(f"{checked} payments checked, {differences} differences", file=sys.stderr)
+    return 1 if differences else 0
 
 
 # ---------------------------------------------------------------- flags and keys

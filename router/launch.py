@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from providers.sandbox.server import SANDBOX_ADYEN_HMAC_KEY, SANDBOX_STRIPE_WEBHOOK_SECRET
 from router.clock import SystemClock, TimeOrderedIds
 from router.demo import DemoTraffic
 from router.settings import PREFIX, Settings
@@ -34,6 +35,7 @@ def launch(settings: Settings, *, say: Callable[[str], None]) -> None:
         # Ctrl-C promises to be done within five seconds.
         f"{PREFIX}DRAIN_SECONDS": "3",
         **urls,
+        **(webhook_environment(settings) if pretend else {}),
     }
     roles = ["sandbox", "web", "worker"] if pretend else ["web", "worker"]
     children = [Child(role, [sys.executable, "-m", "router", role], env) for role in roles]
@@ -70,6 +72,22 @@ def _provider_urls(settings: Settings) -> Mapping[str, str]:
     return {
         f"{PREFIX}{name.upper()}": url if name in settings.model_fields_set else f"http://127.0.0.1:{ports[name]}"
         for name, url in urls.items()
+    }
+
+
+def webhook_environment(settings: Settings) -> Mapping[str, str]:
+    """The stand-in providers tell this router, and it believes them.
+
+    For stand-ins only: the sandbox's secrets are public, so anybody could sign a real provider's notices with them.
+    """
+    stripe, adyen = settings.stripe_webhook_secret, settings.adyen_hmac_key
+    return {
+        f"{PREFIX}STRIPE_WEBHOOK_SECRET": stripe.get_secret_value() if stripe else SANDBOX_STRIPE_WEBHOOK_SECRET,
+        f"{PREFIX}ADYEN_HMAC_KEY": adyen.get_secret_value() if adyen else SANDBOX_ADYEN_HMAC_KEY,
+        f"{PREFIX}SANDBOX_STRIPE_WEBHOOK_URL": settings.sandbox_stripe_webhook_url
+        or f"http://{settings.bind}/webhooks/stripe",
+        f"{PREFIX}SANDBOX_ADYEN_WEBHOOK_URL": settings.sandbox_adyen_webhook_url
+        or f"http://{settings.bind}/webhooks/adyen",
     }
 
 

@@ -18,31 +18,30 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
 
-from flags.contract import RoutingFlags
-from providers.contract import DeclineClass, Health, Outcome, OutcomeKind, Provider, Timeouts
-from router import policy
+from providers.contract import DeclineClass, Outcome, OutcomeKind
+from router import policy, standing
 from router.clock import Clock, Ids
 from router.health import ProviderHealth
-from router.ledger.journal import Journal, NewKey
-from router.ledger.payments import Attempt, KeyTakenError, Payment, PaymentLedger, StaleError
+from router.ledger.journal import Journal, Journals
+from router.ledger.payments import Attempt, KeyTakenError, NewKey, Payment, PaymentLedger, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
 from router.order import Order
 from router.planning import Plan, Planner
+from router.sending import LEAST_TIME_S, Sender
 
 log = structlog.get_logger("router.payments")
 
 PARKED_FOR = dt.timedelta(hours=24)
 """How long a parked payment is tried where checkout does not say."""
-LEASE_MARGIN_S = 15.0
-"""A request holds its payment for its deadline and this much more: for its last commit, tried again."""
-LEAST_TIME_FOR_AN_ATTEMPT_S = 1.0
-"""With less than this left, a provider's answer could not come in time: no further attempt is started."""
+CONTACT_NOTED_S = 60.0
+"""Checkout asking again for a payment in doubt is written at most this often."""
 
 # ---------------------------------------------------------------- refusals: nothing was charged, no key consumed
 
@@ -83,8 +82,6 @@ class PaymentSettings:
     """Bounds of one request, in seconds."""
 
     deadline_s: float
-    connect_timeout_s: float
-    read_timeout_s: float
     parked_retry_s: float
 
 
@@ -105,16 +102,18 @@ class Payments:
         *,
         ledger: PaymentLedger,
         planner: Planner,
-        providers: Mapping[str, Provider],
+        sender: Sender,
         health: ProviderHealth,
+        journals: Journals,
         settings: PaymentSettings,
         clock: Clock,
         ids: Ids,
     ) -> None:
         self._ledger = ledger
         self._planner = planner
-        self._providers = providers
+        self._sender = sender
         self._health = health
+        self._journals = journals
         self._settings = settings
         self._clock = clock
         self._ids = ids
@@ -134,11 +133,11 @@ class Payments:
             raise AlreadyExpiredError
         deadline = self._clock.monotonic() + self._settings.deadline_s
         payment_id = self._ids.new("pay")
-        plan = self._planner.plan(payment_id, merchant, order)
+        plan = self._planner.plan(payment_id, merchant, order, self._clock.now())
         if not plan.decision.possible:
             raise NoEligibleProviderError(plan.decision)
         payment = _new_payment(payment_id, merchant, order, plan, self._clock.now())
-        journal = self._journal(payment, new=NewKey(key, fingerprint, order.allow_repeat_reference))
+        journal = self._journals.new(payment, NewKey(key, fingerprint), repeat=order.allow_repeat_reference)
         try:
             return self._pay(journal, order, plan, deadline)
         except KeyTakenError:
@@ -157,9 +156,11 @@ class Payments:
         if known_fingerprint != fingerprint:
             raise IdempotencyKeyReusedError
         found = self._ledger.get(payment_id)
-        # Once parked, its first request is over: a worker that tries it now is no reason to keep checkout waiting.
-        if found is None or (found[0].in_progress(self._clock.now()) and found[0].tries == 0):
+        # Once it was answered, its first request is over: that a worker is at it now is no reason to keep checkout
+        # waiting.
+        if found is None or (found[0].in_progress(self._clock.now()) and not (found[0].told or found[0].tries)):
             raise RequestInProgressError
+        self._note_contact(found[0])
         return Answer(*found, replayed=True)
 
     # ------------------------------------------------------------ a parked payment, tried again by the worker
@@ -171,7 +172,7 @@ class Payments:
             return None
         payment, attempts = found
         deadline = self._clock.monotonic() + self._settings.deadline_s
-        journal = self._journal(payment, attempts)
+        journal = self._journals.open(payment, attempts)
         if payment.expires_at <= self._clock.now():
             try:
                 journal.finish({"status": "failed", "next_try_at": None}, event="expired")
@@ -179,7 +180,7 @@ class Payments:
                 return None  # another worker was first
             return Answer(journal.payment, journal.attempts)
         order = Order.model_validate(payment.order)
-        plan = self._planner.plan(payment.id, payment.merchant, order)
+        plan = self._planner.plan(payment.id, payment.merchant, order, self._clock.now())
         if not plan.decision.order:
             # Nobody can take it now: no transition, so no event; a day of waiting must not fill the ledger.
             self._ledger.postpone(payment, self._next_try())
@@ -190,23 +191,22 @@ class Payments:
 
     def _pay(self, journal: Journal, order: Order, plan: Plan, deadline: float) -> Answer:
         """Try providers in order until an outcome is final or doubtful, or there is none left to try."""
-        tried: list[tuple[Attempt, Outcome]] = []
+        tried: list[Outcome] = []
         try:
             for provider in plan.decision.order:
-                if deadline - self._clock.monotonic() < LEAST_TIME_FOR_AN_ATTEMPT_S:
+                if deadline - self._clock.monotonic() < LEAST_TIME_S:
                     break
                 permit = self._health.admit(provider)
                 if permit is None:
                     continue  # its circuit opened since the decision
                 attempt = self._new_attempt(journal, provider, plan)
                 journal.start(attempt)
-                attempt, outcome = self._authorize(attempt, deadline)
-                self._health.learn(permit, outcome.health)
-                journal.ended(attempt)
-                tried.append((attempt, outcome))
-                if not _may_try_another(outcome, plan.flags):
+                attempt, outcome = self._sender.authorize(attempt, deadline, partial(self._health.learn, permit))
+                journal.learned(attempt)
+                tried.append(outcome)
+                if not _may_try_another(outcome, plan) or plan.is_spent(journal.attempts, self._clock.now()):
                     break
-            self._finish(journal, order, plan, tried)
+            self._finish(journal, order, plan, tried, deadline)
         except StaleError:
             # This process was held up past its lease and another took the payment over: the ledger knows more.
             try:
@@ -222,67 +222,45 @@ class Payments:
             return _answer_not_written(journal)
         return Answer(journal.payment, journal.attempts)
 
-    def _authorize(self, attempt: Attempt, deadline: float) -> tuple[Attempt, Outcome]:
-        """One call, bounded by what is left of the request's time."""
-        sent_at = self._clock.monotonic()
-        left_s = deadline - sent_at
-        if left_s < LEAST_TIME_FOR_AN_ATTEMPT_S / 2:
-            # The commit took so long (a slow disk, a paused process) that nobody may be waiting any more.
-            outcome = Outcome(OutcomeKind.NOT_EXECUTED, Health.IGNORED, reason="no_time_left")
-        else:
-            connect_s = min(self._settings.connect_timeout_s, left_s / 2)
-            timeouts = Timeouts(connect_s, min(self._settings.read_timeout_s, left_s - connect_s))
-            outcome = self._send(attempt, timeouts)
-        ended = dataclasses.replace(
-            attempt,
-            outcome=outcome.kind.value,
-            reason=outcome.reason,
-            health=outcome.health.value,
-            provider_reference=outcome.provider_reference,
-            decline=_decline(outcome),
-            latency_us=round((self._clock.monotonic() - sent_at) * 1e6),
-            finished_at=self._clock.now(),
-        )
-        if outcome.our_fault:
-            log.error("rejected_by_provider", provider=attempt.provider, attempt=attempt.id, reason=outcome.reason)
-        if outcome.decline is not None and not outcome.decline.known:
-            log.error("unknown_decline_code", provider=attempt.provider, code=outcome.decline.code)
-        return ended, outcome
-
-    def _send(self, attempt: Attempt, timeouts: Timeouts) -> Outcome:
-        try:
-            return self._providers[attempt.provider].authorize(
-                attempt.params, idempotency_key=attempt.idempotency_key, timeouts=timeouts
-            )
-        except Exception:
-            # An adapter that raises, against its contract, may have charged before it did.
-            log.exception("adapter_failed", provider=attempt.provider, attempt=attempt.id)
-            return Outcome(OutcomeKind.UNKNOWN, Health.IGNORED, reason="adapter_failed")
-
-    def _finish(self, journal: Journal, order: Order, plan: Plan, tried: Sequence[tuple[Attempt, Outcome]]) -> None:
+    def _finish(self, journal: Journal, order: Order, plan: Plan, tried: Sequence[Outcome], deadline: float) -> None:
         """Commit where the payment stands after this round."""
-        decisive = _decisive(tried)
+        attempt = standing.decisive("processing", journal.payment.attempt_id, journal.attempts)
         # A new payment has this plan on record already.
         decided = {} if journal.payment.tries == 0 else _on_record(plan)
-        rejected = tried and len(tried) == len(plan.params) and all(outcome.our_fault for _, outcome in tried)
-        if decisive is not None:
-            attempt, outcome = decisive
-            changes = _standing_after(outcome, order) | decided | {"provider": attempt.provider, "next_try_at": None}
-            journal.finish(changes, event=str(changes["status"]))
+        nobody: dict[str, Any] = {"provider": None, "attempt_id": None, "next_try_at": None}
+        rejected = tried and len(tried) == len(plan.params) and all(outcome.our_fault for outcome in tried)
+        if attempt is not None:
+            if attempt.outcome == "approved" and order.capture == "automatic" and not plan.at_once:
+                self._capture_now(journal, attempt, deadline)
+            stands = standing.columns(order.amount, order.capture, attempt, journal.attempts, journal.operations)
+            if stands["status"] == "requires_action":
+                stands["next_action"] = next((each.next_action for each in tried if each.next_action), None)
+            # The answer follows this commit: checkout is told, and expects the payment from now on.
+            told: dict[str, Any] = {"told": True, "next_try_at": None, "resolve_at": None}
+            if not standing.is_resolved(journal.attempts, journal.operations, stands):
+                told["resolve_at"] = self._clock.now()
+            journal.finish(stands | decided | told, event=str(stands["status"]))
         elif rejected:
             # Every provider rejected what we sent; sending it again would change nothing. One that could take the
             # payment and was not asked (its circuit is open, it is switched off, no time was left) is not among them.
-            journal.finish({"status": "failed", "provider": None, "next_try_at": None} | decided, event="rejected")
+            journal.finish(nobody | {"status": "failed"} | decided, event="rejected")
         elif order.when_unavailable == "fail":
             # Nobody took it, and checkout does not want to wait: its key stays free, the attempts stay on record.
             if journal.attempts:
-                gone = {"status": "failed", "provider": None}
-                journal.finish(gone | decided, event="unavailable", release_key=True)
+                journal.finish(nobody | {"status": "failed"} | decided, event="unavailable", release_key=True)
             raise ProvidersUnavailableError
         else:
-            again = self._next_try()
-            parked = {"status": "parked", "provider": None, "next_try_at": again, "tries": journal.payment.tries + 1}
-            journal.finish(parked | decided, event="parked")
+            parked = {"status": "parked", "next_try_at": self._next_try(), "tries": journal.payment.tries + 1}
+            journal.finish(nobody | parked | {"told": True} | decided, event="parked")
+
+    def _capture_now(self, journal: Journal, attempt: Attempt, deadline: float) -> None:
+        """The second call of a payment that was authorized first, unless another authorization may exist."""
+        others = standing.orphans(attempt.id, journal.attempts, journal.operations)
+        if others or deadline - self._clock.monotonic() < LEAST_TIME_S:
+            return  # the resolver proves the others void, and captures then
+        operation = self._journals.operation(journal, attempt, "capture", journal.payment.amount, asked_by="router")
+        journal.ask(operation)
+        journal.learned(self._sender.operate(operation, attempt, journal.payment.currency, deadline))
 
     def _next_try(self) -> dt.datetime:
         return self._clock.now() + dt.timedelta(seconds=self._settings.parked_retry_s)
@@ -296,18 +274,9 @@ class Payments:
             provider=provider,
             idempotency_key=attempt_id,
             params=plan.params[provider],
+            at_once=plan.at_once,
+            card=plan.card,
             started_at=self._clock.now(),
-        )
-
-    def _journal(self, payment: Payment, attempts: Sequence[Attempt] = (), *, new: NewKey | None = None) -> Journal:
-        return Journal(
-            self._ledger,
-            payment,
-            attempts,
-            new=new,
-            lease_holder=self._ids.new("lease"),
-            lease_s=self._settings.deadline_s + LEASE_MARGIN_S,
-            clock=self._clock,
         )
 
     # ------------------------------------------------------------ reading
@@ -315,7 +284,16 @@ class Payments:
     def get(self, merchant: str, payment_id: str) -> Answer | None:
         """A merchant's payment; None where there is none, or it is another merchant's."""
         found = self._ledger.get(payment_id)
-        return Answer(*found) if found is not None and found[0].merchant == merchant else None
+        if found is None or found[0].merchant != merchant:
+            return None
+        self._note_contact(found[0])
+        return Answer(*found)
+
+    def _note_contact(self, payment: Payment) -> None:
+        """While checkout asks for a payment in doubt it still expects it, and it may be sent again."""
+        now = self._clock.now()
+        if payment.status == "processing" and (now - payment.contact_at).total_seconds() > CONTACT_NOTED_S:
+            self._ledger.touch(payment.id, now)
 
     def by_reference(
         self, merchant: str, reference: str, *, limit: int, before: str | None
@@ -328,68 +306,37 @@ class Payments:
 
 def _answer_not_written(journal: Journal) -> Answer:
     """A provider has answered and the ledger is away. It says "started", and so do we: the payment is being
-    processed until someone asks that provider again under the same key.
+    processed until the resolver asks that provider again under the same key.
     """
     log.exception("answer_not_written", payment=journal.payment.id)
-    return Answer(dataclasses.replace(journal.payment, status="processing"), journal.attempts)
+    return Answer(dataclasses.replace(journal.payment, status="processing"), journal.on_record)
 
 
 # ---------------------------------------------------------------- the rules, each in one place
 
 
-def _may_try_another(outcome: Outcome, flags: RoutingFlags) -> bool:
-    """Whether another provider may be tried after this outcome. `unknown` never may: it could have charged."""
+def _may_try_another(outcome: Outcome, plan: Plan) -> bool:
+    """Whether another provider may be tried after this outcome.
+
+    After `unknown` never, for it could have charged; save under the policy that authorizes only, and captures
+    nothing before every other authorization is proved void.
+    """
     if outcome.kind is OutcomeKind.NOT_EXECUTED:
         return True
+    if outcome.kind is OutcomeKind.UNKNOWN:
+        return plan.may_void
     return (
         outcome.kind is OutcomeKind.DECLINED
         and outcome.decline is not None
         and outcome.decline.decline_class is DeclineClass.SOFT
         and outcome.decline.cascade
-        and flags.cascade_on_soft_decline
+        and plan.flags.cascade_on_soft_decline
     )
-
-
-def _decisive(tried: Sequence[tuple[Attempt, Outcome]]) -> tuple[Attempt, Outcome] | None:
-    """What the payment's status follows from: the last outcome, or else the last decline. None: nobody took it."""
-    for attempt, outcome in reversed(tried):
-        if outcome.kind is not OutcomeKind.NOT_EXECUTED:
-            return attempt, outcome
-    return None
-
-
-def _standing_after(outcome: Outcome, order: Order) -> dict[str, Any]:
-    """The payment's columns that follow from its decisive outcome."""
-    match outcome.kind:
-        case OutcomeKind.APPROVED if outcome.captured or outcome.capture_pending:
-            captured = {"amount_captured": order.amount, "capture_pending": outcome.capture_pending}
-            return {"status": "captured", "decline": None, "next_action": None, **captured}
-        case OutcomeKind.APPROVED:
-            return {"status": "authorized", "decline": None, "next_action": None}
-        case OutcomeKind.DECLINED:
-            return {"status": "declined", "decline": _decline(outcome), "next_action": None}
-        case OutcomeKind.REQUIRES_ACTION:
-            return {"status": "requires_action", "decline": None, "next_action": outcome.next_action}
-        case _:
-            return {"status": "processing", "decline": None, "next_action": None}
 
 
 def _on_record(plan: Plan) -> dict[str, Any]:
     """The columns that say by which flags and by which decision a payment was routed."""
     return {"flags": dataclasses.asdict(plan.flags), "decision": plan.decision.to_json()}
-
-
-def _decline(outcome: Outcome) -> dict[str, Any] | None:
-    decline = outcome.decline
-    if decline is None:
-        return None
-    return {
-        "class": decline.decline_class.value,
-        "code": decline.code,
-        "message": decline.message,
-        "network_code": decline.network_code,
-        "advice": decline.advice,
-    }
 
 
 def _new_payment(payment_id: str, merchant: str, order: Order, plan: Plan, now: dt.datetime) -> Payment:
@@ -405,6 +352,7 @@ def _new_payment(payment_id: str, merchant: str, order: Order, plan: Plan, now: 
         created_at=now,
         updated_at=now,
         expires_at=order.expires_at or now + PARKED_FOR,
+        contact_at=now,
         version=1,
         holds_reference=not order.allow_repeat_reference,
     )

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flags.contract import FlagContext, FlagSource, RoutingFlags
 from providers.contract import ChargeRequest, Ineligible, Money, Params, Provider
 from providers.fees import FeeSchedule
-from router import policy, value
+from router import policy, retry_budget, value
 from router.clock import Ids
 from router.health import ProviderHealth
+from router.ledger.payments import Attempt
 from router.order import Order
+from router.retry_budget import Occasion, Try
+
+TriesOf = Callable[[str], Sequence[Try]]
+"""The tries of a card that the ledger knows, by the card's digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +30,44 @@ class Plan:
     """Vendor parameters by provider, for those that could take the payment."""
     attempt_ids: Mapping[str, str]
     """The id that an attempt at each provider would have: it is part of the parameters."""
+    at_once: bool
+    """Whether an approval is captured with it; else the capture is a second call."""
+    card: str | None = None
+    """The digest by which the card's tries are counted; None: it is not known again."""
+    occasion: Occasion | None = None
+    earlier: Sequence[Try] = ()
+    """The card's tries before this payment."""
+
+    def is_spent(self, attempts: Iterable[Attempt], now: dt.datetime) -> bool:
+        """Whether this plan's own attempts have used up what the card's network allows."""
+        if self.card is None or self.occasion is None:
+            return False
+        amount, currency = self.occasion.amount, self.occasion.currency
+        own = [
+            Try(each.started_at, each.outcome or "", amount, currency, each.decline)
+            for each in attempts
+            if each.id in self.attempt_ids.values()
+        ]
+        return retry_budget.obstacle(self.occasion, [*self.earlier, *own], now) is not None
+
+    @property
+    def may_void(self) -> bool:
+        """Whether an unknown attempt may be voided and the payment authorized elsewhere meanwhile."""
+        return self.flags.unknown_outcome_policy == "void-and-fail-over"
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    payment_id: str
+    attempt_id: str
+    order: Order
+    at_once: bool
+    spent: str | None
+    """Why the card must not be tried at any provider now."""
 
 
 class Planner:
-    """Asks flags, circuits and adapters, and lets the policy decide. Neither waits for a network."""
+    """Asks flags, circuits, adapters and the card's budget, and lets the policy decide. None waits for a network."""
 
     def __init__(
         self,
@@ -37,34 +77,46 @@ class Planner:
         health: ProviderHealth,
         fees: Mapping[str, FeeSchedule],
         ids: Ids,
+        tries_of: TriesOf = lambda _card: (),
     ) -> None:
         self._providers = providers
         self._flags = flags
         self._health = health
         self._fees = fees
         self._ids = ids
+        self._tries_of = tries_of
 
-    def plan(self, payment_id: str, merchant: str, order: Order) -> Plan:
-        """Read the flags once, ask every provider whether it could take this payment, and decide."""
+    def plan(self, payment_id: str, merchant: str, order: Order, now: dt.datetime) -> Plan:
+        """Read the flags once, ask every provider whether it could take this payment, and decide.
+
+        Reads the ledger only for a card that is known again. Raises LedgerUnavailableError.
+        """
+        card = _card(merchant, order)
+        occasion = _occasion(order)
+        earlier = () if card is None else self._tries_of(card)
+        spent = retry_budget.obstacle(occasion, earlier, now) if earlier else None
         flags = self._flags.read(_context(payment_id, merchant, order))
+        # An automatic capture cannot be voided: a policy that may void authorizes first, and captures afterwards.
+        may_void = flags.unknown_outcome_policy == "void-and-fail-over"
+        at_once = order.capture == "automatic" and not may_void
         attempt_ids = {name: self._ids.new("att") for name in self._providers}
         offers = [
-            self._offer(provider, payment_id, attempt_ids[name], order, flags)
+            self._offer(provider, _Ask(payment_id, attempt_ids[name], order, at_once, spent), flags)
             for name, provider in self._providers.items()
         ]
         params = {offer.provider: offer.params for offer in offers if offer.params is not None}
-        return Plan(flags, policy.decide(offers, flags), params, attempt_ids)
+        return Plan(flags, policy.decide(offers, flags), params, attempt_ids, at_once, card, occasion, earlier)
 
-    def _offer(
-        self, provider: Provider, payment_id: str, attempt_id: str, order: Order, flags: RoutingFlags
-    ) -> policy.Offer:
-        params, obstacle = None, None
+    def _offer(self, provider: Provider, ask: _Ask, flags: RoutingFlags) -> policy.Offer:
+        params, obstacle, order = None, ask.spent, ask.order
         token = order.payment_method.tokens.get(provider.name)
-        if token is None:
+        if obstacle is not None:
+            pass  # whatever the provider is, the card is not to be tried
+        elif token is None:
             obstacle = "no token for this provider"
         else:
             try:
-                params = provider.render(_request(payment_id, attempt_id, order, token))
+                params = provider.render(_request(ask, token))
             except Ineligible as refusal:
                 obstacle = refusal.reason
         worth = value.by_fees(
@@ -77,6 +129,19 @@ class Planner:
         return policy.Offer(provider.name, params, obstacle, circuit, worth)
 
 
+def _card(merchant: str, order: Order) -> str | None:
+    card = order.payment_method.card
+    if card is None or card.fingerprint is None:
+        return None
+    return retry_budget.card_digest(merchant, card.fingerprint)
+
+
+def _occasion(order: Order) -> Occasion:
+    card = order.payment_method.card
+    brand = None if card is None else card.brand
+    return Occasion(brand, order.amount, order.currency, by_merchant=order.initiator == "merchant")
+
+
 def _is_international(order: Order) -> bool:
     # The merchant's own country is not known yet; a card from elsewhere than its owner is the nearest sign.
     card = order.payment_method.card
@@ -85,13 +150,14 @@ def _is_international(order: Order) -> bool:
     )
 
 
-def _request(payment_id: str, attempt_id: str, order: Order, token: str | Mapping[str, str]) -> ChargeRequest:
+def _request(ask: _Ask, token: str | Mapping[str, str]) -> ChargeRequest:
+    order = ask.order
     return ChargeRequest(
-        attempt_id=attempt_id,
-        payment_id=payment_id,
+        attempt_id=ask.attempt_id,
+        payment_id=ask.payment_id,
         reference=order.reference,
         money=Money(order.amount, order.currency),
-        capture=order.capture,
+        capture="automatic" if ask.at_once else "manual",
         method=order.payment_method.type,
         token=token,
         initiator=order.initiator,

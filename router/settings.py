@@ -116,6 +116,19 @@ class Settings(BaseSettings):
     deadline_seconds: Seconds = 25.0
     """For the whole of one request to the router, whatever it tries."""
 
+    resend_max_age_seconds: Seconds = 900.0
+    """Since checkout's last contact: so long is a payment in doubt sent again where checkout was not answered."""
+    lease_margin_seconds: Seconds = 15.0
+    """A process holds a payment for its deadline and this much more: for its last commit, tried again."""
+
+    action_expires_seconds: Seconds = 3600.0
+    """A customer who has not finished the 3-D Secure step so long after it was asked for: the payment is canceled."""
+
+    stripe_webhook_secret: SecretStr | None = None
+    """One secret, or two separated by a comma while one replaces the other."""
+    adyen_hmac_key: SecretStr | None = None
+    """One key in hexadecimal, or two separated by a comma while one replaces the other."""
+
     breaker_open_wait_seconds: Seconds = 10.0
     breaker_minimum_calls: Annotated[int, Field(ge=1, le=1000)] = 10
     flip_after_seconds: Seconds = 60.0
@@ -125,6 +138,9 @@ class Settings(BaseSettings):
     sandbox_stripe_port: Annotated[int, Field(ge=0, le=65535)] = 8091
     sandbox_adyen_port: Annotated[int, Field(ge=0, le=65535)] = 8092
     sandbox_control_port: Annotated[int, Field(ge=0, le=65535)] = 8090
+    sandbox_stripe_webhook_url: HttpUrl | None = None
+    """Where the stand-in Stripe sends its webhooks; `pointsman run` says its own router."""
+    sandbox_adyen_webhook_url: HttpUrl | None = None
 
     sentry_dsn: Annotated[SecretStr, AfterValidator(_dsn)] | None = None
     log_format: Annotated[str, Field(pattern="^(json|text)$")] = "json"

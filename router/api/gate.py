@@ -20,7 +20,10 @@ MAXIMUM_BODY_BYTES = 64 * 1024
 KNOWN_KEY_FOR_S = 5.0
 """How long a key that was found is trusted without asking the ledger: so long may a revoked key still work."""
 KNOWN_KEYS = 10_000
+OPTIONAL_BODY = frozenset(f"payments.{name}_payment" for name in ("capture", "cancel", "refund", "complete"))
 SCOPES_BY_PATH = {"/v1/payments": "payments"}
+OPERATORS = frozenset({"payments.resolve_payment"})
+"""Views under those paths that are an operator's."""
 
 
 class StrictRequest(Request):
@@ -74,13 +77,16 @@ def install(app: Flask, keys: KeyRing) -> None:
         g.caller = _authenticate(keys)
         for prefix, scope in SCOPES_BY_PATH.items():
             if request.path.startswith(prefix):
-                require(scope)  # before the body is looked at: what a key may not do, it learns nothing about
+                # Before the body is looked at: what a key may not do, it learns nothing about.
+                require("operate" if request.endpoint in OPERATORS else scope)
         if contains_pan(request.path):
             raise _pan_refused("path")
         if any(contains_pan(part) for pair in request.args.items(multi=True) for part in pair):
             raise _pan_refused("query")
         if request.method in {"POST", "PUT", "PATCH"}:
-            cast("StrictRequest", request).strict_body = _parse(request.get_data(cache=False))
+            cast("StrictRequest", request).strict_body = _parse(
+                request.get_data(cache=False), optional=request.endpoint in OPTIONAL_BODY
+            )
 
 
 def require(*scopes: str) -> Caller:
@@ -112,7 +118,9 @@ def _authenticate(keys: KeyRing) -> Caller:
     return caller
 
 
-def _parse(data: bytes) -> dict[str, Any]:
+def _parse(data: bytes, *, optional: bool) -> dict[str, Any]:
+    if optional and not data.strip():
+        return {}
     if not data.strip():
         raise invalid("body", "a JSON object is required", status=400)
     try:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
 from flask import Response, jsonify
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
 from router.api import views
 from router.api.gate import idempotency_key, require
 from router.api.problems import Problem, ProblemError
-from router.order import Order, Text80
+from router.modifications import Modifications, Verdict
+from router.order import MAXIMUM_AMOUNT, Order, Text40, Text80, Text255
 from router.payments import Answer, Payments
 
 NOT_YET = frozenset({"processing", "parked"})
 """Statuses whose answer is 202: accepted, and the outcome follows."""
 PAGE = 20
+_PAYMENT_ID = {"name": "payment_id", "in": "path", "required": True, "schema": {"type": "string"}}
 
 _KEY_HEADER = {
     "name": "Idempotency-Key",
@@ -32,6 +36,42 @@ class PaymentPath(BaseModel):
     payment_id: Text80 = Field(description="`pay_…`")
 
 
+class EmptyBody(BaseModel):
+    """Nothing is asked for but the thing itself; the body may be left out."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class AmountBody(BaseModel):
+    """How much; the body may be left out for all that is left."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    amount: Annotated[StrictInt, Field(ge=1, le=MAXIMUM_AMOUNT)] | None = Field(
+        None, description="Integer minor units by ISO 4217; all that is left by default"
+    )
+
+
+class DetailsBody(BaseModel):
+    """What the customer's browser brought back from the 3-D Secure step."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    details: dict[Text40, Annotated[str, StringConstraints(max_length=20_000)]] = Field(
+        default_factory=dict, max_length=8
+    )
+
+
+class VerdictBody(BaseModel):
+    """What the provider's dashboard says of the attempt in doubt."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    outcome: Verdict
+    evidence: Text255 = Field(description="where it was read, and by whom")
+    provider_reference: Text80 | None = Field(None, description="the provider's id; needed for an approval")
+
+
 class ReferenceQuery(BaseModel):
     """Which payments to list."""
 
@@ -39,7 +79,7 @@ class ReferenceQuery(BaseModel):
     cursor: Text80 | None = Field(None, description="`next` of a page")
 
 
-def blueprint(payments: Payments) -> APIBlueprint:
+def blueprint(payments: Payments, modifications: Modifications) -> APIBlueprint:
     """The views, over the service that answers them."""
     api = APIBlueprint(
         "payments",
@@ -73,6 +113,48 @@ def blueprint(payments: Payments) -> APIBlueprint:
             response.headers["Idempotent-Replayed"] = "true"
         return response
 
+    modified: dict[str, Any] = {
+        "responses": {
+            200: views.PaymentView,
+            202: views.PaymentView,
+            400: Problem,
+            404: Problem,
+            409: Problem,
+            422: Problem,
+        },
+        "openapi_extensions": {"parameters": [_KEY_HEADER, _PAYMENT_ID]},
+    }
+
+    @api.post("/<payment_id>/capture", summary="Capture an authorized payment, whole or in part, once", **modified)
+    def capture_payment(path: PaymentPath, body: AmountBody) -> Response:
+        caller, key = require("payments"), idempotency_key()
+        return _modified(modifications.capture(caller.merchant, path.payment_id, body.amount, key=key))
+
+    @api.post("/<payment_id>/cancel", summary="Release a payment of which nothing is captured", **modified)
+    def cancel_payment(path: PaymentPath, body: EmptyBody) -> Response:  # noqa: ARG001 - checked to be empty
+        caller, key = require("payments"), idempotency_key()
+        return _modified(modifications.cancel(caller.merchant, path.payment_id, key=key))
+
+    @api.post("/<payment_id>/refunds", summary="Refund a captured payment, whole or in part", **modified)
+    def refund_payment(path: PaymentPath, body: AmountBody) -> Response:
+        caller, key = require("payments"), idempotency_key()
+        return _modified(modifications.refund(caller.merchant, path.payment_id, body.amount, key=key))
+
+    @api.post("/<payment_id>/complete", summary="Finish after the customer's 3-D Secure step", **modified)
+    def complete_payment(path: PaymentPath, body: DetailsBody) -> Response:
+        caller, key = require("payments"), idempotency_key()
+        return _modified(modifications.complete(caller.merchant, path.payment_id, body.details, key=key))
+
+    @api.post(
+        "/<payment_id>/resolve", summary="Say what the provider's dashboard says of an attempt in doubt", **modified
+    )
+    def resolve_payment(path: PaymentPath, body: VerdictBody) -> Response:
+        caller, key = require("operate"), idempotency_key()
+        answer = modifications.resolve(
+            caller.merchant, path.payment_id, body.outcome, body.evidence, body.provider_reference, key=key
+        )
+        return _modified(answer)
+
     @api.get("/<payment_id>", summary="Read a payment", responses={200: views.PaymentView, 404: Problem})
     def read_payment(path: PaymentPath) -> Response:
         caller = require("payments")
@@ -88,6 +170,13 @@ def blueprint(payments: Payments) -> APIBlueprint:
         return jsonify({"payments": [views.payment_json(each) for each in answers], "next": cursor})
 
     return api
+
+
+def _modified(answer: Answer) -> Response:
+    response = _answer(answer, 202 if answer.payment.resolve_at is not None else 200)
+    if answer.replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
 
 
 def _answer(answer: Answer, status: int) -> Response:

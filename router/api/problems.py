@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 
 from router.ledger.payments import ReferenceInUseError
 from router.ledger.unavailable import LedgerUnavailableError
+from router.modifications import NoSuchPaymentError, StateConflictError
 from router.payments import (
     AlreadyExpiredError,
     IdempotencyKeyReusedError,
@@ -131,6 +132,14 @@ def install(app: Flask) -> None:
     @app.errorhandler(AlreadyExpiredError)
     def _expired(_error: AlreadyExpiredError) -> Response:
         return response(invalid("expires_at", "must be in the future"))
+
+    @app.errorhandler(StateConflictError)
+    def _conflict(error: StateConflictError) -> Response:
+        return response(ProblemError(409, "state-conflict", str(error), payment_status=error.status))
+
+    @app.errorhandler(NoSuchPaymentError)
+    def _unknown_payment(_error: NoSuchPaymentError) -> Response:
+        return response(ProblemError(404, "not-found", "There is no such payment."))
 
     @app.errorhandler(NoEligibleProviderError)
     def _not_eligible(error: NoEligibleProviderError) -> Response:

@@ -33,7 +33,7 @@ class AttemptView(BaseModel):
 
     id: str
     provider: str
-    outcome: Literal["approved", "declined", "requires_action", "not_executed", "unknown"] | None
+    outcome: Literal["approved", "declined", "requires_action", "not_executed", "unknown", "canceled"] | None
     provider_reference: str | None
     latency_ms: int | None
     reason: str | None

@@ -13,19 +13,10 @@ from typing import Any
 
 import tenacity
 
-from router.clock import Clock
-from router.ledger.payments import Attempt, Payment, PaymentLedger, StaleError
+from router.clock import Clock, Ids
+from router.ledger.operations import Operation, OperationKind
+from router.ledger.payments import Attempt, NewKey, Payment, PaymentLedger, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class NewKey:
-    """The idempotency key that a new payment consumes, and whether its reference may repeat another's."""
-
-    key: str
-    fingerprint: str
-    repeat_reference: bool
-
 
 COMMIT_PATIENCE_S = 5.0
 """For how long a commit after the first is tried again. One try can take 10 s more on a locked file; both together
@@ -47,19 +38,27 @@ class Journal:
         payment: Payment,
         attempts: Sequence[Attempt] = (),
         *,
-        new: NewKey | None,
+        operations: Sequence[Operation] = (),
+        new: NewKey | None = None,
+        repeat_reference: bool = False,
         lease_holder: str,
         lease_s: float,
         clock: Clock,
     ) -> None:
         self.payment = payment
         self.attempts = list(attempts)
+        self.operations = list(operations)
         self._new = new
+        self._repeat_reference = repeat_reference
         self._ledger = ledger
         self._clock = clock
         self._lease_holder = lease_holder
         self._lease_s = lease_s
-        self._unwritten: Attempt | None = None
+        self._attempts_to_write: dict[str, Attempt] = {}
+        self._operations_to_write: dict[str, Operation] = {}
+        self._found: Operation | None = None
+        self.on_record = list(attempts)
+        """The attempts as the ledger has them: without what was learned and could not be written yet."""
 
     def _patiently(self) -> tenacity.Retrying:
         """A commit that fails is tried again for some seconds: a provider's answer is worth waiting for."""
@@ -78,33 +77,61 @@ class Journal:
         Raises KeyTakenError or ReferenceInUseError on the first commit of a new payment, StaleError when this
         process no longer holds the payment, LedgerUnavailableError. After any of them nothing may be sent.
         """
-        lease: dict[str, Any] = {
-            "lease_holder": self._lease_holder,
-            "lease_until": self._clock.now() + dt.timedelta(seconds=self._lease_s),
-        }
+        chosen: dict[str, Any] = {"status": "processing", "provider": attempt.provider, "attempt_id": attempt.id}
         if self._new is not None:
-            first = dataclasses.replace(self.payment, **lease, provider=attempt.provider)
-            self._create(first, self._new, attempt)
+            self._create(dataclasses.replace(self.payment, **self._lease(), **chosen), self._new, attempt)
         else:
-            self._change({**lease, "status": "processing", "provider": attempt.provider}, "attempt_started", attempt)
+            self._change({**self._lease(), **chosen}, "attempt_started", started=attempt)
         self.attempts.append(attempt)
+        self.on_record.append(attempt)
 
-    def ended(self, attempt: Attempt) -> None:
-        """Remember how the last attempt ended; the next commit writes it."""
-        self._unwritten = attempt
+    def ask(self, operation: Operation, key: NewKey | None = None) -> None:
+        """Commit that this operation is about to be sent. Raises as `start`; KeyTakenError for a consumed key."""
+        self._change(self._lease(), f"{operation.kind}_started", asked=operation, key=key)
+        self.operations.append(operation)
 
-    def finish(self, changes: Mapping[str, Any], *, event: str, release_key: bool = False) -> None:
-        """Commit where the payment stands now, and let go of it. Raises as `start`."""
+    def claim(self, key: NewKey | None = None) -> None:
+        """Commit that this process works on the payment from now on, and the key of the call that asks it to.
+
+        Raises StaleError if another process does, KeyTakenError for a consumed key.
+        """
+        self._change(self._lease(), "claimed", key=key)
+
+    def learned(self, news: Attempt | Operation) -> None:
+        """Remember how an attempt or an operation stands; the next commit writes it."""
+        if isinstance(news, Attempt):
+            self.attempts = [news if each.id == news.id else each for each in self.attempts]
+            self._attempts_to_write[news.id] = news
+        else:
+            self.operations = [news if each.id == news.id else each for each in self.operations]
+            self._operations_to_write[news.id] = news
+
+    def found(self, operation: Operation) -> None:
+        """Remember an operation that the provider told of and that nobody asked for here."""
+        self.operations.append(operation)
+        self._found = operation
+
+    def finish(
+        self, changes: Mapping[str, Any], *, event: str, release_key: bool = False, key: NewKey | None = None
+    ) -> None:
+        """Commit where the payment stands now, and let go of it. Raises as `start`.
+
+        `key` is consumed by it; `release_key` gives the payment's own key back.
+        """
         let_go = {**changes, "lease_holder": None, "lease_until": None}
         if self._new is not None:
             self._create(dataclasses.replace(self.payment, **let_go), self._new, None)
         else:
-            self._change(let_go, event, None, release_key=release_key)
+            self._change(let_go, event, release_key=release_key, key=key, asked=self._found)
+
+    def _lease(self) -> dict[str, Any]:
+        until = self._clock.now() + dt.timedelta(seconds=self._lease_s)
+        return {"lease_holder": self._lease_holder, "lease_until": until}
 
     def _create(self, payment: Payment, new: NewKey, first: Attempt | None) -> None:
         try:
             self._ledger.create(
-                payment, key=new.key, fingerprint=new.fingerprint, repeat=new.repeat_reference, first=first
+                payment, key=new.key, fingerprint=new.fingerprint, repeat=self._repeat_reference, first=first
             )
         except LedgerUnavailableError:
             # The connection may have died after the commit: then the payment is there, and it is ours.
@@ -113,9 +140,7 @@ class Journal:
                 raise
         self.payment, self._new = payment, None
 
-    def _change(
-        self, changes: Mapping[str, Any], event: str, started: Attempt | None, *, release_key: bool = False
-    ) -> None:
+    def _change(self, changes: Mapping[str, Any], event: str, **more: Any) -> None:
         now = self._clock.now()
         try:
             self.payment = self._patiently()(
@@ -124,9 +149,9 @@ class Journal:
                 changes,
                 event=event,
                 now=now,
-                finished=self._unwritten,
-                started=started,
-                release_key=release_key,
+                finished=list(self._attempts_to_write.values()),
+                operations=list(self._operations_to_write.values()),
+                **more,
             )
         except StaleError:
             # The first try may have been committed unseen; then the payment is as that commit left it.
@@ -134,6 +159,57 @@ class Journal:
             if found is None or not _left_by(found[0], self.payment, changes, now):
                 raise
             self.payment = found[0]
-        if self._unwritten is not None:
-            self.attempts[-1] = self._unwritten
-            self._unwritten = None
+        self.on_record = list(self.attempts)
+        self._attempts_to_write, self._operations_to_write = {}, {}
+
+
+LEASE_MARGIN_S = 15.0
+"""A process holds a payment for its deadline and this much more: for its last commit, tried again."""
+
+
+class Journals:
+    """Opens journals, each under a lease of its own."""
+
+    def __init__(
+        self, ledger: PaymentLedger, *, deadline_s: float, clock: Clock, ids: Ids, margin_s: float = LEASE_MARGIN_S
+    ) -> None:
+        self._ledger = ledger
+        self._lease_s = deadline_s + margin_s
+        self._clock = clock
+        self._ids = ids
+
+    def new(self, payment: Payment, key: NewKey, *, repeat: bool) -> Journal:
+        """The journal of a payment that is not written yet."""
+        return self._open(payment, new=key, repeat_reference=repeat)
+
+    def open(self, payment: Payment, attempts: Sequence[Attempt], operations: Sequence[Operation] = ()) -> Journal:
+        """The journal of a payment that nobody works on."""
+        return self._open(payment, attempts=attempts, operations=operations)
+
+    def operation(
+        self, journal: Journal, attempt: Attempt, kind: OperationKind, amount: int, *, asked_by: str
+    ) -> Operation:
+        """A new capture, void or refund, not written yet; its own id is its key at the provider."""
+        operation_id = self._ids.new("op")
+        return Operation(
+            id=operation_id,
+            payment_id=journal.payment.id,
+            attempt_id=attempt.id,
+            kind=kind,
+            amount=amount,
+            provider=attempt.provider,
+            idempotency_key=operation_id,
+            state="started",
+            asked_by=asked_by,
+            started_at=self._clock.now(),
+        )
+
+    def _open(self, payment: Payment, **more: Any) -> Journal:
+        return Journal(
+            self._ledger,
+            payment,
+            **more,
+            lease_holder=self._ids.new("lease"),
+            lease_s=self._lease_s,
+            clock=self._clock,
+        )

@@ -25,6 +25,13 @@ def alembic_config() -> Config:
     return config
 
 
+def is_current(database: Database) -> bool:
+    """Whether the tables are this version's; changes nothing. Raises LedgerUnavailableError."""
+    with database.read() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    return current == ScriptDirectory.from_config(alembic_config()).get_current_head()
+
+
 def migrate(database: Database) -> None:
     """Create or upgrade the tables. Waits while another process does the same. Raises LedgerUnavailableError."""
     config = alembic_config()

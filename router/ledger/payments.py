@@ -6,14 +6,17 @@ nothing: whoever is told so stops, and reads what the ledger says now.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
+from router.ledger import operations as operation_rows
 from router.ledger.engine import Database
+from router.ledger.operations import Operation
 from router.ledger.tables import attempts, from_micros, idempotency_keys, payment_events, payments, to_micros
 
 OPEN_STATUSES = frozenset({"processing", "requires_action", "authorized", "parked"})
@@ -38,6 +41,14 @@ class ReferenceInUseError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class NewKey:
+    """An idempotency key to be consumed by what is about to be written."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One try at one provider, as the ledger has it; `outcome` None: started, no answer known."""
 
@@ -48,13 +59,25 @@ class Attempt:
     idempotency_key: str
     params: Mapping[str, Any]
     started_at: dt.datetime
+    card: str | None = None
+    """A digest by which the card's tries are counted."""
     outcome: str | None = None
     reason: str | None = None
     health: str | None = None
     provider_reference: str | None = None
     decline: Mapping[str, Any] | None = None
+    at_once: bool = False
+    """Sent to be captured with its approval."""
+    capture: str | None = None
+    """What became of that: `done`, `pending` or `failed`."""
+    sends: int = 1
     latency_us: int | None = None
     finished_at: dt.datetime | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the provider's answer is known."""
+        return self.outcome not in (None, "unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +106,37 @@ class Payment:
     holds_reference: bool = True
     lease_holder: str | None = None
     lease_until: dt.datetime | None = None
+    attempt_id: str | None = None
+    contact_at: dt.datetime = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+    told: bool = False
+    attention: str | None = None
+    dispute: Mapping[str, Any] | None = None
+    resolve_at: dt.datetime | None = None
+    resolve_tries: int = 0
     tries: int = 0
     next_try_at: dt.datetime | None = None
+
+    @property
+    def capture_mode(self) -> str:
+        """What checkout asked for: `automatic` or `manual`."""
+        return str(self.order.get("capture", "automatic"))
 
     def in_progress(self, now: dt.datetime) -> bool:
         """Whether a process is working on it at this moment."""
         return self.lease_until is not None and self.lease_until > now
 
 
-_MOMENTS = {"created_at", "updated_at", "expires_at", "lease_until", "next_try_at", "started_at", "finished_at"}
+_MOMENTS = {
+    "contact_at",
+    "created_at",
+    "updated_at",
+    "expires_at",
+    "lease_until",
+    "next_try_at",
+    "resolve_at",
+    "started_at",
+    "finished_at",
+}
 
 
 def _to_row(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,7 +145,8 @@ def _to_row(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _from_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+def from_row(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row's values as Payment and Attempt have them."""
     return {
         name: from_micros(value) if name in _MOMENTS and value is not None else value for name, value in row.items()
     }
@@ -134,16 +180,7 @@ class PaymentLedger:
                     raise ReferenceInUseError(holder)
                 row = _to_row({name: getattr(payment, name) for name in _PAYMENT_COLUMNS})
                 connection.execute(payments.insert(), row)
-                connection.execute(
-                    idempotency_keys.insert(),
-                    {
-                        "merchant": payment.merchant,
-                        "key": key,
-                        "fingerprint": fingerprint,
-                        "payment_id": payment.id,
-                        "created_at": row["created_at"],
-                    },
-                )
+                _insert_key(connection, payment.merchant, NewKey(key, fingerprint), payment.id, at=row["created_at"])
                 _append_event(connection, payment.id, "created", row)
                 if first is not None:
                     _insert_attempt(connection, first)
@@ -162,13 +199,18 @@ class PaymentLedger:
         *,
         event: str,
         now: dt.datetime,
-        finished: Attempt | None = None,
+        finished: Sequence[Attempt] = (),
         started: Attempt | None = None,
+        asked: Operation | None = None,
+        key: NewKey | None = None,
+        operations: Sequence[Operation] = (),
         release_key: bool = False,
     ) -> Payment:
         """Commit one transition of a payment, with what it finishes and starts. Answers the payment as it is then.
 
-        Compare-and-set: raises StaleError when the payment's version or lease holder is not what `payment` says.
+        `asked` is a new operation, `key` the idempotency key that checkout's call consumes.
+        Compare-and-set: raises StaleError when the payment's version or lease holder is not what `payment` says;
+        KeyTakenError when the key was consumed before. Then nothing is written.
         """
         values = _to_row({**changes, "updated_at": now, "version": payment.version + 1})
         if "status" in changes:
@@ -178,7 +220,7 @@ class PaymentLedger:
             if payment.lease_holder is None
             else payments.c.lease_holder == payment.lease_holder
         )
-        with self._database.write() as connection:
+        with _one_key(), self._database.write() as connection:
             row = (
                 connection.execute(
                     payments.update()
@@ -192,17 +234,24 @@ class PaymentLedger:
             if row is None:
                 raise StaleError
             _append_event(connection, payment.id, event, values)
-            if finished is not None:
+            for attempt in finished:
                 connection.execute(
                     attempts.update()
-                    .where(attempts.c.id == finished.id)
-                    .values(_to_row({name: getattr(finished, name) for name in _FINISHED_COLUMNS}))
+                    .where(attempts.c.id == attempt.id)
+                    .values(_to_row({name: getattr(attempt, name) for name in _FINISHED_COLUMNS}))
                 )
+            for operation in operations:
+                operation_rows.write(connection, operation, new=False)
+            if asked is not None:
+                operation_rows.write(connection, asked, new=True)
+            if key is not None:
+                operation_id = None if asked is None else asked.id
+                _insert_key(connection, row["merchant"], key, payment.id, operation_id, at=values["updated_at"])
             if started is not None:
                 _insert_attempt(connection, started)
             if release_key:
                 connection.execute(idempotency_keys.delete().where(idempotency_keys.c.payment_id == payment.id))
-        return Payment(**_from_row(row))
+        return Payment(**from_row(row))
 
     def postpone(self, payment: Payment, next_try_at: dt.datetime) -> None:
         """Commit when a parked payment is tried next; no transition, so neither version nor event."""
@@ -216,7 +265,7 @@ class PaymentLedger:
     # ------------------------------------------------------------ reading
 
     def find_key(self, merchant: str, key: str) -> tuple[str, str] | None:
-        """The fingerprint and the payment id that a merchant's idempotency key made, if it did."""
+        """The fingerprint and the payment id that a merchant's idempotency key was consumed by, if it was."""
         with self._database.read() as connection:
             row = connection.execute(
                 sa.select(idempotency_keys.c.fingerprint, idempotency_keys.c.payment_id).where(
@@ -225,16 +274,16 @@ class PaymentLedger:
             ).one_or_none()
         return None if row is None else (row[0], row[1])
 
+    def load(self, payment_id: str) -> tuple[Payment, Sequence[Attempt], Sequence[Operation]] | None:
+        """A payment with its attempts and operations, of one moment."""
+        with self._database.read() as connection:
+            found = _get(connection, payment_id)
+            return None if found is None else (*found, operation_rows.of_payment(connection, payment_id))
+
     def get(self, payment_id: str) -> tuple[Payment, Sequence[Attempt]] | None:
         """A payment and its attempts, in order, of one moment."""
         with self._database.read() as connection:
-            row = connection.execute(payments.select().where(payments.c.id == payment_id)).mappings().one_or_none()
-            if row is None:
-                return None
-            tried = connection.execute(
-                attempts.select().where(attempts.c.payment_id == payment_id).order_by(attempts.c.number)
-            ).mappings()
-            return Payment(**_from_row(row)), [Attempt(**_from_row(each)) for each in tried]
+            return _get(connection, payment_id)
 
     def ids_by_reference(self, merchant: str, reference: str, *, limit: int, before: str | None) -> Sequence[str]:
         """Ids of a merchant's payments with this reference, newest first, older than the id `before`."""
@@ -252,10 +301,67 @@ class PaymentLedger:
         with self._database.read() as connection:
             return connection.scalars(query.order_by(due).limit(limit)).all()
 
+    def touch(self, payment_id: str, now: dt.datetime) -> None:
+        """Commit that checkout has asked for this payment again: it still expects it."""
+        with self._database.write() as connection:
+            connection.execute(payments.update().where(payments.c.id == payment_id).values(contact_at=to_micros(now)))
+
+    def due_unresolved(self, now: dt.datetime, *, limit: int) -> Sequence[str]:
+        """Ids of payments that nobody works on and whose outcome, or an operation's, is to be found out now."""
+        at = to_micros(now)
+        # A lease that ran out was held by a process that is gone, or stopped: somebody else goes on.
+        due = sa.or_(
+            sa.and_(payments.c.resolve_at <= at, payments.c.lease_until.is_(None)),
+            payments.c.lease_until <= at,
+        )
+        with self._database.read() as connection:
+            return connection.scalars(sa.select(payments.c.id).where(due).limit(limit)).all()
+
+    def find_attempt(self, provider: str, *, attempt_id: str | None, provider_reference: str | None) -> str | None:
+        """The payment of an attempt that a provider's notice is about, by our id of it or by the provider's."""
+        query = sa.select(attempts.c.payment_id).where(attempts.c.provider == provider)
+        with self._database.read() as connection:
+            if attempt_id is not None:
+                found = connection.scalar(query.where(attempts.c.id == attempt_id))
+                if found is not None:
+                    return str(found)
+            if provider_reference is None:
+                return None
+            return connection.scalar(query.where(attempts.c.provider_reference == provider_reference).limit(1))
+
+
+@contextlib.contextmanager
+def _one_key() -> Iterator[None]:
+    """Of two requests that consume a key in the same instant, the database lets one."""
+    try:
+        yield
+    except sa.exc.IntegrityError:
+        raise KeyTakenError from None
+
+
+def _get(connection: sa.Connection, payment_id: str) -> tuple[Payment, Sequence[Attempt]] | None:
+    row = connection.execute(payments.select().where(payments.c.id == payment_id)).mappings().one_or_none()
+    if row is None:
+        return None
+    tried = connection.execute(
+        attempts.select().where(attempts.c.payment_id == payment_id).order_by(attempts.c.number)
+    ).mappings()
+    return Payment(**from_row(row)), [Attempt(**from_row(each)) for each in tried]
+
 
 _PAYMENT_COLUMNS = [column.name for column in payments.columns]
 _ATTEMPT_COLUMNS = [column.name for column in attempts.columns]
-_FINISHED_COLUMNS = ["outcome", "reason", "health", "provider_reference", "decline", "latency_us", "finished_at"]
+_FINISHED_COLUMNS = [
+    "outcome",
+    "reason",
+    "health",
+    "provider_reference",
+    "decline",
+    "capture",
+    "sends",
+    "latency_us",
+    "finished_at",
+]
 
 
 def _holder_of(connection: sa.Connection, merchant: str, reference: str) -> str | None:
@@ -272,6 +378,28 @@ def _holder_of(connection: sa.Connection, merchant: str, reference: str) -> str 
 
 def _insert_attempt(connection: sa.Connection, attempt: Attempt) -> None:
     connection.execute(attempts.insert(), _to_row({name: getattr(attempt, name) for name in _ATTEMPT_COLUMNS}))
+
+
+def _insert_key(
+    connection: sa.Connection,
+    merchant: str,
+    new: NewKey,
+    payment_id: str,
+    operation_id: str | None = None,
+    *,
+    at: int,
+) -> None:
+    connection.execute(
+        idempotency_keys.insert(),
+        {
+            "merchant": merchant,
+            "key": new.key,
+            "fingerprint": new.fingerprint,
+            "payment_id": payment_id,
+            "operation_id": operation_id,
+            "created_at": at,
+        },
+    )
 
 
 def _append_event(connection: sa.Connection, payment_id: str, kind: str, changes: Mapping[str, Any]) -> None:

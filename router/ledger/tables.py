@@ -48,6 +48,18 @@ payments = sa.Table(
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("lease_holder", sa.Text),
     sa.Column("lease_until", sa.BigInteger),
+    # The attempt that the payment stands or falls with; an approval of any other one is an orphan.
+    sa.Column("attempt_id", sa.Text),
+    # When checkout last asked, and whether it was answered: for so long does it expect the payment.
+    sa.Column("contact_at", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("told", sa.Boolean, nullable=False, server_default=sa.false()),
+    # The last word on a dispute or chargeback.
+    sa.Column("dispute", Json),
+    # When to find out next what is not known of its attempts and operations; NULL: all is known.
+    sa.Column("resolve_at", sa.BigInteger),
+    sa.Column("resolve_tries", sa.Integer, nullable=False, server_default="0"),
+    # Why a person has to look, where the machine cannot go on without a guess.
+    sa.Column("attention", sa.Text),
     sa.Column("tries", sa.Integer, nullable=False),
     sa.Column("next_try_at", sa.BigInteger),
     sa.Column("expires_at", sa.BigInteger, nullable=False),
@@ -69,7 +81,28 @@ payments = sa.Table(
         sqlite_where=sa.text("status = 'parked'"),
         postgresql_where=sa.text("status = 'parked'"),
     ),
+    sa.Index(
+        "ix_payments_to_resolve",
+        "resolve_at",
+        sqlite_where=sa.text("resolve_at IS NOT NULL"),
+        postgresql_where=sa.text("resolve_at IS NOT NULL"),
+    ),
+    sa.Index(
+        "ix_payments_awaiting_customer",
+        "updated_at",
+        sqlite_where=sa.text("status = 'requires_action'"),
+        postgresql_where=sa.text("status = 'requires_action'"),
+    ),
+    sa.Index(
+        "ix_payments_leased",
+        "lease_until",
+        sqlite_where=sa.text("lease_until IS NOT NULL"),
+        postgresql_where=sa.text("lease_until IS NOT NULL"),
+    ),
 )
+
+COUNTED_TRIES = "outcome IN ('declined', 'requires_action', 'unknown')"
+"""Attempts that a card network counts as tries of a card."""
 
 attempts = sa.Table(
     "attempts",
@@ -87,11 +120,25 @@ attempts = sa.Table(
     sa.Column("health", sa.Text),
     sa.Column("provider_reference", sa.Text),
     sa.Column("decline", Json),
+    # Whether it was sent to be captured at once, and what became of that: done, pending or failed.
+    sa.Column("at_once", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("capture", sa.Text),
+    sa.Column("sends", sa.Integer, nullable=False, server_default="1"),
     sa.Column("latency_us", sa.BigInteger),
+    # A digest of merchant and card fingerprint; NULL: the card is not known again.
+    sa.Column("card", sa.Text),
     sa.Column("started_at", sa.BigInteger, nullable=False),
     sa.Column("finished_at", sa.BigInteger),
     sa.UniqueConstraint("payment_id", "number"),
     sa.Index("ix_attempts_provider_reference", "provider", "provider_reference"),
+    # Of what counts only: a card that pays well, however often, has nothing in it.
+    sa.Index(
+        "ix_attempts_tries_of_card",
+        "card",
+        "started_at",
+        sqlite_where=sa.text(COUNTED_TRIES),
+        postgresql_where=sa.text(COUNTED_TRIES),
+    ),
 )
 
 payment_events = sa.Table(
@@ -107,6 +154,51 @@ payment_events = sa.Table(
     sa.UniqueConstraint("payment_id", "version"),
 )
 
+operations = sa.Table(
+    "operations",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("payment_id", sa.Text, sa.ForeignKey("payments.id"), nullable=False),
+    sa.Column("attempt_id", sa.Text, sa.ForeignKey("attempts.id"), nullable=False),
+    # capture, void or refund.
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("provider", sa.Text, nullable=False),
+    # Ours at the provider: the operation's own id.
+    sa.Column("idempotency_key", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("provider_reference", sa.Text),
+    sa.Column("asked_by", sa.Text, nullable=False),
+    sa.Column("sends", sa.Integer, nullable=False),
+    sa.Column("started_at", sa.BigInteger, nullable=False),
+    sa.Column("finished_at", sa.BigInteger),
+    sa.Index("ix_operations_payment", "payment_id"),
+)
+
+webhooks = sa.Table(
+    "webhooks",
+    metadata,
+    sa.Column("number", RowNumber, primary_key=True, autoincrement=True),
+    sa.Column("provider", sa.Text, nullable=False),
+    sa.Column("notice_id", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    # The notice in the router's words: nothing of the delivery that is not understood is kept.
+    sa.Column("notice", Json, nullable=False),
+    sa.Column("received_at", sa.BigInteger, nullable=False),
+    sa.Column("applied_at", sa.BigInteger),
+    sa.Column("result", sa.Text),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("next_try_at", sa.BigInteger),
+    sa.UniqueConstraint("provider", "notice_id"),
+    sa.Index(
+        "ix_webhooks_waiting",
+        "next_try_at",
+        sqlite_where=sa.text("applied_at IS NULL"),
+        postgresql_where=sa.text("applied_at IS NULL"),
+    ),
+)
+
 idempotency_keys = sa.Table(
     "idempotency_keys",
     metadata,
@@ -114,7 +206,10 @@ idempotency_keys = sa.Table(
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("fingerprint", sa.Text, nullable=False),
     sa.Column("payment_id", sa.Text, sa.ForeignKey("payments.id"), nullable=False),
+    # NULL: the key made the payment; else it asked for this capture, void or refund.
+    sa.Column("operation_id", sa.Text),
     sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Index("ix_idempotency_keys_created_at", "created_at"),
 )
 
 circuit_transitions = sa.Table(

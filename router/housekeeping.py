@@ -1,0 +1,204 @@
+"""What nobody asks for and somebody has to do: forget what is old, end what was abandoned, warn in time.
+
+A worker loop; any number may run. Whatever it changes of a payment is a compare-and-set, like every other change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from providers.contract import LookUpKind, ModificationKind, OutcomeKind, Provider
+from router import settling
+from router.clock import Clock
+from router.ledger.journal import Journal, Journals
+from router.ledger.operations import IN_FORCE
+from router.ledger.payments import Attempt, PaymentLedger, StaleError
+from router.ledger.unavailable import LedgerUnavailableError
+from router.ledger.upkeep import Upkeep
+from router.sending import Sender, learned, says_more
+from router.settling import settle
+
+log = structlog.get_logger("router.housekeeping")
+
+KEPT = dt.timedelta(days=30)
+"""Idempotency keys, and the notices that were applied: both are promised, or re-delivered, for less."""
+BATCH = 500
+"""Rows forgotten in one commit: a few milliseconds, so that no payment waits long for the ledger."""
+BATCHES = 20
+"""Of each kind a round: ten thousand rows, more than come in meanwhile."""
+ROUND = 20
+"""Abandoned payments ended a round; each is a call or two."""
+AGAIN_AFTER = dt.timedelta(minutes=1)
+"""Until an abandoned payment whose provider could not say anything is looked at again."""
+AUTHORIZATION_LIVES = dt.timedelta(days=5)
+"""The shortest that a card's authorization is promised to live: Visa's, where the merchant started it."""
+WARNED_BEFORE = dt.timedelta(days=1)
+LIMBO = "its authorization expires soon, and another one is not proved void: ask that provider, then resolve"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What one round came to."""
+
+    keys: int = 0
+    webhooks: int = 0
+    canceled: int = 0
+    """Abandoned payments that ended: canceled, or found to have been completed."""
+    warned: int = 0
+
+
+class Housekeeping:
+    """A worker loop: `run_once` does one bounded round of everything."""
+
+    def __init__(
+        self,
+        *,
+        upkeep: Upkeep,
+        ledger: PaymentLedger,
+        journals: Journals,
+        sender: Sender,
+        providers: Mapping[str, Provider],
+        action_expires_s: float,
+        deadline_s: float,
+        clock: Clock,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._upkeep = upkeep
+        self._ledger = ledger
+        self._journals = journals
+        self._sender = sender
+        self._providers = providers
+        self._action_expires = dt.timedelta(seconds=action_expires_s)
+        self._deadline_s = deadline_s
+        self._clock = clock
+        self._stopping = stopping
+
+    def run_once(self) -> Done:
+        """One round. Raises LedgerUnavailableError."""
+        now = self._clock.now()
+        due = self._upkeep.abandoned(since=self._action_expires, again=AGAIN_AFTER, now=now, limit=ROUND)
+        return Done(
+            canceled=sum(self._guarded(payment_id, self._end_abandoned) for payment_id in due),
+            warned=self._warn(now),
+            keys=self._in_batches(self._upkeep.reap_keys, now - KEPT),
+            webhooks=self._in_batches(self._upkeep.reap_webhooks, now - KEPT),
+        )
+
+    def _in_batches(self, reap: Callable[..., int], before: dt.datetime) -> int:
+        total = 0
+        for _ in range(BATCHES):
+            if self._stopping():
+                break
+            reaped = reap(before, limit=BATCH)
+            total += reaped
+            if reaped < BATCH:
+                break
+        return total
+
+    def _guarded(self, payment_id: str, task: Callable[[str], bool]) -> bool:
+        if self._stopping():
+            return False
+        try:
+            return task(payment_id)
+        except StaleError:
+            return False  # the customer came back at this moment, or another worker was first
+        except LedgerUnavailableError:
+            raise
+        except Exception:
+            # One payment that cannot be worked on must not hold up those behind it.
+            log.exception("not_tidied", payment=payment_id)
+            return False
+
+    # ------------------------------------------------------------ a customer who did not come back
+
+    def _end_abandoned(self, payment_id: str) -> bool:
+        """Cancel one at its provider, unless it turns out to be completed; whether it has ended."""
+        loaded = self._ledger.load(payment_id)
+        if loaded is None or loaded[0].status != "requires_action":
+            return False
+        journal = self._journals.open(*loaded)
+        attempt = settling.chosen(journal)
+        if attempt is None or attempt.outcome != OutcomeKind.REQUIRES_ACTION:
+            return False
+        journal.claim()  # from here on neither `complete` nor a webhook gets in between
+        deadline = self._clock.monotonic() + self._deadline_s
+        provider = self._providers[attempt.provider]
+        found = provider.look_up(
+            attempt.id,
+            provider_reference=attempt.provider_reference,
+            sent_from=attempt.started_at,
+            sent_until=self._clock.now(),
+            timeouts=self._sender.timeouts(max(1.0, deadline - self._clock.monotonic())),
+        )
+        outcome = found.outcome if found.kind is LookUpKind.FOUND else None
+        if outcome is not None and outcome.kind is not OutcomeKind.REQUIRES_ACTION:
+            return self._completed_meanwhile(
+                journal, learned(attempt, outcome, self._clock.now()), says_more(outcome)
+            )
+        if found.kind is LookUpKind.UNAVAILABLE:
+            return self._later(journal)
+        if attempt.provider_reference is None:
+            return self._void_unseen(journal, attempt, provider, deadline)
+        return self._void(journal, attempt, deadline)
+
+    def _completed_meanwhile(self, journal: Journal, attempt: Attempt, known: bool) -> bool:
+        if not known:
+            return self._later(journal)
+        journal.learned(attempt)
+        settle(journal, event="found_completed", now=self._clock.now(), more={"next_try_at": None})
+        return True
+
+    def _void(self, journal: Journal, attempt: Attempt, deadline: float) -> bool:
+        asked_by = "router: abandoned"
+        operation = self._journals.operation(journal, attempt, "void", journal.payment.amount, asked_by=asked_by)
+        journal.ask(operation)
+        operation = self._sender.operate(operation, attempt, journal.payment.currency, deadline)
+        journal.learned(operation)
+        if operation.state not in IN_FORCE:
+            # Refused: the customer finished at this moment, and a look-up or a webhook will say so.
+            # In doubt: the resolver sends it again.
+            return self._later(journal)
+        now = self._clock.now()
+        if operation.state == "done":
+            journal.learned(dataclasses.replace(attempt, outcome="canceled", finished_at=now))
+        settle(journal, event="abandoned", now=now, more={"next_try_at": None})
+        return True
+
+    def _void_unseen(self, journal: Journal, attempt: Attempt, provider: Provider, deadline: float) -> bool:
+        """Ask to void by our own id, without the provider's. An approval that comes all the same is undone."""
+        asked = provider.void_attempt(
+            attempt.id,
+            idempotency_key=f"{attempt.id}-void",
+            timeouts=self._sender.timeouts(max(1.0, deadline - self._clock.monotonic())),
+        )
+        if asked.kind in (ModificationKind.UNKNOWN, ModificationKind.NOT_EXECUTED):
+            return self._later(journal)
+        journal.finish({"status": "canceled", "next_action": None, "next_try_at": None}, event="abandoned")
+        return True
+
+    def _later(self, journal: Journal) -> bool:
+        now = self._clock.now()
+        settle(journal, event="still_waiting", now=now, more={"next_try_at": now + AGAIN_AFTER})
+        return False
+
+    # ------------------------------------------------------------ an authorization about to expire
+
+    def _warn(self, now: dt.datetime) -> int:
+        """Put payments before an operator whose authorization expires while another attempt is not proved void."""
+        since = now - (AUTHORIZATION_LIVES - WARNED_BEFORE)
+        found = self._upkeep.in_limbo(since=since, attention=LIMBO, limit=ROUND)
+        return sum(self._guarded(payment_id, self._warn_of) for payment_id in found)
+
+    def _warn_of(self, payment_id: str) -> bool:
+        found = self._ledger.get(payment_id)
+        if found is None or found[0].status != "processing":
+            return False
+        payment = found[0]
+        self._ledger.change(payment, {"attention": LIMBO}, event="attention", now=self._clock.now())
+        log.error("authorization_expires", payment=payment.id, attempt=payment.attempt_id, provider=payment.provider)
+        return True

@@ -1,0 +1,115 @@
+"""Notices of the providers: stored before they are acknowledged, once each, applied afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from providers.contract import Decline, DeclineClass, Health, Money, Notice, NoticeKind, Outcome, OutcomeKind
+from router.ledger.engine import Database
+from router.ledger.tables import to_micros, webhooks
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A notice that waits to be applied."""
+
+    number: int
+    provider: str
+    notice: Notice
+    tries: int
+
+
+class Inbox:
+    """The notices' queries."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def store(self, provider: str, notices: Sequence[Notice], *, now: dt.datetime) -> int:
+        """Commit the notices that are new, in their order; answers how many. Doubles are dropped."""
+        stored = 0
+        with self._database.write() as connection:
+            for notice in notices:
+                known = sa.select(webhooks.c.number).where(
+                    webhooks.c.provider == provider, webhooks.c.notice_id == notice.id
+                )
+                if connection.scalar(known) is not None:
+                    continue
+                row = {
+                    "provider": provider,
+                    "notice_id": notice.id,
+                    "name": notice.name,
+                    "notice": dataclasses.asdict(notice),
+                    "received_at": to_micros(now),
+                    "tries": 0,
+                    "next_try_at": to_micros(now),
+                }
+                try:
+                    with connection.begin_nested():
+                        connection.execute(webhooks.insert(), row)
+                    stored += 1
+                except sa.exc.IntegrityError:
+                    pass  # the same notice, stored by another process in the same instant
+        return stored
+
+    def due(self, now: dt.datetime, *, limit: int) -> Sequence[Stored]:
+        """Notices that wait and whose time has come; one that had to wait goes behind those that came since."""
+        query = (
+            webhooks.select()
+            .where(webhooks.c.applied_at.is_(None), webhooks.c.next_try_at <= to_micros(now))
+            .order_by(webhooks.c.next_try_at, webhooks.c.number)
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return [
+                Stored(row["number"], row["provider"], _notice(row["notice"]), row["tries"])
+                for row in connection.execute(query).mappings()
+            ]
+
+    def applied(self, number: int, result: str, *, now: dt.datetime) -> None:
+        """Commit that a notice needs no more work, and what came of it."""
+        with self._database.write() as connection:
+            connection.execute(
+                webhooks.update().where(webhooks.c.number == number).values(applied_at=to_micros(now), result=result)
+            )
+
+    def later(self, stored: Stored, again: dt.datetime) -> None:
+        """Commit that a notice is to be tried again then."""
+        with self._database.write() as connection:
+            connection.execute(
+                webhooks.update()
+                .where(webhooks.c.number == stored.number)
+                .values(tries=stored.tries + 1, next_try_at=to_micros(again))
+            )
+
+
+def _notice(values: Mapping[str, Any]) -> Notice:
+    money, outcome = values["money"], values["outcome"]
+    return Notice(
+        **{
+            **values,
+            "kind": NoticeKind(values["kind"]),
+            "money": None if money is None else Money(**money),
+            "outcome": None if outcome is None else _outcome(outcome),
+        }
+    )
+
+
+def _outcome(values: Mapping[str, Any]) -> Outcome:
+    decline = values["decline"]
+    if decline is not None:
+        decline = Decline(**{**decline, "decline_class": DeclineClass(decline["decline_class"])})
+    return Outcome(
+        **{
+            **values,
+            "kind": OutcomeKind(values["kind"]),
+            "health": Health(values["health"]),
+            "decline": decline,
+        }
+    )

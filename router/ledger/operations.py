@@ -1,0 +1,71 @@
+"""Captures, voids and refunds, as the ledger has them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from router.ledger.tables import from_micros, operations, to_micros
+
+OperationKind = Literal["capture", "void", "refund"]
+OperationState = Literal["started", "unknown", "received", "done", "refused", "failed"]
+"""started, unknown: not settled · received: a webhook follows · done · refused: never happened · failed: undone."""
+
+RANK: Mapping[str, int] = {"started": 0, "unknown": 1, "received": 2, "refused": 3, "done": 4, "failed": 5}
+"""What is told in whatever order: the higher rank stands, so late and doubled news change nothing."""
+UNSETTLED = ("started", "unknown")
+IN_FORCE = ("received", "done")
+"""States in which an operation counts as having moved money."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One capture, void or refund. Amounts are integer minor units by ISO 4217."""
+
+    id: str
+    payment_id: str
+    attempt_id: str
+    kind: OperationKind
+    amount: int
+    provider: str
+    idempotency_key: str
+    state: OperationState
+    asked_by: str
+    """`checkout`, or why the router did it by itself."""
+    started_at: dt.datetime
+    reason: str | None = None
+    provider_reference: str | None = None
+    sends: int = 1
+    finished_at: dt.datetime | None = None
+
+
+_MOMENTS = ("started_at", "finished_at")
+_COLUMNS = [column.name for column in operations.columns]
+
+
+def write(connection: sa.Connection, operation: Operation, *, new: bool) -> None:
+    """Insert a new operation, or write how one stands now."""
+    row = {name: getattr(operation, name) for name in _COLUMNS}
+    row |= {name: to_micros(row[name]) for name in _MOMENTS if row[name] is not None}
+    if new:
+        connection.execute(operations.insert(), row)
+    else:
+        connection.execute(operations.update().where(operations.c.id == operation.id).values(row))
+
+
+def of_payment(connection: sa.Connection, payment_id: str) -> list[Operation]:
+    """A payment's operations, in the order in which they were started."""
+    query = operations.select().where(operations.c.payment_id == payment_id)
+    rows = connection.execute(query.order_by(operations.c.started_at, operations.c.id)).mappings()
+    return [operation_of(row) for row in rows]
+
+
+def operation_of(row: Mapping[Any, Any]) -> Operation:
+    """An operation as its row has it."""
+    values = dict(row)
+    values |= {name: from_micros(values[name]) for name in _MOMENTS if values[name] is not None}
+    return Operation(**values)

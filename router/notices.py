@@ -1,0 +1,208 @@
+"""Applies the providers' notices to the attempts and operations that they are about. A worker loop.
+
+In any order, late, doubled or before our own answer: each attempt and operation keeps the highest of what was ever
+said of it (`router.standing`), and the payment follows from them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from providers.contract import Health, Notice, NoticeKind, Outcome, OutcomeKind
+from router import standing
+from router.clock import Clock
+from router.ledger.inbox import Inbox, Stored
+from router.ledger.journal import Journal, Journals
+from router.ledger.operations import Operation, OperationKind, OperationState
+from router.ledger.payments import Attempt, PaymentLedger, StaleError
+from router.ledger.unavailable import LedgerUnavailableError
+from router.sending import learned
+from router.settling import NOTHING_TO_VOID, settle
+
+log = structlog.get_logger("router.notices")
+
+ROUND = 200
+AGAIN_AFTER_S = 1.0
+UNMATCHED_AFTER_TRIES = 600
+"""A notice can be ahead of our own record by the length of a request; ten minutes are many of those."""
+
+_OPERATIONS: dict[NoticeKind, tuple[OperationKind, OperationState]] = {
+    NoticeKind.CAPTURED: ("capture", "done"),
+    NoticeKind.CAPTURE_FAILED: ("capture", "failed"),
+    NoticeKind.VOID_FAILED: ("void", "failed"),
+    NoticeKind.REFUNDED: ("refund", "done"),
+    NoticeKind.REFUND_FAILED: ("refund", "failed"),
+}
+_PROVE_APPROVAL = frozenset(
+    {NoticeKind.CAPTURED, NoticeKind.CAPTURE_FAILED, NoticeKind.REFUNDED, NoticeKind.REFUND_FAILED}
+)
+_IN_DOUBT = (None, "unknown", "not_executed", "requires_action")
+_STAGES: Mapping[str | None, int] = {"opened": 1, "won": 2, "lost": 3}
+"""A dispute's stages: what was lost after it was won, by a second chargeback, is lost."""
+_ALARMING = frozenset(
+    {NoticeKind.CAPTURE_FAILED, NoticeKind.REFUND_FAILED, NoticeKind.VOID_FAILED, NoticeKind.DISPUTE}
+)
+
+
+class Notices:
+    """A worker loop; any number may run: each change is a compare-and-set on the payment."""
+
+    def __init__(
+        self,
+        *,
+        inbox: Inbox,
+        ledger: PaymentLedger,
+        journals: Journals,
+        clock: Clock,
+        resend_max_age_s: float = 900.0,
+    ) -> None:
+        self._resend_max_age_s = resend_max_age_s
+        self._inbox = inbox
+        self._ledger = ledger
+        self._journals = journals
+        self._clock = clock
+
+    def run_once(self) -> int:
+        """Apply what waits. Answers how many notices were applied."""
+        return sum(self._one(stored) for stored in self._inbox.due(self._clock.now(), limit=ROUND))
+
+    def _one(self, stored: Stored) -> int:
+        try:
+            result = self.apply(stored.provider, stored.notice)
+        except StaleError:
+            result = None  # somebody changed the payment at this moment
+        except LedgerUnavailableError:
+            raise
+        except Exception:
+            # One notice that cannot be applied must not hold up those behind it.
+            log.exception("notice_failed", provider=stored.provider, name=stored.notice.name)
+            result = None
+        now = self._clock.now()
+        if result is not None:
+            self._inbox.applied(stored.number, result, now=now)
+            return 1
+        if stored.tries >= UNMATCHED_AFTER_TRIES:
+            log.error("notice_unmatched", provider=stored.provider, name=stored.notice.name)
+            self._inbox.applied(stored.number, "unmatched", now=now)
+            return 1
+        self._inbox.later(stored, now + dt.timedelta(seconds=AGAIN_AFTER_S))
+        return 0
+
+    def apply(self, provider: str, notice: Notice) -> str | None:
+        """Apply one notice; what came of it, or None where it has to wait. Raises StaleError."""
+        if notice.kind is NoticeKind.OTHER:
+            return "ignored"
+        payment_id = self._ledger.find_attempt(
+            provider, attempt_id=notice.attempt_id, provider_reference=notice.provider_reference
+        )
+        loaded = None if payment_id is None else self._ledger.load(payment_id)
+        now = self._clock.now()
+        if loaded is None or loaded[0].in_progress(now):
+            return None  # ahead of our own record, or of the request that is working on it
+        journal = self._journals.open(*loaded)
+        attempt = _attempt(loaded[1], notice)
+        if attempt is None:
+            return "unmatched"
+        more = self._learn(journal, attempt, notice)
+        if more is None:
+            return "nothing new"
+        if notice.kind in _ALARMING:
+            log.error("alarm", payment=journal.payment.id, notice=notice.name, reason=notice.reason)
+        given_up = standing.given_up(journal.payment, now, self._resend_max_age_s)
+        settle(journal, event=notice.name, now=now, given_up=given_up, more=more)
+        return "applied"
+
+    def _learn(self, journal: Journal, attempt: Attempt, notice: Notice) -> dict[str, Any] | None:
+        """Put the notice's news into the journal; columns to set besides, or None where nothing is new."""
+        now = self._clock.now()
+        if notice.kind is NoticeKind.DISPUTE:
+            known = (journal.payment.dispute or {}).get("reason")
+            if known is not None and _STAGES.get(known, 0) >= _STAGES.get(notice.reason, 0):
+                return None
+            return {"dispute": {"reason": notice.reason, "notice": notice.name, "at": now.isoformat()}}
+        if notice.kind is NoticeKind.ATTEMPT:
+            outcome = notice.outcome
+            if outcome is None or not standing.is_news(attempt.outcome, outcome.kind.value):
+                return None
+            journal.learned(learned(attempt, outcome, now))
+            if outcome.kind is OutcomeKind.CANCELED:
+                for each in journal.operations:
+                    if each.kind == "void" and each.attempt_id == attempt.id:
+                        journal.learned(dataclasses.replace(each, state="done", finished_at=now))
+            return {"next_action": outcome.next_action} if outcome.next_action is not None else {}
+        approved = attempt
+        if notice.kind in _PROVE_APPROVAL and attempt.outcome in _IN_DOUBT:
+            # Only what was approved is captured or refunded: this is ahead of the news of the approval.
+            reference = notice.provider_reference
+            approved = learned(attempt, Outcome(OutcomeKind.APPROVED, Health.OK, provider_reference=reference), now)
+            journal.learned(approved)
+        more = self._learn_of_operation(journal, approved, notice)
+        return {} if more is None and approved is not attempt else more
+
+    def _learn_of_operation(self, journal: Journal, attempt: Attempt, notice: Notice) -> dict[str, Any] | None:
+        now = self._clock.now()
+        kind, state = _OPERATIONS[notice.kind]
+        operation = _operation(journal.operations, attempt, kind, notice)
+        if operation is not None:
+            if not standing.advances(operation.state, state):
+                return None
+            journal.learned(dataclasses.replace(operation, state=state, finished_at=now))
+            return {}
+        return self._without_operation(journal, attempt, notice)
+
+    def _without_operation(self, journal: Journal, attempt: Attempt, notice: Notice) -> dict[str, Any] | None:
+        """News of something that checkout did not ask for here: the capture at once, or a hand in the dashboard."""
+        if notice.kind is NoticeKind.CAPTURED and attempt.capture == "pending":
+            journal.learned(dataclasses.replace(attempt, capture="done"))
+            return {}
+        if notice.kind is NoticeKind.CAPTURE_FAILED and attempt.at_once and attempt.capture != "failed":
+            journal.learned(dataclasses.replace(attempt, capture="failed"))
+            return {}
+        if notice.kind is NoticeKind.VOID_FAILED:
+            if attempt.outcome in (None, "unknown") and notice.reason == NOTHING_TO_VOID != attempt.reason:
+                journal.learned(dataclasses.replace(attempt, outcome="unknown", reason=NOTHING_TO_VOID))
+                return {}
+            return None
+        kind, state = _OPERATIONS[notice.kind]
+        if kind == "capture" and attempt.at_once:
+            return None
+        # A failure too: it may come ahead of what it undoes.
+        amount = journal.payment.amount if notice.money is None else notice.money.amount
+        found = self._journals.operation(journal, attempt, kind, amount, asked_by="the provider's own record")
+        found = dataclasses.replace(found, state=state, finished_at=found.started_at)
+        journal.found(dataclasses.replace(found, provider_reference=notice.modification_reference))
+        return {}
+
+
+def _attempt(attempts: Sequence[Attempt], notice: Notice) -> Attempt | None:
+    for each in attempts:
+        if each.id == notice.attempt_id:
+            return each
+    return next((each for each in attempts if each.provider_reference == notice.provider_reference), None)
+
+
+def _operation(
+    operations: Sequence[Operation], attempt: Attempt, kind: OperationKind, notice: Notice
+) -> Operation | None:
+    """The operation that a notice is about: by our key, by the provider's id, or the only one it can be."""
+    own = [each for each in operations if each.kind == kind and each.attempt_id == attempt.id]
+    for each in own:
+        if notice.operation_key is not None and each.idempotency_key == notice.operation_key:
+            return each
+        if notice.modification_reference is not None and each.provider_reference == notice.modification_reference:
+            return each
+    if notice.operation_key is not None:
+        return None
+    # A notice that names none is about the one that is alive; else it is late news of one that came to nothing.
+    unnamed = [each for each in own if each.provider_reference is None]
+    alive = [each for each in unnamed if each.state not in ("refused", "failed")]
+    same = [each for each in unnamed if notice.money is None or each.amount == notice.money.amount]
+    for found in (alive, [each for each in same if each.state == "failed"], same):
+        if len(found) == 1:
+            return found[0]
+    return None

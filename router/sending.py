@@ -1,0 +1,254 @@
+"""Sends an attempt: once, or again under the same key while its outcome is unknown and there is time.
+
+An attempt is `not_executed` only if every send of it was. After one unknown send, a later one that is refused,
+limited or rejected proves nothing about the first: the attempt stays unknown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+import tenacity
+
+from providers.contract import (
+    Health,
+    ModificationKind,
+    ModificationOutcome,
+    Money,
+    Outcome,
+    OutcomeKind,
+    Provider,
+    Timeouts,
+)
+from router.clock import Clock
+from router.ledger.operations import UNSETTLED, Operation, OperationState
+from router.ledger.payments import Attempt
+from router.standing import advances
+
+log = structlog.get_logger("router.sending")
+
+LEAST_TIME_S = 1.0
+"""With less than this left, a provider's answer could not come in time: nothing is sent any more."""
+SENDS_IN_A_REQUEST = 3
+"""The first send and two more: what two do not settle within seconds is the worker's to find out."""
+RESEND_WAIT_S = (0.1, 1.5)
+"""Least and most of the jittered wait before a re-send: long enough for a dropped connection to be a new one."""
+
+Learn = Callable[[Health], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SendTimes:
+    """Bounds of one send, in seconds."""
+
+    connect_s: float
+    read_s: float
+
+
+class Sender:
+    """Calls providers. Holds no transaction; writes nothing: what it answers is the caller's to write."""
+
+    def __init__(
+        self, providers: Mapping[str, Provider], times: SendTimes, *, clock: Clock, random: Callable[[], float]
+    ) -> None:
+        self._providers = providers
+        self._times = times
+        self._clock = clock
+        self._random = random
+
+    def authorize(self, attempt: Attempt, deadline: float, learn: Learn) -> tuple[Attempt, Outcome]:
+        """Send a new attempt, and again while it is unknown, until the deadline (of the monotonic clock)."""
+        begun = self._clock.monotonic()
+        sends = 0
+
+        def once() -> Outcome:
+            nonlocal sends
+            left_s = deadline - self._clock.monotonic()
+            if left_s < LEAST_TIME_S / 2:
+                # The commit before took so long (a slow disk, a paused process) that nobody may be waiting.
+                outcome = Outcome(OutcomeKind.NOT_EXECUTED, Health.IGNORED, reason="no_time_left")
+            else:
+                sends += 1
+                outcome = self._send(attempt, left_s)
+            learn(outcome.health)
+            return outcome
+
+        first = once()
+        outcome = first
+        if is_doubtful(first):
+            again = tenacity.Retrying(
+                retry=tenacity.retry_if_result(lambda each: not says_more(each)),
+                stop=tenacity.stop_after_attempt(SENDS_IN_A_REQUEST - 1),
+                wait=lambda _state: self._jitter_s(),
+                sleep=lambda seconds: self._pause(seconds, deadline),
+                retry_error_callback=lambda _state: first,
+            )
+            self._pause(self._jitter_s(), deadline)
+            later = again(once)
+            outcome = later if says_more(later) else first
+        return self._ended(attempt, outcome, begun, sends), outcome
+
+    def resend(self, attempt: Attempt, seconds_left: float) -> tuple[Attempt, Outcome]:
+        """One more send of an attempt whose outcome is not known, with the same key and parameters."""
+        begun = self._clock.monotonic()
+        outcome = self._send(attempt, seconds_left)
+        known = says_more(outcome)
+        ended = self._ended(attempt, outcome, begun, 0) if known else dataclasses.replace(attempt, outcome="unknown")
+        return dataclasses.replace(ended, sends=attempt.sends + 1), outcome
+
+    def operate(
+        self, operation: Operation, attempt: Attempt, currency: str, deadline: float, *, again: bool = False
+    ) -> Operation:
+        """One send of a capture, void or refund of this attempt; answers the operation as it stands then.
+
+        `again`: one may have been sent before, even if the operation is only `started`.
+        """
+        told = self._operated(operation, attempt, currency, deadline)
+        if told.our_fault:
+            log.error("rejected_by_provider", provider=operation.provider, operation=operation.id, reason=told.reason)
+        state = _state(told, first=not again)
+        return dataclasses.replace(
+            operation,
+            state=state if advances(operation.state, state) else operation.state,
+            reason=told.reason,
+            provider_reference=told.provider_reference or operation.provider_reference,
+            sends=operation.sends + again,
+            finished_at=None if state in UNSETTLED else self._clock.now(),
+        )
+
+    def _operated(
+        self, operation: Operation, attempt: Attempt, currency: str, deadline: float
+    ) -> ModificationOutcome:
+        provider = self._providers[operation.provider]
+        timeouts = self.timeouts(max(LEAST_TIME_S, deadline - self._clock.monotonic()))
+        key, reference = operation.idempotency_key, attempt.provider_reference or ""
+        money = Money(operation.amount, currency)
+        try:
+            match operation.kind:
+                case "capture":
+                    return provider.capture(reference, money, idempotency_key=key, timeouts=timeouts)
+                case "refund":
+                    return provider.refund(reference, money, idempotency_key=key, timeouts=timeouts)
+                case "void" if not reference:
+                    # A payment that waits for the customer may have no id of the provider's yet.
+                    return provider.void_attempt(attempt.id, idempotency_key=key, timeouts=timeouts)
+                case "void":
+                    return provider.void(reference, idempotency_key=key, timeouts=timeouts)
+        except Exception:
+            # An adapter that raises, against its contract, may have acted before it did.
+            log.exception("adapter_failed", provider=operation.provider, operation=operation.id)
+            return ModificationOutcome(ModificationKind.UNKNOWN, Health.IGNORED, "adapter_failed")
+
+    def complete(self, attempt: Attempt, details: Mapping[str, str], deadline: float) -> Outcome:
+        """One send of what the customer's browser brought back."""
+        # There may be several steps, each with details of its own; the same ones are a re-send.
+        step = hashlib.sha256(json.dumps(dict(details), sort_keys=True).encode()).hexdigest()[:16]
+        try:
+            return self._providers[attempt.provider].complete(
+                attempt.provider_reference,
+                details,
+                capture="automatic" if attempt.at_once else "manual",
+                # Without it a customer could finish an expensive payment with a cheap one's details.
+                attempt_id=attempt.id,
+                idempotency_key=f"{attempt.id}-{step}",
+                timeouts=self.timeouts(max(LEAST_TIME_S, deadline - self._clock.monotonic())),
+            )
+        except Exception:
+            log.exception("adapter_failed", provider=attempt.provider, attempt=attempt.id)
+            return Outcome(OutcomeKind.UNKNOWN, Health.IGNORED, reason="adapter_failed")
+
+    def timeouts(self, seconds_left: float) -> Timeouts:
+        """Bounds of a send that must be over in that many seconds."""
+        connect_s = min(self._times.connect_s, seconds_left / 2)
+        return Timeouts(connect_s, min(self._times.read_s, seconds_left - connect_s))
+
+    def _send(self, attempt: Attempt, seconds_left: float) -> Outcome:
+        try:
+            outcome = self._providers[attempt.provider].authorize(
+                attempt.params, idempotency_key=attempt.idempotency_key, timeouts=self.timeouts(seconds_left)
+            )
+        except Exception:
+            # An adapter that raises, against its contract, may have charged before it did.
+            log.exception("adapter_failed", provider=attempt.provider, attempt=attempt.id)
+            return Outcome(OutcomeKind.UNKNOWN, Health.IGNORED, reason="adapter_failed")
+        if outcome.our_fault:
+            log.error("rejected_by_provider", provider=attempt.provider, attempt=attempt.id, reason=outcome.reason)
+        if outcome.decline is not None and not outcome.decline.known:
+            log.error("unknown_decline_code", provider=attempt.provider, code=outcome.decline.code)
+        return outcome
+
+    def _jitter_s(self) -> float:
+        least, most = RESEND_WAIT_S
+        return least + (most - least) * self._random()
+
+    def _pause(self, seconds: float, deadline: float) -> None:
+        self._clock.sleep(max(0.0, min(seconds, deadline - self._clock.monotonic())))
+
+    def _ended(self, attempt: Attempt, outcome: Outcome, begun: float, sends: int) -> Attempt:
+        latency_us = round((self._clock.monotonic() - begun) * 1e6)
+        ended = learned(attempt, outcome, self._clock.now())
+        return dataclasses.replace(ended, latency_us=latency_us, sends=max(1, sends))
+
+
+def _state(told: ModificationOutcome, *, first: bool) -> OperationState:
+    match told.kind:
+        case ModificationKind.DONE:
+            return "done"
+        case ModificationKind.RECEIVED:
+            return "received"
+        case ModificationKind.REFUSED:
+            return "refused"
+        # Rejected as our mistake at the first send: it never happened, and a second would be rejected as well.
+        case ModificationKind.NOT_EXECUTED if told.our_fault and first:
+            return "refused"
+        case _:
+            return "unknown"
+
+
+def is_doubtful(outcome: Outcome) -> bool:
+    """Whether a re-send could tell more: the send was lost, not merely pending at the provider."""
+    return outcome.kind is OutcomeKind.UNKNOWN and outcome.provider_reference is None
+
+
+def says_more(outcome: Outcome) -> bool:
+    """Whether a re-send's outcome settles what an unknown send left open."""
+    return outcome.kind not in (OutcomeKind.UNKNOWN, OutcomeKind.NOT_EXECUTED)
+
+
+def learned(attempt: Attempt, outcome: Outcome, now: dt.datetime) -> Attempt:
+    """The attempt with this outcome written on it."""
+    capture = attempt.capture
+    if outcome.kind is OutcomeKind.APPROVED and attempt.at_once and capture is None:
+        # A webhook tells of the approval alone; that it was captured with it, we know from how it was sent.
+        capture = "pending" if outcome.capture_pending else "done"
+    return dataclasses.replace(
+        attempt,
+        outcome=outcome.kind.value,
+        reason=outcome.reason,
+        health=outcome.health.value,
+        provider_reference=outcome.provider_reference or attempt.provider_reference,
+        decline=decline_json(outcome),
+        capture=capture,
+        finished_at=now,
+    )
+
+
+def decline_json(outcome: Outcome) -> dict[str, Any] | None:
+    """A decline as it is kept and shown."""
+    decline = outcome.decline
+    if decline is None:
+        return None
+    return {
+        "class": decline.decline_class.value,
+        "code": decline.code,
+        "message": decline.message,
+        "network_code": decline.network_code,
+        "advice": decline.advice,
+    }
