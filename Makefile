@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock clean
+.PHONY: help run test check format lock clean simulate simulate-mutants chaos bench-safety
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,20 @@ run: $(VENV)/installed  ## sandbox providers, web, worker and a little traffic; 
 
 test: $(VENV)/installed  ## every test, on SQLite and on a real PostgreSQL
 	$(BIN)/pytest -n 2
+
+chaos: $(VENV)/installed  ## every fault, kills and pauses on real processes, on both databases; 4 minutes
+	$(BIN)/python -m tests.e2e.at_length $(CHAOS)
+
+SEEDS ?= 5000
+simulate: $(VENV)/installed  ## thousands of seeded interleavings of faults, crashes and payments; SEED=n replays one
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+simulate-mutants: $(VENV)/installed  ## break the router on purpose, and find the first seed that catches each
+	$(BIN)/python -m tests.simulation.mutants
+
+AGAINST ?= main
+bench-safety: $(VENV)/installed  ## payments/s against an earlier commit's (AGAINST=<tag or commit>); 2 minutes
+	$(BIN)/python bench/safety.py --against $(AGAINST)
 
 check: $(VENV)/installed  ## formatting, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -1,0 +1,301 @@
+"""One seed's world: the router's real code in several processes, two providers, a ledger, and trouble."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Mapping
+
+from flags.contract import FlagContext, RoutingFlags, SourceStatus
+from providers.contract import Notice, Provider, Timeouts
+from router.breaker import BreakerSettings
+from router.clock import SequentialIds
+from router.health import ProviderHealth
+from router.housekeeping import Housekeeping
+from router.ledger.circuits import CircuitLedger
+from router.ledger.inbox import Inbox
+from router.ledger.journal import Journals
+from router.ledger.payments import PaymentLedger
+from router.ledger.unavailable import LedgerUnavailableError
+from router.ledger.upkeep import Upkeep
+from router.modifications import Modifications
+from router.notices import Notices
+from router.parked import Parked
+from router.payments import Payments, PaymentSettings
+from router.planning import Planner
+from router.recovery import Recovery
+from router.resolver import Resolver, ResolverSettings
+from router.sending import Sender, SendTimes
+from tests.simulation.adyen import SimAdyen
+from tests.simulation.books import Books, Charge
+from tests.simulation.faults import Weather
+from tests.simulation.ledger import SimDatabase
+from tests.simulation.record import Totals
+from tests.simulation.scheduler import START, Killed, Scheduler, SimProcess, Task
+from tests.simulation.stripe import SimStripe
+
+DEADLINE_S = 25.0
+RESEND_MAX_AGE_S = 900.0
+ACTION_EXPIRES_S = 600.0
+GIVEN_UP_AFTER_S = RESEND_MAX_AGE_S + 60.0 + 15.0
+"""Contact is noted once a minute, and a call that was begun in time may take its deadline."""
+
+
+class SimFlags:
+    """Satisfies `FlagSource`: the flags of each payment are drawn by the seed."""
+
+    def __init__(self, rng: random.Random, void_share: float) -> None:
+        self._rng = rng
+        self._void_share = void_share
+
+    def read(self, context: FlagContext) -> RoutingFlags:
+        rng = self._rng
+        return RoutingFlags(
+            primary=rng.choice(["stripe", "adyen"]),
+            cascade_on_soft_decline=rng.random() < 0.9,
+            unknown_outcome_policy="void-and-fail-over" if rng.random() < self._void_share else "hold",
+        )
+
+    def status(self) -> SourceStatus:
+        return SourceStatus("valid", START)
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+class Process(SimProcess):
+    """A web or worker process, with its own view of the circuits, as `router.app` puts it together."""
+
+    def __init__(self, name: str, world: SimWorld) -> None:
+        super().__init__(name)
+        clock, ids, database, providers = world.scheduler, world.ids, world.database, world.contracts
+        self.health = ProviderHealth(
+            providers, BreakerSettings(), store=CircuitLedger(database), clock=clock, actor=name
+        )
+        ledger = PaymentLedger(database)
+        journals = Journals(ledger, deadline_s=DEADLINE_S, clock=clock, ids=ids)
+        sender = Sender(providers, SendTimes(1.0, 10.0), clock=clock, random=world.rng.random)
+        self.payments = Payments(
+            ledger=ledger,
+            planner=Planner(providers=providers, flags=world.flags, health=self.health, fees={}, ids=ids),
+            sender=sender,
+            health=self.health,
+            journals=journals,
+            settings=PaymentSettings(DEADLINE_S, parked_retry_s=15.0),
+            clock=clock,
+            ids=ids,
+        )
+        self.modifications = Modifications(
+            ledger=ledger, journals=journals, sender=sender, deadline_s=DEADLINE_S, clock=clock
+        )
+        self.inbox = Inbox(database)
+        self.notices = Notices(inbox=self.inbox, ledger=ledger, journals=journals, clock=clock)
+        self.resolver = Resolver(
+            ledger=ledger,
+            journals=journals,
+            sender=sender,
+            providers=providers,
+            settings=ResolverSettings(DEADLINE_S, RESEND_MAX_AGE_S),
+            clock=clock,
+            run_all=lambda task, due: [task(each) for each in due],
+        )
+        self.parked = Parked(
+            providers=tuple(providers), ledger=ledger, payments=self.payments, health=self.health, clock=clock
+        )
+        self.housekeeping = Housekeeping(
+            upkeep=Upkeep(database),
+            ledger=ledger,
+            journals=journals,
+            sender=sender,
+            providers=providers,
+            action_expires_s=ACTION_EXPIRES_S,
+            deadline_s=DEADLINE_S,
+            clock=clock,
+        )
+        self.recovery = Recovery(providers, self.health, timeouts=Timeouts(1.0, 5.0), clock=clock)
+        self._world = world
+        self._syncing = False
+
+    def has_news(self) -> bool:
+        """Whether a circuit moved here that the ledger does not know of."""
+        return bool(self.health._unwritten)
+
+    def sync(self) -> None:
+        """One round of the thread that keeps the circuits in step with the ledger."""
+        if self._syncing:
+            return
+        self._syncing = True
+        with contextlib.suppress(LedgerUnavailableError):
+            self.health.sync_once()
+        self._syncing = False
+
+    def receive(self, provider: str, notice: Notice) -> bool:
+        """The webhook route: stored, then acknowledged. Whether it was acknowledged."""
+        self.inbox.store(provider, [notice], now=self._world.scheduler.now())
+        return True
+
+
+class SimWorld:
+    """Everything of one seed. Satisfies `providers.World`."""
+
+    def __init__(self, seed: int, database: SimDatabase, totals: Totals) -> None:
+        random.seed(seed)  # tenacity's jitter between commits has no other source
+        self.seed = seed
+        self.rng = rng = random.Random(seed)
+        self.totals = totals
+        self.database = database
+        self.violations: list[str] = []
+        self.quiet = False
+        self.scheduler = Scheduler(rng, keep=rng.choice([0.0, 0.3, 0.6]))
+        self.scheduler.chaos = self._chaos
+        self.scheduler.on_open_transaction = lambda label: self.violated(f"a transaction is open: {label}")
+        self.calm = rng.random() < 0.25
+        self._kill = 0.0 if self.calm else rng.choice([0.0, 0.001, 0.004])
+        self._pause = 0.0 if self.calm else rng.choice([0.0, 0.0015, 0.005])
+        self._away = 0.0 if self.calm else rng.choice([0.0, 0.002, 0.01])
+        self._away_until = 0.0
+        self.weather = Weather(rng, totals.faults, rate=0.02 if self.calm else rng.choice([0.05, 0.15, 0.35]))
+        self.books = Books(self.violated, self.scheduler.note)
+        self.ids = SequentialIds()
+        self.flags = SimFlags(rng, rng.choice([0.0, 0.5, 1.0]))
+        self._numbers = 0
+        self.stripe = SimStripe("stripe", self)
+        self.adyen = SimAdyen("adyen", self)
+        self.contracts: Mapping[str, Provider] = {"stripe": self.stripe, "adyen": self.adyen}
+        self.contacts: dict[str, float] = {}
+        """Payment id to when checkout last asked for it."""
+        self.undelivered = 0
+        self._webs: list[Process] = []
+        self._started = 0
+        database.scheduler = self.scheduler
+        database.fault = self._ledger_fault
+
+    # ------------------------------------------------------------ processes
+
+    def web(self) -> Process:
+        """A web process that lives; one that died is started again."""
+        rng = self.rng
+        if len(self._webs) < 2:
+            self._webs = [self.start("web"), self.start("web")]
+        number = rng.randrange(2)
+        if self._webs[number].dead:
+            self._webs[number] = self.start("web")
+        web = self._webs[number]
+        if rng.random() < 0.3 and (web.has_news() or self.database.rows("SELECT 1 FROM circuit_transitions LIMIT 1")):
+            self.run_task(f"{web.name}.circuits", web, web.sync, lambda _lived: None)
+        return web
+
+    def start(self, role: str) -> Process:
+        """A new process."""
+        self._started += 1
+        return Process(f"{role}{self._started}", self)
+
+    def run_task(self, name: str, process: Process, body: Callable[[], None], ended: Callable[[bool], None]) -> None:
+        """Run something in a process; `ended` is told whether the process lived to the end of it."""
+
+        def guarded() -> None:
+            lived = False
+            try:
+                body()
+                lived = True
+            except Killed:
+                pass
+            except Exception as error:  # noqa: BLE001 - whatever escapes would be a 500, or a dead loop
+                self.violated(f"{name} raised {error!r}")
+            if not self.scheduler.aborting:
+                ended(lived)
+
+        self.scheduler.spawn(name, process, guarded)
+
+    # ------------------------------------------------------------ trouble
+
+    def _chaos(self, task: Task, label: str) -> None:
+        if self.quiet:
+            return
+        drawn = self.rng.random()
+        if drawn < self._kill:
+            self.totals.crashes[label] += 1
+            self.scheduler.note("KILLED " + task.process.name)
+            self.scheduler.kill(task.process)
+            raise Killed
+        if drawn < self._kill + self._pause:
+            self.totals.counts["processes paused past their leases"] += 1
+            seconds = self.rng.uniform(45.0, 120.0)
+            self.scheduler.note(f"PAUSED {task.process.name} for {seconds:.0f} s")
+            task.process.paused_until = self.scheduler.elapsed + seconds
+
+    def _ledger_fault(self, how: str) -> bool:
+        if self.quiet or not self._away:
+            return False
+        if self.scheduler.elapsed < self._away_until:
+            away = how != "commit forgotten"
+        else:
+            away = self.rng.random() < self._away
+            if away and how == "commit refused" and self.rng.random() < 0.2:
+                self._away_until = self.scheduler.elapsed + self.rng.uniform(1.0, 12.0)
+        if away:
+            self.totals.counts[how] += 1
+            self.scheduler.current.troubled = True
+        return away
+
+    def violated(self, what: str) -> None:
+        """An invariant does not hold: the seed has failed."""
+        if not self.scheduler.aborting:
+            self.violations.append(what)
+            self.scheduler.note("VIOLATED " + what)
+            self.scheduler.aborting = True
+
+    # ------------------------------------------------------------ what the providers need
+
+    def number(self) -> int:
+        """A number that nothing else has."""
+        self._numbers += 1
+        return self._numbers
+
+    def later(self, seconds: float, action: Callable[[], object]) -> None:
+        """Do something at a provider after that time; nothing is settled before."""
+        self.undelivered += 1
+
+        def act() -> None:
+            self.undelivered -= 1
+            action()
+
+        self.scheduler.after(seconds, act)
+
+    def deliver(self, provider: str, notice: Notice) -> None:
+        """Send a notice off, now or late, once or twice."""
+        rng = self.rng
+        for _ in range(2 if rng.random() < 0.15 else 1):
+            late = (0.0, 1.0) if self.quiet else (0.0, 0.0, 1.0, 10.0, 60.0, 300.0)
+            self.undelivered += 1
+            self.scheduler.after(rng.choice(late) * rng.random(), lambda: self._delivery(provider, notice))
+
+    def _delivery(self, provider: str, notice: Notice) -> None:
+        web = self.web()
+        acknowledged = False
+
+        def body() -> None:
+            nonlocal acknowledged
+            try:
+                acknowledged = web.receive(provider, notice)
+            except LedgerUnavailableError:
+                acknowledged = False
+
+        def ended(_lived: bool) -> None:
+            if acknowledged:
+                self.undelivered -= 1
+                self.totals.counts["notices"] += 1
+            else:
+                self.totals.counts["notices delivered again"] += 1
+                self.scheduler.after(5.0, lambda: self._delivery(provider, notice))
+
+        self.run_task(f"{notice.name}#{notice.id}", web, body, ended)
+
+    def sent(self, charge: Charge) -> None:
+        """A send has made an authorization just now: checkout must still expect the payment."""
+        rows = self.database.rows("SELECT told, status, created_at FROM payments WHERE id = ?", charge.payment)
+        if not rows or rows[0]["told"] or rows[0]["status"] == "parked":
+            return
+        created = rows[0]["created_at"] / 1e6 - START.timestamp()
+        if self.scheduler.elapsed - max(created, self.contacts.get(charge.payment, 0.0)) > GIVEN_UP_AFTER_S:
+            self.violated(f"{charge.payment} was charged after checkout had given it up")
