@@ -111,6 +111,11 @@ class House:
         found: list[dict[str, Any]] = self.control("GET", f"/{provider}/charges?reference={reference}")["charges"]
         return found
 
+    def webhooks(self, provider: str) -> dict[str, Any]:
+        """The provider's webhooks: how many were sent, acknowledged, failed, and how many wait."""
+        found: dict[str, Any] = self.control("GET", f"/{provider}/webhooks")
+        return found
+
     def state(self, provider: str) -> str:
         """The provider's circuit, as one of the web processes sees it."""
         listed = self.call("GET", "/v1/providers")[1]["providers"]
