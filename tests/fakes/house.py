@@ -12,17 +12,21 @@ from providers.contract import Health, Provider
 from router.breaker import BreakerSettings, Permit, State, following
 from router.clock import ManualClock, SequentialIds
 from router.health import ProviderHealth, TransitionStore
+from router.ledger.cards import CardLedger
 from router.ledger.engine import Database
+from router.ledger.journal import Journals
 from router.ledger.payments import PaymentLedger
 from router.order import Order
 from router.payments import Answer, Payments, PaymentSettings
 from router.planning import Planner
+from router.sending import Sender, SendTimes
 from tests.fakes.flags import FakeFlags
 from tests.fakes.ledger import MemoryStore
 from tests.fakes.providers import FakeProvider
 
 DEADLINE_S = 25.0
-SETTINGS = PaymentSettings(deadline_s=DEADLINE_S, connect_timeout_s=1.0, read_timeout_s=10.0, parked_retry_s=15.0)
+SETTINGS = PaymentSettings(deadline_s=DEADLINE_S, parked_retry_s=15.0)
+TIMES = SendTimes(connect_s=1.0, read_s=10.0)
 _numbers = itertools.count(1)
 
 
@@ -91,11 +95,16 @@ def build_house(
     contracts: Mapping[str, Provider] = by_name
     source = FakeFlags(flags)
     health = RecordingHealth(by_name, BreakerSettings(), store=store or MemoryStore(), clock=clock, actor="test")
+    journals = Journals(ledger, deadline_s=DEADLINE_S, clock=clock, ids=ids)
+    sender = Sender(contracts, TIMES, clock=clock, random=lambda: 0.5)
     payments = Payments(
         ledger=ledger,
-        planner=Planner(providers=contracts, flags=source, health=health, fees={}, ids=ids),
-        providers=contracts,
+        planner=Planner(
+            providers=contracts, flags=source, health=health, fees={}, ids=ids, tries_of=CardLedger(database).tries
+        ),
+        sender=sender,
         health=health,
+        journals=journals,
         settings=SETTINGS,
         clock=clock,
         ids=ids,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from providers.contract import (
     ChargeRequest,
@@ -13,14 +14,18 @@ from providers.contract import (
     DeclineClass,
     Health,
     Ineligible,
+    LookUp,
+    LookUpKind,
     ModificationKind,
     ModificationOutcome,
     Money,
+    Notice,
     Outcome,
     OutcomeKind,
     Params,
     ProbeResult,
     Timeouts,
+    WebhookRefusedError,
 )
 
 DONE = ModificationOutcome(ModificationKind.DONE, Health.OK)
@@ -63,6 +68,9 @@ class FakeProvider:
         self.outcomes = deque(outcomes)
         self.probes: deque[ProbeResult] = deque()
         self.ineligible = ineligible
+        self.look_ups: deque[LookUp] = deque()
+        self.looked_up: list[str] = []
+        self.completions: deque[Outcome] = deque()
         self.calls: list[Call] = []
         self.probed = 0
         self.during: Callable[[Call], object] | None = None
@@ -97,6 +105,36 @@ class FakeProvider:
         self, provider_reference: str, money: Money, *, idempotency_key: str, timeouts: Timeouts
     ) -> ModificationOutcome:
         return DONE
+
+    def look_up(
+        self,
+        attempt_id: str,
+        *,
+        provider_reference: str | None,
+        sent_from: dt.datetime,
+        sent_until: dt.datetime,
+        timeouts: Timeouts,
+    ) -> LookUp:
+        self.looked_up.append(attempt_id)
+        return self.look_ups.popleft() if self.look_ups else LookUp(LookUpKind.NOT_FOUND)
+
+    def void_attempt(self, attempt_id: str, *, idempotency_key: str, timeouts: Timeouts) -> ModificationOutcome:
+        return ModificationOutcome(ModificationKind.RECEIVED, Health.OK)
+
+    def complete(
+        self,
+        provider_reference: str | None,
+        details: Mapping[str, Any],
+        *,
+        capture: Literal["automatic", "manual"],
+        idempotency_key: str,
+        timeouts: Timeouts,
+        attempt_id: str | None = None,
+    ) -> Outcome:
+        return self.completions.popleft() if self.completions else CAPTURED
+
+    def read_webhook(self, headers: Mapping[str, str], body: bytes, *, now: dt.datetime) -> Sequence[Notice]:
+        raise WebhookRefusedError("a fake has no webhooks")
 
     def probe(self, *, timeouts: Timeouts) -> ProbeResult:
         self.probed += 1

@@ -22,6 +22,7 @@ from flags.filewriter import FileFlagWriter, complete_file
 from providers.contract import Money, Outcome, Params, Provider, Timeouts
 from providers.sandbox.server import Sandbox
 from router import app as composition
+from router import sending
 from router.app import Core, create_app
 from router.ledger.engine import Database
 from router.ledger.keys import KeyLedger
@@ -44,16 +45,17 @@ _numbers = itertools.count(1)
 
 
 def order(**overrides: Any) -> dict[str, Any]:
-    """The design's example of a payment, with a reference of its own and these top-level fields instead."""
+    """The design's example of a payment, with a reference and a card of its own, and these fields instead."""
+    number = next(_numbers)
     body: dict[str, Any] = {
-        "reference": f"ORD-{next(_numbers)}",
+        "reference": f"ORD-{number}",
         "amount": 1999,
         "currency": "EUR",
         "capture": "automatic",
         "payment_method": {
             "type": "card",
             "tokens": {"stripe": "pm_card_visa", "adyen": "8415718415172204"},
-            "card": {"brand": "visa", "country": "DE", "funding": "credit", "fingerprint": "opaque-or-absent"},
+            "card": {"brand": "visa", "country": "DE", "funding": "credit", "fingerprint": f"card-{number}"},
         },
         "customer": {"id": "cus_1", "country": "DE"},
         "return_url": "https://shop.example/return",
@@ -194,6 +196,18 @@ class Spy:
     def refund(self, provider_reference: str, money: Money, **rest: Any) -> Any:
         return self.inner.refund(provider_reference, money, **rest)
 
+    def look_up(self, attempt_id: str, **rest: Any) -> Any:
+        return self.inner.look_up(attempt_id, **rest)
+
+    def void_attempt(self, attempt_id: str, **rest: Any) -> Any:
+        return self.inner.void_attempt(attempt_id, **rest)
+
+    def complete(self, provider_reference: str | None, details: Mapping[str, Any], **rest: Any) -> Any:
+        return self.inner.complete(provider_reference, details, **rest)
+
+    def read_webhook(self, headers: Mapping[str, str], body: bytes, **rest: Any) -> Any:
+        return self.inner.read_webhook(headers, body, **rest)
+
     def probe(self, **rest: Any) -> Any:
         return self.inner.probe(**rest)
 
@@ -242,6 +256,7 @@ def open_shop(
                 patch.delenv(name)
         patch.setattr(composition, "build_providers", build_with_spies)
         patch.setattr(composition, "SYNC_INTERVAL_S", 0.02)  # a stop waits this long
+        patch.setattr(sending, "RESEND_WAIT_S", (0.001, 0.01))
         made = Settings(**chosen)
         if flags:
             complete_file(made.flags_path, PROVIDER_NAMES)

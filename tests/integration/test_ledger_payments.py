@@ -109,7 +109,7 @@ def test_a_change_from_another_version_or_holder_writes_nothing(ledger: PaymentL
             {"status": "captured"},
             event="captured",
             now=LATER,
-            finished=ended,
+            finished=[ended],
             started=_attempt(payment, 2),
             release_key=True,
         )

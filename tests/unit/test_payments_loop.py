@@ -17,6 +17,7 @@ from router.clock import SequentialIds
 from router.ledger.engine import Database
 from router.ledger.payments import Attempt, Payment
 from router.payments import NoEligibleProviderError, ProvidersUnavailableError
+from router.sending import SENDS_IN_A_REQUEST
 from tests.fakes.house import House, an_order, build_house, move
 from tests.fakes.ledger import fresh_ledger
 from tests.fakes.providers import (
@@ -48,6 +49,12 @@ def house_of(database: Database, *scripts: Sequence[Outcome] | Outcome, flags: R
     return build_house(database, providers, flags=flags, ids=_IDS)
 
 
+def sends_of(outcome: Outcome) -> int:
+    """How often an attempt is sent whose every send comes to this."""
+    lost = outcome.kind is OutcomeKind.UNKNOWN and outcome.provider_reference is None
+    return SENDS_IN_A_REQUEST if lost else 1
+
+
 def called(house: House) -> dict[str, int]:
     """How often each provider was called."""
     return {name: len(provider.calls) for name, provider in house.providers.items()}
@@ -71,11 +78,11 @@ def called(house: House) -> dict[str, int]:
     ],
 )
 def test_an_outcome_that_is_final_or_doubtful_is_the_end(database: Database, outcome: Outcome, status: str) -> None:
-    """No other provider is called after it, whatever it was."""
-    house = house_of(database, outcome, CAPTURED)
-    answer = house.pay()
+    """No other provider is called after it, whatever it was; only a doubt is sent again, to the same one."""
+    house = house_of(database, [outcome] * SENDS_IN_A_REQUEST, CAPTURED)
+    answer = house.pay(an_order(capture="manual" if outcome is AUTHORIZED else "automatic"))
     assert (answer.payment.status, answer.payment.provider) == (status, "stripe")
-    assert called(house) == {"stripe": 1, "adyen": 0}
+    assert called(house) == {"stripe": sends_of(outcome), "adyen": 0}
 
 
 @pytest.mark.parametrize("first", [REFUSED, REJECTED, declined()])
@@ -112,7 +119,7 @@ def test_a_soft_decline_is_forgotten_when_the_next_provider_approves(database: D
 
 def test_an_unknown_after_a_refusal_is_processing_at_the_provider_that_may_have_acted(database: Database) -> None:
     """The third is not called: the second could have charged."""
-    house = house_of(database, REFUSED, UNKNOWN, CAPTURED)
+    house = house_of(database, REFUSED, [UNKNOWN] * SENDS_IN_A_REQUEST, CAPTURED)
     answer = house.pay()
     assert (answer.payment.status, answer.payment.provider) == ("processing", "adyen")
     assert called(house)["third"] == 0
@@ -236,18 +243,19 @@ def may_go_on(outcome: Outcome, *, cascade: bool) -> bool:
     return outcome.kind is OutcomeKind.NOT_EXECUTED
 
 
-def expected_status(told: Sequence[Outcome], *, all_tried: bool) -> str:
+def expected_status(told: Sequence[Outcome], *, all_tried: bool, capture: str) -> str:
     """Where a payment stands after these outcomes, with `park`."""
     decisive = [each for each in told if each.kind is not OutcomeKind.NOT_EXECUTED]
     if not decisive:
         return "failed" if all_tried and all(each.our_fault for each in told) else "parked"
     last = decisive[-1]
     if last.kind is OutcomeKind.APPROVED:
-        return "captured" if last.captured or last.capture_pending else "authorized"
+        return "captured" if capture == "automatic" else "authorized"
     by_kind = {
         OutcomeKind.DECLINED: "declined",
         OutcomeKind.REQUIRES_ACTION: "requires_action",
         OutcomeKind.UNKNOWN: "processing",
+        OutcomeKind.CANCELED: "canceled",
     }
     return by_kind[last.kind]
 
@@ -279,25 +287,28 @@ class Watch:
         self.calls.append(call)
 
 
-@example(scripts=[CAPTURED, CAPTURED], cascade=True, unavailable="park", shut=set())
-@example(scripts=[UNKNOWN, CAPTURED], cascade=True, unavailable="park", shut=set())
-@example(scripts=[declined(), REFUSED, UNKNOWN], cascade=True, unavailable="fail", shut={"third"})
-@example(scripts=[REJECTED, REJECTED], cascade=True, unavailable="fail", shut=set())
+@example(scripts=[CAPTURED, CAPTURED], cascade=True, unavailable="park", capture="automatic", shut=set())
+@example(scripts=[UNKNOWN, CAPTURED], cascade=True, unavailable="park", capture="automatic", shut=set())
+@example(
+    scripts=[declined(), REFUSED, UNKNOWN], cascade=True, unavailable="fail", capture="automatic", shut={"third"}
+)
+@example(scripts=[REJECTED, REJECTED], cascade=True, unavailable="fail", capture="automatic", shut=set())
 @given(
     scripts=st.lists(outcomes(), min_size=2, max_size=3),
     cascade=st.booleans(),
     unavailable=st.sampled_from(["park", "fail"]),
+    capture=st.sampled_from(["automatic", "manual"]),
     shut=st.sets(st.sampled_from(ORDER_OF_TRIAL), max_size=2),
 )
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_providers_answer_the_invariants_hold(
-    database: Database, scripts: list[Outcome], cascade: bool, unavailable: str, shut: set[str]
+    database: Database, scripts: list[Outcome], cascade: bool, unavailable: str, capture: str, shut: set[str]
 ) -> None:
-    """Written before called, one call a provider, none after what may have charged, and the status that follows."""
+    """Written before called, one attempt a provider, none after what may have charged, the status that follows."""
     named = dict(zip(ORDER_OF_TRIAL, scripts, strict=False))
     house = build_house(
         database,
-        [FakeProvider(name, [outcome]) for name, outcome in named.items()],
+        [FakeProvider(name, [outcome] * SENDS_IN_A_REQUEST) for name, outcome in named.items()],
         flags=RoutingFlags(cascade_on_soft_decline=cascade),
         ids=_IDS,
     )
@@ -309,9 +320,9 @@ def test_whatever_providers_answer_the_invariants_hold(
     tried = open_names[: 1 + len(list(itertools.takewhile(bool, going_on)))]
     told = [named[name] for name in tried]
     watch = Watch(database, house)
-    order, key = an_order(when_unavailable=unavailable), f"key-{next(_NUMBERS)}"
+    order, key = an_order(when_unavailable=unavailable, capture=capture), f"key-{next(_NUMBERS)}"
 
-    status = expected_status(told, all_tried=not shut)
+    status = expected_status(told, all_tried=not shut, capture=capture)
     placed = any(each.kind is not OutcomeKind.NOT_EXECUTED for each in told)
     if unavailable == "fail" and not placed and status != "failed":
         with pytest.raises(ProvidersUnavailableError):
@@ -321,8 +332,9 @@ def test_whatever_providers_answer_the_invariants_hold(
     else:
         house.pay(order, key=key)
 
-    assert [call.provider for call in watch.calls] == tried
-    assert house.health.learned == [(name, named[name].health) for name in tried]
+    sends = [name for name in tried for _ in range(sends_of(named[name]))]
+    assert [call.provider for call in watch.calls] == sends
+    assert house.health.learned == [(name, named[name].health) for name in sends]
     ids = house.ledger.ids_by_reference("m", order.reference, limit=9, before=None)
     assert len(ids) == (0 if unavailable == "fail" and not tried else 1)
     for payment_id in ids:
@@ -333,7 +345,9 @@ def test_whatever_providers_answer_the_invariants_hold(
         assert [(each.provider, each.outcome) for each in attempts] == [
             (name, named[name].kind.value) for name in tried
         ]
-        assert [each.idempotency_key for each in attempts] == [call.idempotency_key for call in watch.calls]
+        keys = {call.provider: call.idempotency_key for call in watch.calls}
+        assert [each.idempotency_key for each in attempts] == [keys[name] for name in tried]
+        assert [each.sends for each in attempts] == [sends_of(named[name]) for name in tried]
         assert sum(each.outcome == "approved" for each in attempts) <= 1
         assert payment.amount_captured == (payment.amount if status == "captured" else 0)
         assert (payment.lease_holder, payment.lease_until) == (None, None)
