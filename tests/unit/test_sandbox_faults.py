@@ -337,4 +337,4 @@ def test_keep_alive_calls_do_not_wait_for_delayed_acknowledgements(shop: Shop) -
     for _ in range(50):
         assert pool.request("GET", "/v1/balance", headers={"Authorization": "Bearer sk_test_1"}).status == 200
     assert pool.num_connections == 1
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 1.9  # fifty times 40 ms are two seconds

@@ -212,7 +212,7 @@ def test_what_ends_a_made_connection_proves_nothing(case: str) -> None:
         assert fault.reason in (reason, "truncated")
     else:
         assert fault.reason == reason
-    assert took_s < 0.6
+    assert took_s < 1.9  # what drips goes on for two seconds
 
 
 def test_an_answer_without_end_is_cut_off() -> None:
@@ -230,14 +230,14 @@ def test_a_byte_at_the_last_moment_does_not_buy_the_whole_time_again() -> None:
 
     def one_late_byte(conn: socket.socket) -> None:
         conn.sendall(LONG_ANSWER)
-        time.sleep(0.25)
+        time.sleep(0.5)
         conn.sendall(b" ")
         time.sleep(0.5)
 
     with RawServer(after_request(one_late_byte)) as server:
         started = time.monotonic()
-        assert fault_of(server.url, Timeouts(1, 0.3)).reason == "read_timeout"
-        assert time.monotonic() - started < 0.45
+        assert fault_of(server.url, Timeouts(1, 0.6)).reason == "read_timeout"
+        assert time.monotonic() - started < 1.05  # not 0.5 + 0.6
 
 
 def test_a_resend_within_an_except_block_is_judged_by_itself() -> None:
