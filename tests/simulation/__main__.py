@@ -29,8 +29,8 @@ def main() -> int:
         totals.add(part)
         failed += found
         cpu_s += spent_s
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{totals.counts['seeds']} seeds, {len(failed)} failed ")
+        seconds = time.monotonic() - begun
+        sys.stderr.write(f"{totals.counts['seeds']} seeds in {seconds:.0f} s, failed: {sorted(dict(failed))}\n")
     elapsed_s = time.monotonic() - begun
     _show("what happened", totals.counts)
     _show("faults hit", totals.faults)
