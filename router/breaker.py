@@ -1,8 +1,11 @@
-"""One provider's circuit, seen from one process. Pure: no I/O, no clock of its own; `now` is passed in.
+"""One provider's circuit, seen from one process. Pure: no I/O, no clock of its own on the way of a call.
 
 The rules are those of resilience4j, with gobreaker's generations, so that a late answer never moves a circuit
-that has moved on. CLOSED to OPEN is decided here, at once, on this process's own window. OPEN to HALF_OPEN and
-on is decided by the worker, with synthetic probes; every process follows the ledger's transitions (`adopt`).
+that has moved on. CLOSED to OPEN is decided here, at once, on this process's own window and what others tell of
+theirs (`absorb`). OPEN to HALF_OPEN and on is decided by the worker, with synthetic probes; every process follows
+the ledger's transitions (`adopt`).
+
+`now` is always seconds of the monotonic clock; the wall clock is read only to date a transition.
 """
 
 from __future__ import annotations
@@ -10,209 +13,235 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import threading
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-
-class State(enum.StrEnum):
-    """What a circuit lets through."""
-
-    CLOSED = "closed"
-    """Every payment."""
-    OPEN = "open"
-    """Nothing."""
-    HALF_OPEN = "half_open"
-    """The worker's synthetic probes, and no payment."""
-
-
-WINDOW_CALLS = 20
-"""Ten failures in a row are half of it: a full outage trips within ten calls, even after a long calm."""
+from router.transitions import ADMITTING, Snapshot, State, Transition, following
+from router.windows import (
+    FAILED,
+    SLOW,
+    UNREACHABLE,
+    Counts,
+    CountWindow,
+    Limit,
+    SlowWindow,
+    Thresholds,
+    TimeWindow,
+    Window,
+    spread,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerSettings:
-    """How a circuit judges and recovers."""
+    """How a circuit judges and recovers. Times are seconds, rates are shares from 0 to 1."""
 
-    window_calls: int = WINDOW_CALLS
-    """The last calls that count."""
+    window_calls: int = 20
+    """The last calls that count. Ten failures in a row are half of them: a full outage trips within ten calls."""
+    window_s: float | None = None
+    """Instead of a number of calls, those of the last so many seconds, in buckets of one."""
     minimum_calls: int = 10
-    """Fewer calls than this never trip; a minimum above the window is capped by it."""
+    """Fewer calls than this never trip by a rate; a minimum above a window of calls is capped by it."""
     failure_rate: float = 0.5
     """A share of failures equal to this, or above it, trips."""
+    consecutive_failures: int | None = None
+    """So many failures in a row trip, before the minimum too; None: they do not."""
+    credentials_in_a_row: int = 5
+    """So many 401s or 403s with nothing else between: our credentials are refused, and no payment would pass."""
+    slow_window_calls: int = 50
+    """Slow calls are a matter of more calls than failures are: 30% of 20 would be six that were unlucky."""
+    slow_call_s: float = 3.0
+    """A call that takes longer is slow, and counts when it gets there, not when it ends."""
+    slow_rate: float = 0.3
     open_wait_s: float = 10.0
-    """Seconds a circuit stays open before the first round of probes."""
+    """How long a circuit stays open before the first round of probes."""
     wait_multiplier: float = 1.5
+    """The wait grows by this with every failed round."""
     maximum_wait_s: float = 15.0
-    """Seconds between rounds of probes, however many failed: what a recovered provider waits at most."""
+    """Between rounds of probes, however many failed: what a recovered provider waits at most."""
+    wait_jitter: float = 0.1
+    """The wait is multiplied by something within 1 ± this, so that circuits do not probe in step."""
     probes: int = 5
-    """Synthetic probes of a round; one that fails re-opens the circuit."""
+    """Synthetic probes of a round, in total."""
+    probes_at_once: int = 2
+    probe_success_rate: float = 0.9
+    """Of a round's probes; equal to this closes. Of five, all."""
+    probe_lease_s: float = 10.0
+    """A probe that has not returned by then has failed."""
     round_deadline_s: float = 45.0
-    """A half-open round unfinished after this many seconds re-opens: the worker that ran it is gone."""
+    """A half-open round unfinished after this re-opens: the worker that ran it is gone."""
+    stages: tuple[float, ...] = (0.10, 0.25, 0.50)
+    """Slow start's shares of what the router would send; after the last comes all of it."""
+    stage_s: float = 10.0
+    """How long a stage takes at least."""
+    stage_calls: int = 5
+    """Healthy calls that a stage wants to see; also the minimum by which slow start falls back on a rate."""
 
-    def wait_s(self, failed_rounds: int) -> float:
-        """Seconds to wait in OPEN after that many failed rounds."""
+    def wait_s(self, failed_rounds: int, jitter: float = 0.5) -> float:
+        """Seconds to wait in OPEN after that many failed rounds. `jitter` in [0, 1) picks the place within
+        1 ± `wait_jitter`; 0.5 is the middle.
+        """
         longest = max(self.open_wait_s, self.maximum_wait_s)
         # The exponent is capped: a week of failed rounds must not overflow a float.
-        return min(self.open_wait_s * self.wait_multiplier ** min(failed_rounds, 32), longest)
+        wait = min(self.open_wait_s * self.wait_multiplier ** min(failed_rounds, 32), longest)
+        return wait * (1 - self.wait_jitter + 2 * self.wait_jitter * jitter)
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """A circuit's change of state: a ledger row, and the audit record of who or what, when and why."""
+class Verdict(enum.Enum):
+    """What a call that ended says of the provider. One that says nothing is given back (`Breaker.give_back`)."""
 
-    provider: str
-    version: int
-    state: State
-    at: dt.datetime
-    actor: str
-    """The process that decided."""
-    reason: str
-    failed_rounds: int = 0
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-    """The window's figures."""
-    incident: str | None = None
-    """The incident that this belongs to: from the first OPEN until the circuit has been CLOSED for five minutes."""
-    open_time: dt.timedelta = dt.timedelta()
-    """Time of the incident, before this transition, in which the circuit was not CLOSED."""
-
-    def open_time_at(self, now: dt.datetime) -> dt.timedelta:
-        """The incident's open time so far, this being the circuit's last transition."""
-        return self.open_time + (dt.timedelta() if self.state is State.CLOSED else now - self.at)
+    OK = "ok"
+    UNREACHABLE = "unreachable"
+    """A failure: the provider never acted on it."""
+    PROVIDER_ERROR = "provider_error"
+    """A failure: the provider's own fault."""
+    CREDENTIALS_REFUSED = "credentials_refused"
+    """Ours: counts in no window, but a run of them opens the circuit."""
 
 
-INCIDENT_OVER_AFTER = dt.timedelta(minutes=5)
-"""How long a circuit must have been CLOSED for its incident to be over (design §2)."""
-
-
-def following(
-    last: Transition | None,
-    state: State,
-    *,
-    provider: str,
-    at: dt.datetime,
-    actor: str,
-    reason: str,
-    failed_rounds: int = 0,
-    evidence: Mapping[str, Any] | None = None,
-) -> Transition:
-    """The transition after `last`, with its version and its incident carried on. Two processes that saw the same
-    `last` name the same incident, so a circuit that closes for a moment and opens again adds to one incident.
-    """
-    version = 1 if last is None else last.version + 1
-    goes_on = (
-        last is not None
-        and last.incident is not None
-        and not (last.state is State.CLOSED and at - last.at >= INCIDENT_OVER_AFTER)
-    )
-    incident: str | None = f"inc_{provider}_{version}" if state is not State.CLOSED else None
-    open_time = dt.timedelta()
-    if goes_on and last is not None:
-        incident, open_time = last.incident, last.open_time_at(at)
-    return Transition(
-        provider=provider,
-        version=version,
-        state=state,
-        at=at,
-        actor=actor,
-        reason=reason,
-        failed_rounds=failed_rounds,
-        evidence=evidence or {},
-        incident=incident,
-        open_time=open_time,
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class Permit:
     """Leave for one call; `generation` tells a late answer from a current one."""
 
-    provider: str
-    generation: int
+    __slots__ = ("at", "counted", "generation", "provider")
+
+    def __init__(self, provider: str, generation: int, at: float) -> None:
+        self.provider = provider
+        self.generation = generation
+        self.at = at
+        """When it was admitted, monotonic seconds."""
+        self.counted = False
+        """It was in flight for too long and counts as slow already."""
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Figures of the calls that count now."""
+SLOW_START_FAILURES = 2
+"""Failures in a row that end a slow start: the provider was broken a moment ago, and one may be bad luck."""
 
-    calls: int
-    failures: int
-    minimum_calls: int
-    failure_rate_threshold: float
-
-    @property
-    def failure_rate(self) -> float | None:
-        """Share of failures; None before the first call."""
-        return self.failures / self.calls if self.calls else None
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A circuit at one moment, never torn."""
-
-    provider: str
-    state: State
-    version: int
-    since: dt.datetime
-    window: Window
-    last: Transition | None
-    """What brought it here; None: it has never left CLOSED."""
-
-    @property
-    def failed_rounds(self) -> int:
-        """Rounds of probes that failed since it opened."""
-        return self.last.failed_rounds if self.last is not None else 0
+_OK = Verdict.OK
+_CODES = {Verdict.OK: 0, Verdict.UNREACHABLE: FAILED | UNREACHABLE, Verdict.PROVIDER_ERROR: FAILED}
+_COUNTING = frozenset({State.CLOSED, State.SLOW_START, State.METRICS_ONLY})
+_SPENT = -1
+"""The generation of a permit whose call has ended: an answer counts once."""
 
 
 class Breaker:
     """Thread-safe; the lock is held for arithmetic only, never across a call."""
 
-    def __init__(self, provider: str, settings: BreakerSettings, *, now: dt.datetime) -> None:
+    def __init__(
+        self, provider: str, settings: BreakerSettings, *, wall: Callable[[], dt.datetime], actor: str
+    ) -> None:
         self.provider = provider
         self._settings = settings
+        self._wall = wall
+        self._actor = actor
         self._lock = threading.Lock()
-        self._state = State.CLOSED
-        self._since = now
         self._last: Transition | None = None
+        # What `_last` followed, while `_last` is this process's own decision: the ledger may hold another in its place.
+        self._before: Transition | None = None
+        self._born = wall()
         self._generation = 0
-        self._results: deque[bool] = deque(maxlen=settings.window_calls)
-        self._failures = 0
+        self._window: CountWindow | TimeWindow = (
+            CountWindow(settings.window_calls) if settings.window_s is None else TimeWindow(settings.window_s)
+        )
+        self._slow = CountWindow(settings.slow_window_calls)
+        self._slow_call_s = settings.slow_call_s
+        self._needed: tuple[int, ...] = ()
+        self._would_have_opened: Transition | None = None
+        self._enter_state(State.CLOSED)
 
-    def admit(self) -> Permit | None:
-        """A permit for a customer's payment, or None while the circuit is not closed."""
+    # ------------------------------------------------------------ the way of a call
+
+    def admit(self, now: float) -> Permit | None:
+        """A permit for a customer's payment, or None while the circuit lets none through."""
         with self._lock:
-            return Permit(self.provider, self._generation) if self._state is State.CLOSED else None
+            if not self._admitting:
+                return None
+            permit = Permit(self.provider, self._generation, now)
+            if self._counting:
+                self._in_flight[permit] = None
+            return permit
 
-    def record(self, permit: Permit, *, failed: bool, now: dt.datetime, actor: str) -> Transition | None:
+    def record(self, permit: Permit, verdict: Verdict, now: float) -> Transition | None:
         """Learn how an admitted call ended. The transition that this causes, if it does, is already in force here.
 
-        The answer to a call that was admitted in another generation changes nothing.
+        The answer to a call that was admitted in another generation changes nothing, nor does a second answer.
         """
         with self._lock:
-            if permit.generation != self._generation or self._state is not State.CLOSED:
+            if permit.generation != self._generation or not self._counting:
                 return None
-            if len(self._results) == self._results.maxlen:
-                self._failures -= self._results[0]
-            self._results.append(failed)
-            self._failures += failed
-            window = self._window()
-            needed = min(self._settings.minimum_calls, self._settings.window_calls)
-            rate = window.failure_rate or 0.0
-            if window.calls < needed or rate < self._settings.failure_rate:
+            permit.generation = _SPENT
+            slow = now - permit.at > self._slow_call_s
+            if permit.counted:
+                self._overdue -= 1
+            else:
+                del self._in_flight[permit]
+            if verdict is _OK:
+                code = 0
+                self._failures_in_a_row = self._refused_in_a_row = 0
+            elif verdict is Verdict.CREDENTIALS_REFUSED:
+                self._refused_in_a_row += 1
+                return self._judge()
+            else:
+                code = _CODES[verdict]
+                self._failures_in_a_row += 1
+                self._refused_in_a_row = 0
+            if slow:
+                code |= SLOW
+            self._window.add(code, now)
+            if not permit.counted:
+                self._slow.add(code & SLOW, now)
+            return self._judge()
+
+    def give_back(self, permit: Permit) -> None:
+        """The call said nothing of the provider, or was interrupted: it counts nowhere."""
+        with self._lock:
+            if permit.generation != self._generation or not self._counting:
+                return
+            permit.generation = _SPENT
+            if permit.counted:
+                self._overdue -= 1
+            else:
+                del self._in_flight[permit]
+
+    # ------------------------------------------------------------ beside the calls
+
+    def tick(self, now: float) -> Transition | None:
+        """Count the calls that have been in flight for too long, as slow, at this moment; and judge."""
+        with self._lock:
+            if not self._counting:
                 return None
-            evidence = {"calls": window.calls, "failures": window.failures, "failure_rate": round(rate, 4)}
-            transition = following(
-                self._last,
-                State.OPEN,
-                provider=self.provider,
-                at=now,
-                actor=actor,
-                reason=f"{window.failures} of the last {window.calls} calls failed",
-                evidence=evidence,
-            )
-            self._enter(transition)
-            return transition
+            since = now - self._slow_call_s
+            overdue = []
+            for permit in self._in_flight:
+                if permit.at >= since:
+                    break  # the oldest come first
+                overdue.append(permit)
+            for permit in overdue:
+                del self._in_flight[permit]
+                permit.counted = True
+                self._slow.add(SLOW, now)
+            self._overdue += len(overdue)
+            self._window.expire(now)
+            return self._judge()
+
+    def absorb(self, counts: Counts, now: float) -> Transition | None:
+        """Count the calls that other processes made since the last time, their failures spread evenly among them."""
+        with self._lock:
+            if not self._counting or counts.calls <= 0:
+                return None
+            most = counts.calls if self._settings.window_s is not None else self._settings.window_calls
+            for code in spread(counts, max(most, self._settings.slow_window_calls)):
+                self._window.add(code, now)
+                self._slow.add(code & SLOW, now)
+                self._failures_in_a_row = self._failures_in_a_row + 1 if code & FAILED else 0
+            return self._judge()
+
+    def retune(self, thresholds: Thresholds) -> None:
+        """Judge by these from now on."""
+        with self._lock:
+            self._slow_call_s = thresholds.slow_call_s
+            self._needed = thresholds.failures_needed
+            self._set_limits()
 
     def adopt(self, transition: Transition) -> bool:
         """Follow a transition that the ledger holds; one that is not newer than ours changes nothing."""
@@ -222,24 +251,159 @@ class Breaker:
             # lost must know the moment and the incident that were written.
             if last is not None and (transition.version < last.version or transition == last):
                 return False
-            self._enter(transition)
+            replaces = last is not None and transition.version == last.version
+            if _goes_on(last, transition) or (replaces and last is not None and transition.state is last.state):
+                self._last = transition
+            elif replaces and _goes_on(self._before, transition):
+                # Ours was not written, because this came first and left the state as it was. What made us decide
+                # still stands in the window, and decides again.
+                self._move(transition, keep=True)
+            else:
+                self._move(transition)
+            self._before = None
             return True
 
-    def snapshot(self) -> Snapshot:
-        """The circuit now."""
+    @property
+    def would_have_opened(self) -> Transition | None:
+        """In METRICS_ONLY: what would have opened the circuit, made once; None again when the calls are well."""
+        return self._would_have_opened
+
+    def snapshot(self, now: float | None = None) -> Snapshot:
+        """The circuit now. With `now`, a window of time lets go of what is past first."""
         with self._lock:
-            version = 0 if self._last is None else self._last.version
-            return Snapshot(self.provider, self._state, version, self._since, self._window(), self._last)
+            if now is not None:
+                self._window.expire(now)
+            last, window, slow = self._last, self._window, self._slow
+            limit, slow_limit = self._limit, self._slow_limit
+            return Snapshot(
+                provider=self.provider,
+                state=self._state,
+                version=0 if last is None else last.version,
+                since=self._born if last is None else last.began,
+                share=1.0 if last is None else last.share,
+                suspect=last is not None and last.suspect,
+                until=None if last is None else last.until,
+                window=Window(
+                    calls=window.calls,
+                    failures=window.failures,
+                    unreachable=window.unreachable,
+                    slow=window.slow,
+                    minimum_calls=limit.minimum,
+                    failure_rate_threshold=limit.rate_at(window.calls),
+                    slow_call_s=self._slow_call_s,
+                    slow_rate_threshold=slow_limit.rate,
+                ),
+                slow=SlowWindow(
+                    calls=slow.calls,
+                    slow=slow.slow,
+                    in_flight_overdue=self._overdue,
+                    minimum_calls=slow_limit.minimum,
+                    slow_call_s=self._slow_call_s,
+                    slow_rate_threshold=slow_limit.rate,
+                ),
+                last=last,
+            )
 
-    def _enter(self, transition: Transition) -> None:
-        self._state = transition.state
-        self._since = transition.at
+    # ------------------------------------------------------------ inside the lock
+
+    def _judge(self) -> Transition | None:
+        """Open if what is counted says so."""
+        window, slow = self._window, self._slow
+        if not (window.failures or slow.slow or self._refused_in_a_row or self._failures_in_a_row):
+            self._would_have_opened = None
+            return None
+        if self._refused_in_a_row >= self._settings.credentials_in_a_row:
+            reason = "credentials refused"
+        elif self._failures_in_a_row >= self._most_in_a_row:
+            reason = f"{self._failures_in_a_row} failures in a row"
+        elif self._limit.reached(window.calls, window.failures):
+            reason = f"{window.failures} of the last {window.calls} calls failed"
+        elif self._slow_limit.reached(slow.calls, slow.slow):
+            reason = f"{slow.slow} of the last {slow.calls} calls took longer than {self._slow_call_s:g} s"
+        else:
+            self._would_have_opened = None
+            return None
+        if self._state is State.METRICS_ONLY:
+            if self._would_have_opened is None:
+                self._would_have_opened = self._opening(reason)
+            return None
+        transition = self._opening(reason)
+        before = self._last
+        self._move(transition)
+        self._before = before
+        return transition
+
+    def _opening(self, reason: str) -> Transition:
+        return following(
+            self._last,
+            State.OPEN,
+            provider=self.provider,
+            at=self._wall(),
+            actor=self._actor,
+            reason=reason,
+            evidence=self._evidence(),
+        )
+
+    def _evidence(self) -> dict[str, Any]:
+        window, slow = self._window, self._slow
+        found: dict[str, Any] = {
+            "calls": window.calls,
+            "failures": window.failures,
+            "unreachable": window.unreachable,
+            "failure_rate": _share(window.failures, window.calls),
+            "failure_rate_threshold": round(self._limit.rate_at(window.calls), 4),
+            "minimum_calls": self._limit.minimum,
+            "slow_calls": slow.calls,
+            "slow": slow.slow,
+            "slow_rate": _share(slow.slow, slow.calls),
+            "slow_rate_threshold": self._slow_limit.rate,
+            "slow_call_s": round(self._slow_call_s, 4),
+            "in_flight_overdue": self._overdue,
+        }
+        if self._refused_in_a_row:
+            found["credentials_refused"] = self._refused_in_a_row
+        return found
+
+    def _move(self, transition: Transition, *, keep: bool = False) -> None:
         self._last = transition
-        self._generation += 1
-        if transition.state is State.CLOSED:
-            # After closing the window starts empty: yesterday's failures say nothing of today.
-            self._results.clear()
-            self._failures = 0
+        self._enter_state(transition.state, keep=keep)
 
-    def _window(self) -> Window:
-        return Window(len(self._results), self._failures, self._settings.minimum_calls, self._settings.failure_rate)
+    def _enter_state(self, state: State, *, keep: bool = False) -> None:
+        """A state begins: calls in flight belong to the one before."""
+        self._state = state
+        self._generation += 1
+        self._admitting = state in ADMITTING
+        self._counting = state in _COUNTING
+        self._in_flight: dict[Permit, None] = {}
+        self._overdue = 0
+        self._would_have_opened = None
+        if self._counting and not keep:
+            # Yesterday's failures say nothing of today. A circuit that opens keeps its figures, to be looked at.
+            self._window.clear()
+            self._slow.clear()
+            self._failures_in_a_row = self._refused_in_a_row = 0
+        self._set_limits()
+
+    def _set_limits(self) -> None:
+        settings = self._settings
+        minimum = settings.minimum_calls if self._state is not State.SLOW_START else settings.stage_calls
+        most = minimum if settings.window_s is not None else settings.window_calls
+        self._limit = Limit(settings.failure_rate, min(minimum, most), self._needed)
+        self._slow_limit = Limit(settings.slow_rate, min(minimum, settings.slow_window_calls))
+        in_a_row = settings.consecutive_failures or _NEVER
+        self._most_in_a_row = min(in_a_row, SLOW_START_FAILURES) if self._state is State.SLOW_START else in_a_row
+
+
+_NEVER = 1 << 62
+
+
+def _goes_on(last: Transition | None, transition: Transition) -> bool:
+    """Whether a transition after `last` marks or stages the state that the circuit is in, and begins none."""
+    state, version = (State.CLOSED, 0) if last is None else (last.state, last.version)
+    if transition.state is not state or transition.version <= version:
+        return False
+    return transition.version == version + 1 or (last is not None and transition.began == last.began)
+
+
+def _share(some: int, calls: int) -> float | None:
+    return round(some / calls, 4) if calls else None
