@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
-from router.breaker import State, Transition
 from router.ledger.engine import Database
 from router.ledger.tables import circuit_transitions, from_micros, to_micros
+from router.recoveries import Recoveries, recoveries
+from router.transitions import State, Transition
 
 
 class CircuitLedger:
@@ -22,21 +24,7 @@ class CircuitLedger:
         """Commit a transition; False when another process wrote that version of this circuit first."""
         try:
             with self._database.write() as connection:
-                connection.execute(
-                    circuit_transitions.insert(),
-                    {
-                        "provider": transition.provider,
-                        "version": transition.version,
-                        "state": transition.state.value,
-                        "failed_rounds": transition.failed_rounds,
-                        "actor": transition.actor,
-                        "reason": transition.reason,
-                        "evidence": dict(transition.evidence),
-                        "incident": transition.incident,
-                        "open_us": transition.open_time // dt.timedelta(microseconds=1),
-                        "at": to_micros(transition.at),
-                    },
-                )
+                connection.execute(circuit_transitions.insert(), _to_row(transition))
         except sa.exc.IntegrityError:
             return False
         return True
@@ -59,20 +47,58 @@ class CircuitLedger:
         found = self._read(table.select().where(table.c.incident == incident).order_by(table.c.version).limit(1))
         return found[0] if found else None
 
+    def history(self, provider: str, *, limit: int, before: int | None = None) -> Sequence[Transition]:
+        """A circuit's transitions, the newest first, older than the version `before`."""
+        table = circuit_transitions
+        query = table.select().where(table.c.provider == provider)
+        if before is not None:
+            query = query.where(table.c.version < before)
+        return self._read(query.order_by(table.c.version.desc()).limit(limit))
+
+    def recoveries(self, providers: Iterable[str], *, since: dt.datetime) -> Mapping[str, Recoveries]:
+        """How well these circuits recovered since that moment."""
+        table = circuit_transitions
+        query = table.select().where(table.c.at >= to_micros(since)).order_by(table.c.version)
+        return {provider: recoveries(self._read(query.where(table.c.provider == provider))) for provider in providers}
+
     def _read(self, query: sa.Select[tuple[object, ...]]) -> Sequence[Transition]:
         with self._database.read() as connection:
-            return [
-                Transition(
-                    provider=row["provider"],
-                    version=row["version"],
-                    state=State(row["state"]),
-                    failed_rounds=row["failed_rounds"],
-                    actor=row["actor"],
-                    reason=row["reason"],
-                    evidence=row["evidence"],
-                    incident=row["incident"],
-                    open_time=dt.timedelta(microseconds=row["open_us"]),
-                    at=from_micros(row["at"]),
-                )
-                for row in connection.execute(query).mappings()
-            ]
+            return [_from_row(row) for row in connection.execute(query).mappings()]
+
+
+def _to_row(transition: Transition) -> dict[str, Any]:
+    return {
+        "provider": transition.provider,
+        "version": transition.version,
+        "state": transition.state.value,
+        "failed_rounds": transition.failed_rounds,
+        "actor": transition.actor,
+        "reason": transition.reason,
+        "evidence": dict(transition.evidence),
+        "incident": transition.incident,
+        "open_us": transition.open_time // dt.timedelta(microseconds=1),
+        "share": transition.share,
+        "suspect": transition.suspect,
+        "until": None if transition.until is None else to_micros(transition.until),
+        "since": None if transition.since is None else to_micros(transition.since),
+        "at": to_micros(transition.at),
+    }
+
+
+def _from_row(row: sa.RowMapping) -> Transition:
+    return Transition(
+        provider=row["provider"],
+        version=row["version"],
+        state=State(row["state"]),
+        failed_rounds=row["failed_rounds"],
+        actor=row["actor"],
+        reason=row["reason"],
+        evidence=row["evidence"],
+        incident=row["incident"],
+        open_time=dt.timedelta(microseconds=row["open_us"]),
+        share=row["share"],
+        suspect=row["suspect"],
+        until=None if row["until"] is None else from_micros(row["until"]),
+        since=None if row["since"] is None else from_micros(row["since"]),
+        at=from_micros(row["at"]),
+    )

@@ -226,9 +226,55 @@ circuit_transitions = sa.Table(
     sa.Column("evidence", Json, nullable=False),
     sa.Column("incident", sa.Text),
     sa.Column("open_us", sa.BigInteger, nullable=False),
+    # Of what the router would send: a stage of slow start; 1 in every other state.
+    sa.Column("share", sa.Float, nullable=False, server_default="1"),
+    # Early warning's mark on a closed circuit.
+    sa.Column("suspect", sa.Boolean, nullable=False, server_default=sa.false()),
+    # When an operator's override ends by itself.
+    sa.Column("until", sa.BigInteger),
+    # When the state began, where that was an earlier row; NULL: with this one.
+    sa.Column("since", sa.BigInteger),
     sa.Column("at", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("provider", "version"),
     sa.Index("ix_circuit_transitions_incident", "incident"),
+)
+
+probes = sa.Table(
+    "probes",
+    metadata,
+    sa.Column("number", RowNumber, primary_key=True, autoincrement=True),
+    sa.Column("provider", sa.Text, nullable=False),
+    # The transition that this is a probe of, and which of its probes: of all processes, one sends it.
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("nth", sa.Integer, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    # Written before the call; what follows is NULL until it has ended.
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("healthy", sa.Boolean),
+    sa.Column("reason", sa.Text),
+    sa.Column("latency_us", sa.BigInteger),
+    # No customer's payment, and in no report. Nothing can be written here that is one.
+    sa.Column("synthetic", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.CheckConstraint("synthetic", name="ck_probes_synthetic"),
+    sa.UniqueConstraint("provider", "version", "nth"),
+    sa.Index("ix_probes_at", "at"),
+)
+
+provider_counts = sa.Table(
+    "provider_counts",
+    metadata,
+    # What one process saw of one provider in one hour since 1970, so far: readers take differences.
+    sa.Column("process", sa.Text, primary_key=True),
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("hour", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("calls", sa.Integer, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("unreachable", sa.Integer, nullable=False),
+    sa.Column("slow", sa.Integer, nullable=False),
+    # Calls by latency bucket.
+    sa.Column("histogram", Json, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.Index("ix_provider_counts_updated_at", "updated_at"),
 )
 
 flips = sa.Table(
