@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock clean simulate simulate-mutants chaos bench-safety
+.PHONY: help run test check format lock clean simulate simulate-mutants chaos bench-safety bench-alarms bench-breaker
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,14 @@ simulate-mutants: $(VENV)/installed  ## break the router on purpose, and find th
 AGAINST ?= main
 bench-safety: $(VENV)/installed  ## payments/s against an earlier commit's (AGAINST=<tag or commit>); 2 minutes
 	$(BIN)/python bench/safety.py --against $(AGAINST)
+
+bench-breaker: $(VENV)/installed  ## ns per guarded call, beside four libraries; 1 minute
+	$(BIN)/python bench/breaker.py
+
+CALLS ?= 1000000
+RUNS ?= 9
+bench-alarms: $(VENV)/installed  ## a million healthy calls at each correlation: zero opens; how soon faults are noticed; 5 minutes
+	$(BIN)/python -m bench.false_alarms --calls $(CALLS) --runs $(RUNS)
 
 check: $(VENV)/installed  ## formatting, lint, types, import rules
 	$(BIN)/ruff format --check .

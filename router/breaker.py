@@ -117,8 +117,8 @@ class Permit:
 SLOW_START_FAILURES = 2
 """Failures in a row that end a slow start: the provider was broken a moment ago, and one may be bad luck."""
 
-_OK = Verdict.OK
-_CODES = {Verdict.OK: 0, Verdict.UNREACHABLE: FAILED | UNREACHABLE, Verdict.PROVIDER_ERROR: FAILED}
+_OK, _REFUSED = Verdict.OK, Verdict.CREDENTIALS_REFUSED
+_CODES = {Verdict.UNREACHABLE: FAILED | UNREACHABLE, Verdict.PROVIDER_ERROR: FAILED}
 _COUNTING = frozenset({State.CLOSED, State.SLOW_START, State.METRICS_ONLY})
 _SPENT = -1
 """The generation of a permit whose call has ended: an answer counts once."""
@@ -136,7 +136,7 @@ class Breaker:
         self._actor = actor
         self._lock = threading.Lock()
         self._last: Transition | None = None
-        # What `_last` followed, while `_last` is this process's own decision: the ledger may hold another in its place.
+        # What `_last` followed, while `_last` is this process's own decision: the ledger may hold another instead.
         self._before: Transition | None = None
         self._born = wall()
         self._generation = 0
@@ -146,6 +146,10 @@ class Breaker:
         self._slow = CountWindow(settings.slow_window_calls)
         self._slow_call_s = settings.slow_call_s
         self._needed: tuple[int, ...] = ()
+        # Oldest first; those that count as overdue have left it.
+        self._in_flight: dict[Permit, None] = {}
+        # Both windows are full of healthy calls, so that one more changes nothing: nearly always, and quick.
+        self._calm = False
         self._would_have_opened: Transition | None = None
         self._enter_state(State.CLOSED)
 
@@ -170,26 +174,28 @@ class Breaker:
             if permit.generation != self._generation or not self._counting:
                 return None
             permit.generation = _SPENT
-            slow = now - permit.at > self._slow_call_s
             if permit.counted:
                 self._overdue -= 1
+                code = SLOW
             else:
                 del self._in_flight[permit]
+                code = SLOW if now - permit.at > self._slow_call_s else 0
             if verdict is _OK:
-                code = 0
+                if self._calm and not code:
+                    return None
                 self._failures_in_a_row = self._refused_in_a_row = 0
-            elif verdict is Verdict.CREDENTIALS_REFUSED:
+            elif verdict is _REFUSED:
                 self._refused_in_a_row += 1
+                self._calm = False
                 return self._judge()
             else:
-                code = _CODES[verdict]
+                code |= _CODES[verdict]
                 self._failures_in_a_row += 1
                 self._refused_in_a_row = 0
-            if slow:
-                code |= SLOW
             self._window.add(code, now)
             if not permit.counted:
                 self._slow.add(code & SLOW, now)
+            self._calm = not code and self._window.calm and self._slow.calm
             return self._judge()
 
     def give_back(self, permit: Permit) -> None:
@@ -220,6 +226,7 @@ class Breaker:
                 del self._in_flight[permit]
                 permit.counted = True
                 self._slow.add(SLOW, now)
+                self._calm = False
             self._overdue += len(overdue)
             self._window.expire(now)
             return self._judge()
@@ -234,6 +241,7 @@ class Breaker:
                 self._window.add(code, now)
                 self._slow.add(code & SLOW, now)
                 self._failures_in_a_row = self._failures_in_a_row + 1 if code & FAILED else 0
+            self._calm = False
             return self._judge()
 
     def retune(self, thresholds: Thresholds) -> None:
@@ -374,8 +382,9 @@ class Breaker:
         self._generation += 1
         self._admitting = state in ADMITTING
         self._counting = state in _COUNTING
-        self._in_flight: dict[Permit, None] = {}
+        self._in_flight = {}
         self._overdue = 0
+        self._calm = False
         self._would_have_opened = None
         if self._counting and not keep:
             # Yesterday's failures say nothing of today. A circuit that opens keeps its figures, to be looked at.

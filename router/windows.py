@@ -1,4 +1,4 @@
-"""What the last calls say: windows by count and by time, and how many failures of so many calls are too many. Pure."""
+"""What the last calls say: windows by count and by time, and how many bad calls of so many are too many. Pure."""
 
 from __future__ import annotations
 
@@ -86,7 +86,16 @@ class CountWindow:
     def __init__(self, size: int) -> None:
         self.size = size
         self._ring = bytearray(size)
-        self.clear()
+        self._next = 0
+        self.calls = 0
+        self.failures = 0
+        self.unreachable = 0
+        self.slow = 0
+
+    @property
+    def calm(self) -> bool:
+        """Full of healthy calls: one more healthy call changes nothing, and need not be added."""
+        return self.calls == self.size and not self.failures and not self.slow
 
     def add(self, code: int, now: float) -> None:  # noqa: ARG002 - a time window needs it
         """Count a call; `code` is 0 or FAILED, UNREACHABLE and SLOW together."""
@@ -124,7 +133,15 @@ class TimeWindow:
         # [second, calls, failures, unreachable, slow], oldest first. Keyed by the second itself and never by a
         # place in a ring, so no jump of the clock brings an old bucket back.
         self._buckets: deque[list[int]] = deque()
-        self.clear()
+        self.calls = 0
+        self.failures = 0
+        self.unreachable = 0
+        self.slow = 0
+
+    @property
+    def calm(self) -> bool:
+        """Never: every call counts until its second is over."""
+        return False
 
     def add(self, code: int, now: float) -> None:
         """Count a call at `now` (monotonic seconds)."""
@@ -172,7 +189,7 @@ class Limit:
 
     def reached(self, calls: int, bad: int) -> bool:
         """Whether `bad` of `calls` trip. A rate equal to the threshold does."""
-        return 0 < bad and calls >= self.minimum and bad / calls >= self.rate_at(calls)
+        return bad > 0 and calls >= self.minimum and bad / calls >= self.rate_at(calls)
 
     def rate_at(self, calls: int) -> float:
         """The share that trips, of so many calls. Beyond the table its last share holds: it is rarer still there."""
