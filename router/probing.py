@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -168,3 +169,8 @@ class ProbeRound:
         elif self._succeeded >= self._needed and slow + not_yet_known < self._slow_limit:
             self._decision = Decision.CLOSE
             self.reason = f"{self._succeeded} probes succeeded"
+
+
+def jitter_of(provider: str, version: int) -> float:
+    """Where in its jitter a wait lies, in [0, 1): the same in every process, with nothing to agree on."""
+    return zlib.crc32(f"{provider}:{version}".encode()) / 2**32

@@ -1,65 +1,267 @@
-"""Finds out whether a provider whose circuit is open works again, without a customer's payment.
+"""Finds out whether a provider whose circuit is open works again, and gives it its traffic back in stages.
 
-Card schemes frown on trying a broken provider with customers' cards, so the worker sends synthetic probes: calls
-that move no money. Any number of workers may run; the ledger's compare-and-set lets one of them probe.
+Card schemes frown on trying a broken provider with customers' cards, so the first stage is synthetic probes: calls
+that move no money. Any number of processes may run this; the ledger's compare-and-set lets one of them probe. What
+is decided here needs no one process to go on: whoever wrote a transition, any other may write the next.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 import structlog
 
-from providers.contract import ProbeResult, Provider, Timeouts
-from router.breaker import Snapshot, State, following
+from providers.contract import Provider, Timeouts
+from router.breaker import BreakerSettings
 from router.clock import Clock
-from router.health import ProviderHealth
+from router.ledger.unavailable import LedgerUnavailableError
+from router.prober import Prober, ProbeStore, Start, on_a_thread
+from router.probing import Decision, ProbeRound, jitter_of
+from router.slow_start import WHOLE, Step, first_share, next_share, step
+from router.transitions import OVERRIDES, Snapshot, State, Transition, following
 
 log = structlog.get_logger("router.recovery")
 
+PAUSE_S = 1.0
+"""After a probe that says nothing of the provider: its place is free again, and is not for a tight loop to use."""
+
+
+class Health(Protocol):
+    """What recovery asks of the circuits: `ProviderHealth`."""
+
+    @property
+    def settings(self) -> BreakerSettings: ...
+    @property
+    def actor(self) -> str:
+        """This process, in the record."""
+
+    def snapshot(self, provider: str, /) -> Snapshot:
+        """A provider's circuit now."""
+
+    def propose(self, transition: Transition, /) -> bool:
+        """Write it and follow it; False when another process was first."""
+
+    def stage_calls(self, provider: str, /) -> tuple[int, int]:
+        """Real calls and failures, of all processes, in the circuit's present stage."""
+
+
+class Ages:
+    """How long circuits are as they are, by the clock that cannot step."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        # The version seen, when it began, when it was last looked at: monotonic seconds.
+        self._seen: dict[str, tuple[int, float, float]] = {}
+
+    def of(self, circuit: Snapshot) -> float:
+        """Seconds since the circuit's last transition.
+
+        What was before this process first saw it is by the wall clock, and not more than since this process last
+        saw another: a step of the wall clock moves only what was before this process began.
+        """
+        now = self._clock.monotonic()
+        seen = self._seen.get(circuit.provider)
+        if seen is not None and seen[0] == circuit.version:
+            began_at = seen[1]
+        else:
+            at = circuit.since if circuit.last is None else circuit.last.at
+            before_s = max(0.0, (self._clock.now() - at).total_seconds())
+            began_at = now - (before_s if seen is None else min(before_s, now - seen[2]))
+        self._seen[circuit.provider] = (circuit.version, began_at, now)
+        return now - began_at
+
+
+@dataclasses.dataclass(slots=True)
+class _Round:
+    """Probes of this process: a half-open round, or one for a stage of slow start."""
+
+    probes: ProbeRound
+    paused_until: float = -math.inf
+
 
 class Recovery:
-    """A worker loop: `run_once` moves each circuit that is due."""
+    """A loop: `run_once` moves each circuit that is due. It never waits for a probe."""
 
     def __init__(
-        self, providers: Mapping[str, Provider], health: ProviderHealth, *, timeouts: Timeouts, clock: Clock
+        self,
+        providers: Mapping[str, Provider],
+        health: Health,
+        *,
+        probes: ProbeStore,
+        timeouts: Timeouts,
+        clock: Clock,
+        patience: float = 1.0,
+        start: Start = on_a_thread,
     ) -> None:
-        self._providers = providers
+        """`patience` multiplies every wait: 1 in the worker; 2 in a web process, which probes if no worker does."""
+        self._names = tuple(providers)
         self._health = health
-        self._timeouts = timeouts
         self._clock = clock
-        # When this process first saw each circuit's version, by the clock that cannot step back.
-        self._seen: dict[str, tuple[int, float]] = {}
+        self._patience = patience
+        self._prober = Prober(providers, probes, actor=health.actor, timeouts=timeouts, clock=clock, start=start)
+        self._ages = Ages(clock)
+        self._rounds: dict[str, _Round] = {}
+        # Rounds whose claim may have been written, though the ledger did not say so.
+        self._claims: dict[str, Transition] = {}
 
     def run_once(self) -> int:
-        """One round over all providers. Answers how many transitions were written."""
-        return sum(self._tend(name) for name in self._providers)
+        """One look at all circuits. Answers how many transitions were written. Raises LedgerUnavailableError."""
+        self._collect()
+        written = sum(self._tend(name) for name in self._names)
+        self._prober.write()
+        return written
+
+    def wait_for_news(self, timeout_s: float) -> None:
+        """Wait until a probe has ended, or the time is over."""
+        self._prober.wait_for_news(timeout_s)
 
     def _tend(self, name: str) -> int:
-        settings = self._health.settings
         circuit = self._health.snapshot(name)
-        age_s = self._age_s(circuit)
-        if circuit.state is State.OPEN and age_s >= settings.wait_s(circuit.failed_rounds):
-            return self._round(circuit)
-        if circuit.state is State.HALF_OPEN and age_s >= settings.round_deadline_s:
-            return self._move(circuit, State.OPEN, "the round of probes was not finished", circuit.failed_rounds + 1)
+        age_s = self._ages.of(circuit) / self._patience
+        settings = self._health.settings
+        round_ = self._rounds.get(name)
+        if round_ is not None and round_.probes.version != circuit.version:
+            del self._rounds[name]  # somebody else moved the circuit: what these probes say is old
+        if circuit.state is State.OPEN:
+            wait_s = settings.wait_s(circuit.failed_rounds, jitter_of(name, circuit.version))
+            return self._begin_round(circuit) if age_s >= wait_s else 0
+        if circuit.state is State.HALF_OPEN:
+            return self._half_open(circuit, age_s)
+        if circuit.state is State.SLOW_START:
+            return self._slow_start(circuit, age_s)
+        return self._override(circuit) if circuit.state in OVERRIDES else 0
+
+    # ------------------------------------------------------------ half-open
+
+    def _begin_round(self, circuit: Snapshot) -> int:
+        claim = self._next(circuit, State.HALF_OPEN, "the wait is over: probing", circuit.failed_rounds)
+        try:
+            if not self._propose(claim):
+                return 0  # another process probes, or the circuit has moved on
+        except LedgerUnavailableError:
+            self._claims[circuit.provider] = claim
+            raise
+        self._own_round(claim, self._health.settings, self._clock.monotonic())
+        probing = self._health.snapshot(circuit.provider)
+        return 1 + (self._half_open(probing, self._ages.of(probing)) if probing.last == claim else 0)
+
+    def _half_open(self, circuit: Snapshot, age_s: float) -> int:
+        settings, name = self._health.settings, circuit.provider
+        claim = self._claims.pop(name, None)
+        if claim is not None and claim == circuit.last:
+            self._own_round(claim, settings, self._clock.monotonic() - age_s)
+        round_ = self._rounds.get(name)
+        late = age_s >= settings.round_deadline_s
+        if round_ is None:
+            return self._reopen(circuit, "the round of probes was not finished", {}) if late else 0
+        decision = self._probe(name, round_)
+        if decision is None:
+            return 0
+        figures = round_.probes.figures()
+        reason = round_.probes.reason or decision.value
+        if decision is Decision.CLOSE and not late:
+            share = first_share(settings)
+            return self._admit(circuit, share, f"{reason}{_then(share)}", figures)
+        return self._reopen(circuit, "the verdict came too late" if decision is Decision.CLOSE else reason, figures)
+
+    def _own_round(self, claim: Transition, settings: BreakerSettings, now: float) -> _Round:
+        round_ = self._rounds[claim.provider] = _Round(ProbeRound(settings, now, version=claim.version))
+        return round_
+
+    def _probe(self, name: str, round_: _Round) -> Decision | None:
+        """Send what may be sent now, learn what has come back, and see what that comes to."""
+        while True:
+            self._collect()
+            now = self._clock.monotonic()
+            decision = round_.probes.verdict(now)
+            ticket = round_.probes.may_send(now) if now >= round_.paused_until else None
+            if decision is not None or ticket is None:
+                return decision
+            sent = False
+            try:
+                sent = self._prober.send(name, ticket)
+            finally:
+                if not sent:
+                    round_.probes.settle(ticket, None, False, now)
+                    # Sent by another process, most likely: what it learns of it shows in a transition.
+                    round_.paused_until = now + self._health.settings.probe_lease_s
+
+    def _collect(self) -> None:
+        fault: BaseException | None = None
+        for each in self._prober.returned():
+            fault = fault or each.fault
+            round_ = self._rounds.get(each.provider)
+            if round_ is None:
+                continue
+            slow = each.ended_at - each.began_at >= self._health.settings.slow_call_s
+            round_.probes.settle(each.ticket, each.healthy, slow, each.ended_at, reason=each.reason)
+            if each.healthy is None:
+                round_.paused_until = each.ended_at + PAUSE_S
+        if fault is not None:
+            raise fault
+
+    # ------------------------------------------------------------ slow start
+
+    def _slow_start(self, circuit: Snapshot, age_s: float) -> int:
+        settings, name = self._health.settings, circuit.provider
+        calls, failures = self._health.stage_calls(name)
+        evidence = {"calls": calls, "failures": failures, "share": circuit.share}
+        todo = step(settings, age_s=age_s, calls=calls, failures=failures)
+        healthy = f"{calls - failures} of {calls} calls went well"
+        if todo is Step.PROBE:
+            round_ = self._rounds.get(name)
+            if round_ is None:
+                one = dataclasses.replace(settings, probes=1, probes_at_once=1, round_deadline_s=math.inf)
+                assert circuit.last is not None, "slow start is a transition's"
+                round_ = self._own_round(circuit.last, one, self._clock.monotonic())
+            decision = self._probe(name, round_)
+            if decision is Decision.REOPEN:
+                return self._reopen(circuit, f"in slow start, {round_.probes.reason}", evidence)
+            todo = Step.ADVANCE if decision is Decision.CLOSE else Step.WAIT
+            healthy = "a probe succeeded"
+        if todo is Step.FALL_BACK:
+            return self._reopen(circuit, f"{failures} of {calls} calls of slow start failed", evidence)
+        if todo is Step.ADVANCE:
+            share = next_share(settings, circuit.share)
+            return self._admit(circuit, share, f"at {circuit.share:.0%}, {healthy}{_then(share)}", evidence)
         return 0
 
-    def _round(self, circuit: Snapshot) -> int:
-        """Probe until one fails or enough have succeeded."""
-        if not self._move(circuit, State.HALF_OPEN, "the wait is over: probing", circuit.failed_rounds):
-            return 0  # another worker probes
-        probing = self._health.snapshot(circuit.provider)
-        result: ProbeResult | None = None
-        for done in range(self._health.settings.probes):
-            result = self._providers[circuit.provider].probe(timeouts=self._timeouts)
-            if not result.healthy:
-                reason = f"probe {done + 1} failed: {result.reason or result.health.value}"
-                return 1 + self._move(probing, State.OPEN, reason, circuit.failed_rounds + 1)
-        return 1 + self._move(probing, State.CLOSED, f"{self._health.settings.probes} probes succeeded", 0)
+    # ------------------------------------------------------------ transitions
 
-    def _move(self, circuit: Snapshot, state: State, reason: str, failed_rounds: int) -> int:
-        transition = following(
+    def _override(self, circuit: Snapshot) -> int:
+        """The end of an operator's override, where it has one."""
+        grace_s = (self._patience - 1) * self._health.settings.open_wait_s
+        if circuit.until is None or (self._clock.now() - circuit.until).total_seconds() < grace_s:
+            return 0
+        reason = f"the override ({circuit.state.value}) is over"
+        # What was kept from all calls may be broken still; what took them all is no stranger.
+        share = first_share(self._health.settings) if circuit.state is State.FORCED_OPEN else WHOLE
+        return self._admit(circuit, share, f"{reason}{_then(share)}", {})
+
+    def _admit(self, circuit: Snapshot, share: float, reason: str, evidence: Mapping[str, Any]) -> int:
+        if share >= WHOLE:
+            return self._propose(self._next(circuit, State.CLOSED, reason, 0, evidence=evidence))
+        # Not forgotten before it has closed: a provider that fails in slow start has not been well.
+        rounds = circuit.failed_rounds
+        return self._propose(self._next(circuit, State.SLOW_START, reason, rounds, evidence=evidence, share=share))
+
+    def _reopen(self, circuit: Snapshot, reason: str, evidence: Mapping[str, Any]) -> int:
+        return self._propose(self._next(circuit, State.OPEN, reason, circuit.failed_rounds + 1, evidence=evidence))
+
+    def _next(
+        self,
+        circuit: Snapshot,
+        state: State,
+        reason: str,
+        failed_rounds: int,
+        *,
+        evidence: Mapping[str, Any] | None = None,
+        share: float = WHOLE,
+    ) -> Transition:
+        return following(
             circuit.last,
             state,
             provider=circuit.provider,
@@ -67,18 +269,16 @@ class Recovery:
             actor=self._health.actor,
             reason=reason,
             failed_rounds=failed_rounds,
+            evidence=evidence,
+            share=share,
         )
+
+    def _propose(self, transition: Transition) -> int:
         written = self._health.propose(transition)
         if written:
-            log.info("circuit", provider=circuit.provider, state=state.value, reason=reason)
+            log.info("circuit", provider=transition.provider, state=transition.state.value, reason=transition.reason)
         return int(written)
 
-    def _age_s(self, circuit: Snapshot) -> float:
-        """Seconds in this state: by the wall clock what was before this process saw it, then by its own."""
-        now = self._clock.monotonic()
-        version, seen_at = self._seen.get(circuit.provider, (-1, 0.0))
-        if version != circuit.version:
-            before_s = (self._clock.now() - circuit.since).total_seconds()
-            seen_at = now - max(0.0, before_s)
-            self._seen[circuit.provider] = (circuit.version, seen_at)
-        return now - seen_at
+
+def _then(share: float) -> str:
+    return ": closed" if share >= WHOLE else f": {share:.0%} of its payments"
