@@ -1,0 +1,171 @@
+"""One provider's early warning: is it *suspect*, and which thresholds fit it? Pure; `now` is monotonic seconds.
+
+A suspect provider is sent less and somebody is told; its circuit is not opened, for a latency CUSUM alarms now and
+then when nothing is wrong (see `make bench-alarms`). Calls come in batches, a few a second: this process's own and
+what the others tell of theirs.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from router.baseline import Baseline, Fixed
+from router.breaker import BreakerSettings
+from router.cusum import LATENCY_ALARM, LATENCY_DRIFT, ErrorCusum, LatencyCusum
+from router.windows import Counts, Thresholds
+
+TROUBLE_FAILURE_RATE = 0.10
+TROUBLE_FACTOR = 4.0
+"""A provider that fails at this rate, and at four times its own, is in trouble."""
+
+ALARM_PER_DISPERSION = 5.0
+HIGHEST_LATENCY_ALARM = 40.0
+"""The alarm's height for latencies that hang together: 5 for each time that neighbours vary more than independent
+calls, from 15 to 40. At correlation 0.9 between neighbours, 15 makes 1,100 alarms per million calls and 40 makes 70;
+above 40, three times slower would no longer be seen within 10 s at 5 calls/s (measured with `make bench-alarms`)."""
+
+FADES_BY_HALF_S = 60.0
+"""While suspect. A provider that is sent nothing any more cannot prove itself; three minutes on it is asked again."""
+RELEARN_AFTER_S = 3600.0
+"""A provider suspect for an hour has changed: the baseline learns again, or it would be suspect for ever."""
+
+
+class EarlyWarning:
+    """Two detectors over one baseline. Thread-safe."""
+
+    def __init__(self, provider: str, settings: BreakerSettings, fixed: Fixed | None = None) -> None:
+        self.provider = provider
+        self._lock = threading.Lock()
+        self._baseline = Baseline(settings, fixed)
+        self._errors = ErrorCusum(*_rates(self._baseline.cautious_failure_rate))
+        self._latency: LatencyCusum | None = None
+        self._suspect_since: float | None = None
+        self._fed_at: float | None = None
+        self._frozen = False
+
+    def feed(self, counts: Counts, now: float, *, healthy: bool = True) -> bool:
+        """Learn of calls that ended since the last time, none among them too. True when `suspect` has changed.
+
+        `healthy`: the circuit is closed and not marked as suspect. What comes otherwise is judged, but not taken for
+        normal.
+        """
+        with self._lock:
+            was = self._suspect_since is not None
+            self._fade(now)
+            # A call counted as overdue in one batch may fail in the next, which then has a failure and no call.
+            self._errors.add(max(counts.calls, counts.failures), counts.failures)
+            if self._latency is not None:
+                self._latency.add(counts.histogram)
+            self._judge(now)
+            suspect_for = 0.0 if self._suspect_since is None else now - self._suspect_since
+            self._frozen = (self._suspect_since is not None or not healthy) and suspect_for < RELEARN_AFTER_S
+            if self._frozen:
+                self._baseline.forget_block()
+            else:
+                self._baseline.learn(counts, now)
+                self._step(now)
+            return (self._suspect_since is not None) != was
+
+    def load(self, counts: Counts, now: float, *, hours_ago: int = 0) -> None:
+        """Take an earlier hour of the fleet's calls for normal ones: once each, when the process starts."""
+        with self._lock:
+            self._baseline.load(counts, now, hours_ago=hours_ago)
+
+    def reset(self) -> None:
+        """Suspect nothing, and keep what is normal: for when a circuit is not closed, and begins anew."""
+        with self._lock:
+            self._suspect_since = None
+            for detector in self._detectors():
+                detector.reset()
+
+    def thresholds(self, now: float) -> Thresholds:
+        """What fits this provider now; the same for at least a minute, and while it is in trouble."""
+        with self._lock:
+            if not self._frozen:
+                self._step(now)
+            return self._baseline.thresholds
+
+    @property
+    def suspect(self) -> bool:
+        """Whether a detector has alarmed, and not all have calmed since."""
+        return self._suspect_since is not None
+
+    @property
+    def calm(self) -> bool:
+        """Whether both detectors are far below their alarms."""
+        with self._lock:
+            return all(detector.calm for detector in self._detectors())
+
+    @property
+    def reason(self) -> str:
+        """What speaks for trouble, in plain words; empty when nothing does."""
+        return "; ".join(self.reasons)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """The same, one per detector that is not calm while the provider is suspect."""
+        with self._lock:
+            if self._suspect_since is None:
+                return ()
+            said = []
+            if not self._errors.calm:
+                said.append(f"more failures than the usual {self._baseline.failure_rate:.1%}")
+            normal = self._baseline.normal
+            if self._latency is not None and normal is not None and not self._latency.calm:
+                said.append(f"slower than usual (median {normal.median_s:.2f} s)")
+            return tuple(said)
+
+    def evidence(self) -> dict[str, Any]:
+        """The figures behind it, for a transition's record."""
+        with self._lock:
+            found: dict[str, Any] = {
+                "error_cusum": round(self._errors.statistic, 2),
+                "error_alarm": self._errors.alarm_at,
+                "base_failure_rate": round(self._baseline.failure_rate, 5),
+            }
+            normal = self._baseline.normal
+            if self._latency is not None and normal is not None:
+                found |= {
+                    "latency_cusum": round(self._latency.statistic, 2),
+                    "latency_alarm": round(self._latency.alarm_at, 2),
+                    "usual_median_s": round(normal.median_s, 4),
+                    "latency_dispersion": round(self._baseline.dispersion, 2),
+                }
+            return found
+
+    # ------------------------------------------------------------ inside the lock
+
+    def _detectors(self) -> list[ErrorCusum | LatencyCusum]:
+        return [self._errors] if self._latency is None else [self._errors, self._latency]
+
+    def _fade(self, now: float) -> None:
+        if self._suspect_since is not None and self._fed_at is not None:
+            for detector in self._detectors():
+                detector.fade(0.5 ** ((now - self._fed_at) / FADES_BY_HALF_S))
+        self._fed_at = now
+
+    def _judge(self, now: float) -> None:
+        detectors = self._detectors()
+        if self._suspect_since is None and any(each.alarmed for each in detectors):
+            self._suspect_since = now
+        elif all(each.calm for each in detectors):
+            self._suspect_since = None
+
+    def _step(self, now: float) -> None:
+        if not self._baseline.step(now):
+            return
+        self._errors.aim(*_rates(self._baseline.cautious_failure_rate))
+        normal = self._baseline.normal
+        if normal is None:
+            return
+        height = min(HIGHEST_LATENCY_ALARM, max(LATENCY_ALARM, ALARM_PER_DISPERSION * self._baseline.dispersion))
+        if self._latency is None:
+            self._latency = LatencyCusum(normal.mu, normal.sigma, LATENCY_DRIFT, height)
+        else:
+            self._latency.aim(normal.mu, normal.sigma, height)
+
+
+def _rates(usual: float) -> tuple[float, float]:
+    """The failure rates to tell apart."""
+    return usual, max(TROUBLE_FAILURE_RATE, TROUBLE_FACTOR * usual)
