@@ -15,22 +15,10 @@ import enum
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from router.tally import NEVER, Tally
 from router.transitions import ADMITTING, Snapshot, State, Transition, following
-from router.windows import (
-    FAILED,
-    SLOW,
-    UNREACHABLE,
-    Counts,
-    CountWindow,
-    Limit,
-    SlowWindow,
-    Thresholds,
-    TimeWindow,
-    Window,
-    spread,
-)
+from router.windows import FAILED, SLOW, UNREACHABLE, Counts, CountWindow, Limit, Thresholds, TimeWindow
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +105,7 @@ class Permit:
 SLOW_START_FAILURES = 2
 """Failures in a row that end a slow start: the provider was broken a moment ago, and one may be bad luck."""
 
-_OK, _REFUSED = Verdict.OK, Verdict.CREDENTIALS_REFUSED
+_OK = Verdict.OK
 _CODES = {Verdict.UNREACHABLE: FAILED | UNREACHABLE, Verdict.PROVIDER_ERROR: FAILED}
 _COUNTING = frozenset({State.CLOSED, State.SLOW_START, State.METRICS_ONLY})
 _SPENT = -1
@@ -140,18 +128,16 @@ class Breaker:
         self._before: Transition | None = None
         self._born = wall()
         self._generation = 0
-        self._window: CountWindow | TimeWindow = (
-            CountWindow(settings.window_calls) if settings.window_s is None else TimeWindow(settings.window_s)
+        self._tally = Tally(
+            CountWindow(settings.window_calls) if settings.window_s is None else TimeWindow(settings.window_s),
+            CountWindow(settings.slow_window_calls),
+            credentials_in_a_row=settings.credentials_in_a_row,
         )
-        self._slow = CountWindow(settings.slow_window_calls)
-        self._slow_call_s = settings.slow_call_s
-        self._needed: tuple[int, ...] = ()
+        self._thresholds = Thresholds(settings.slow_call_s, ())
         # Oldest first; those that count as overdue have left it.
         self._in_flight: dict[Permit, None] = {}
-        # Both windows are full of healthy calls, so that one more changes nothing: nearly always, and quick.
-        self._calm = False
         self._would_have_opened: Transition | None = None
-        self._enter_state(State.CLOSED)
+        self._enter(State.CLOSED)
 
     # ------------------------------------------------------------ the way of a call
 
@@ -173,29 +159,22 @@ class Breaker:
         with self._lock:
             if permit.generation != self._generation or not self._counting:
                 return None
+            tally = self._tally
             permit.generation = _SPENT
             if permit.counted:
-                self._overdue -= 1
+                tally.in_flight_overdue -= 1
                 code = SLOW
             else:
                 del self._in_flight[permit]
-                code = SLOW if now - permit.at > self._slow_call_s else 0
+                code = SLOW if now - permit.at > tally.slow_call_s else 0
             if verdict is _OK:
-                if self._calm and not code:
+                if tally.calm and not code:
                     return None
-                self._failures_in_a_row = self._refused_in_a_row = 0
-            elif verdict is _REFUSED:
-                self._refused_in_a_row += 1
-                self._calm = False
-                return self._judge()
+                tally.add(code, now, permit.counted)
+            elif verdict is Verdict.CREDENTIALS_REFUSED:
+                tally.add_refused()
             else:
-                code |= _CODES[verdict]
-                self._failures_in_a_row += 1
-                self._refused_in_a_row = 0
-            self._window.add(code, now)
-            if not permit.counted:
-                self._slow.add(code & SLOW, now)
-            self._calm = not code and self._window.calm and self._slow.calm
+                tally.add(code | _CODES[verdict], now, permit.counted)
             return self._judge()
 
     def give_back(self, permit: Permit) -> None:
@@ -205,7 +184,7 @@ class Breaker:
                 return
             permit.generation = _SPENT
             if permit.counted:
-                self._overdue -= 1
+                self._tally.in_flight_overdue -= 1
             else:
                 del self._in_flight[permit]
 
@@ -216,19 +195,16 @@ class Breaker:
         with self._lock:
             if not self._counting:
                 return None
-            since = now - self._slow_call_s
             overdue = []
             for permit in self._in_flight:
-                if permit.at >= since:
+                if now - permit.at <= self._tally.slow_call_s:
                     break  # the oldest come first
                 overdue.append(permit)
             for permit in overdue:
                 del self._in_flight[permit]
                 permit.counted = True
-                self._slow.add(SLOW, now)
-                self._calm = False
-            self._overdue += len(overdue)
-            self._window.expire(now)
+                self._tally.add_overdue(now)
+            self._tally.expire(now)
             return self._judge()
 
     def absorb(self, counts: Counts, now: float) -> Transition | None:
@@ -236,19 +212,13 @@ class Breaker:
         with self._lock:
             if not self._counting or counts.calls <= 0:
                 return None
-            most = counts.calls if self._settings.window_s is not None else self._settings.window_calls
-            for code in spread(counts, max(most, self._settings.slow_window_calls)):
-                self._window.add(code, now)
-                self._slow.add(code & SLOW, now)
-                self._failures_in_a_row = self._failures_in_a_row + 1 if code & FAILED else 0
-            self._calm = False
+            self._tally.absorb(counts, now)
             return self._judge()
 
     def retune(self, thresholds: Thresholds) -> None:
         """Judge by these from now on."""
         with self._lock:
-            self._slow_call_s = thresholds.slow_call_s
-            self._needed = thresholds.failures_needed
+            self._thresholds = thresholds
             self._set_limits()
 
     def adopt(self, transition: Transition) -> bool:
@@ -260,14 +230,15 @@ class Breaker:
             if last is not None and (transition.version < last.version or transition == last):
                 return False
             replaces = last is not None and transition.version == last.version
-            if _goes_on(last, transition) or (replaces and last is not None and transition.state is last.state):
-                self._last = transition
-            elif replaces and _goes_on(self._before, transition):
-                # Ours was not written, because this came first and left the state as it was. What made us decide
-                # still stands in the window, and decides again.
-                self._move(transition, keep=True)
+            self._last = transition
+            if _goes_on(last, transition) or (replaces and transition.state is self._state):
+                pass  # a mark or a stage: calls in flight and what is counted stay what they are
+            elif (replaces or self._before is not None) and _goes_on(self._before, transition):
+                # Our own was not written, because this came first and left the state as it was. What made us decide
+                # still stands in the windows, and decides again at the next tick.
+                self._enter(transition.state, keep=True)
             else:
-                self._move(transition)
+                self._enter(transition.state)
             self._before = None
             return True
 
@@ -280,9 +251,8 @@ class Breaker:
         """The circuit now. With `now`, a window of time lets go of what is past first."""
         with self._lock:
             if now is not None:
-                self._window.expire(now)
-            last, window, slow = self._last, self._window, self._slow
-            limit, slow_limit = self._limit, self._slow_limit
+                self._tally.expire(now)
+            last = self._last
             return Snapshot(
                 provider=self.provider,
                 state=self._state,
@@ -291,24 +261,8 @@ class Breaker:
                 share=1.0 if last is None else last.share,
                 suspect=last is not None and last.suspect,
                 until=None if last is None else last.until,
-                window=Window(
-                    calls=window.calls,
-                    failures=window.failures,
-                    unreachable=window.unreachable,
-                    slow=window.slow,
-                    minimum_calls=limit.minimum,
-                    failure_rate_threshold=limit.rate_at(window.calls),
-                    slow_call_s=self._slow_call_s,
-                    slow_rate_threshold=slow_limit.rate,
-                ),
-                slow=SlowWindow(
-                    calls=slow.calls,
-                    slow=slow.slow,
-                    in_flight_overdue=self._overdue,
-                    minimum_calls=slow_limit.minimum,
-                    slow_call_s=self._slow_call_s,
-                    slow_rate_threshold=slow_limit.rate,
-                ),
+                window=self._tally.window(),
+                slow=self._tally.slow(),
                 last=last,
             )
 
@@ -316,29 +270,16 @@ class Breaker:
 
     def _judge(self) -> Transition | None:
         """Open if what is counted says so."""
-        window, slow = self._window, self._slow
-        if not (window.failures or slow.slow or self._refused_in_a_row or self._failures_in_a_row):
-            self._would_have_opened = None
-            return None
-        if self._refused_in_a_row >= self._settings.credentials_in_a_row:
-            reason = "credentials refused"
-        elif self._failures_in_a_row >= self._most_in_a_row:
-            reason = f"{self._failures_in_a_row} failures in a row"
-        elif self._limit.reached(window.calls, window.failures):
-            reason = f"{window.failures} of the last {window.calls} calls failed"
-        elif self._slow_limit.reached(slow.calls, slow.slow):
-            reason = f"{slow.slow} of the last {slow.calls} calls took longer than {self._slow_call_s:g} s"
-        else:
+        reason = self._tally.fault()
+        if reason is None:
             self._would_have_opened = None
             return None
         if self._state is State.METRICS_ONLY:
-            if self._would_have_opened is None:
-                self._would_have_opened = self._opening(reason)
+            self._would_have_opened = self._would_have_opened or self._opening(reason)
             return None
         transition = self._opening(reason)
-        before = self._last
-        self._move(transition)
-        self._before = before
+        self._before, self._last = self._last, transition
+        self._enter(State.OPEN)
         return transition
 
     def _opening(self, reason: str) -> Transition:
@@ -349,61 +290,35 @@ class Breaker:
             at=self._wall(),
             actor=self._actor,
             reason=reason,
-            evidence=self._evidence(),
+            evidence=self._tally.evidence(),
         )
 
-    def _evidence(self) -> dict[str, Any]:
-        window, slow = self._window, self._slow
-        found: dict[str, Any] = {
-            "calls": window.calls,
-            "failures": window.failures,
-            "unreachable": window.unreachable,
-            "failure_rate": _share(window.failures, window.calls),
-            "failure_rate_threshold": round(self._limit.rate_at(window.calls), 4),
-            "minimum_calls": self._limit.minimum,
-            "slow_calls": slow.calls,
-            "slow": slow.slow,
-            "slow_rate": _share(slow.slow, slow.calls),
-            "slow_rate_threshold": self._slow_limit.rate,
-            "slow_call_s": round(self._slow_call_s, 4),
-            "in_flight_overdue": self._overdue,
-        }
-        if self._refused_in_a_row:
-            found["credentials_refused"] = self._refused_in_a_row
-        return found
-
-    def _move(self, transition: Transition, *, keep: bool = False) -> None:
-        self._last = transition
-        self._enter_state(transition.state, keep=keep)
-
-    def _enter_state(self, state: State, *, keep: bool = False) -> None:
+    def _enter(self, state: State, *, keep: bool = False) -> None:
         """A state begins: calls in flight belong to the one before."""
         self._state = state
         self._generation += 1
         self._admitting = state in ADMITTING
         self._counting = state in _COUNTING
         self._in_flight = {}
-        self._overdue = 0
-        self._calm = False
         self._would_have_opened = None
+        self._tally.in_flight_overdue = 0
         if self._counting and not keep:
             # Yesterday's failures say nothing of today. A circuit that opens keeps its figures, to be looked at.
-            self._window.clear()
-            self._slow.clear()
-            self._failures_in_a_row = self._refused_in_a_row = 0
+            self._tally.clear()
         self._set_limits()
 
     def _set_limits(self) -> None:
-        settings = self._settings
-        minimum = settings.minimum_calls if self._state is not State.SLOW_START else settings.stage_calls
+        settings, thresholds = self._settings, self._thresholds
+        starting = self._state is State.SLOW_START
+        minimum = settings.stage_calls if starting else settings.minimum_calls
         most = minimum if settings.window_s is not None else settings.window_calls
-        self._limit = Limit(settings.failure_rate, min(minimum, most), self._needed)
-        self._slow_limit = Limit(settings.slow_rate, min(minimum, settings.slow_window_calls))
-        in_a_row = settings.consecutive_failures or _NEVER
-        self._most_in_a_row = min(in_a_row, SLOW_START_FAILURES) if self._state is State.SLOW_START else in_a_row
-
-
-_NEVER = 1 << 62
+        in_a_row = settings.consecutive_failures or NEVER
+        self._tally.judge_by(
+            Limit(settings.failure_rate, min(minimum, most), thresholds.failures_needed),
+            Limit(settings.slow_rate, min(minimum, settings.slow_window_calls)),
+            slow_call_s=thresholds.slow_call_s,
+            in_a_row=min(in_a_row, SLOW_START_FAILURES) if starting else in_a_row,
+        )
 
 
 def _goes_on(last: Transition | None, transition: Transition) -> bool:

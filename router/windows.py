@@ -81,7 +81,7 @@ class SlowWindow:
 class CountWindow:
     """The last `size` calls. Not thread-safe: its owner holds a lock."""
 
-    __slots__ = ("_next", "_ring", "calls", "failures", "size", "slow", "unreachable")
+    __slots__ = ("_next", "_ring", "calls", "calm", "failures", "size", "slow", "unreachable")
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -91,11 +91,8 @@ class CountWindow:
         self.failures = 0
         self.unreachable = 0
         self.slow = 0
-
-    @property
-    def calm(self) -> bool:
+        self.calm = False
         """Full of healthy calls: one more healthy call changes nothing, and need not be added."""
-        return self.calls == self.size and not self.failures and not self.slow
 
     def add(self, code: int, now: float) -> None:  # noqa: ARG002 - a time window needs it
         """Count a call; `code` is 0 or FAILED, UNREACHABLE and SLOW together."""
@@ -114,12 +111,14 @@ class CountWindow:
             self.unreachable += (code & UNREACHABLE) >> 1
             self.slow += code >> 2
         self._next = at + 1 if at + 1 < self.size else 0
+        self.calm = not (code or self.failures or self.slow) and self.calls == self.size
 
     def expire(self, now: float) -> None:
         """Time alone takes nothing from a window of calls."""
 
     def clear(self) -> None:
         """Forget all calls."""
+        self.calm = False
         self._next = self.calls = self.failures = self.unreachable = self.slow = 0
 
 
@@ -127,6 +126,8 @@ class TimeWindow:
     """The calls of the last seconds, in buckets of one second. Not thread-safe: its owner holds a lock."""
 
     __slots__ = ("_buckets", "calls", "failures", "seconds", "slow", "unreachable")
+    calm = False
+    """Never: every call counts until its second is over."""
 
     def __init__(self, window_s: float) -> None:
         self.seconds = max(1, math.ceil(window_s))
@@ -137,11 +138,6 @@ class TimeWindow:
         self.failures = 0
         self.unreachable = 0
         self.slow = 0
-
-    @property
-    def calm(self) -> bool:
-        """Never: every call counts until its second is over."""
-        return False
 
     def add(self, code: int, now: float) -> None:
         """Count a call at `now` (monotonic seconds)."""
@@ -180,12 +176,15 @@ class TimeWindow:
 class Limit:
     """How many of n calls are too many: a rate, or a table by n; never fewer calls than the minimum."""
 
-    __slots__ = ("_needed", "minimum", "rate")
+    __slots__ = ("_needed", "least", "minimum", "rate")
 
     def __init__(self, rate: float, minimum: int, needed: tuple[int, ...] = ()) -> None:
         self.rate = rate
         self.minimum = minimum
         self._needed = needed
+        at_minimum = max(1, math.floor(rate * minimum)) if not needed else min(needed[minimum - 1 :] or needed[-1:])
+        self.least = at_minimum
+        """Fewer bad calls than this never trip, of however many: a quick look before a division."""
 
     def reached(self, calls: int, bad: int) -> bool:
         """Whether `bad` of `calls` trip. A rate equal to the threshold does."""
