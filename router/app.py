@@ -7,6 +7,7 @@ Call them in the process that uses them: pooled connections and flag streams do 
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import os
 import random
 import socket
@@ -32,15 +33,18 @@ from providers.contract import Provider, Timeouts
 from providers.fees import DEFAULT_SCHEDULES
 from providers.stripe import StripeProvider
 from router import telemetry
-from router.api import gate, operations, problems, webhooks
+from router.api import circuits, gate, operations, problems, webhooks
 from router.api import payments as payments_api
-from router.breaker import WINDOW_CALLS, BreakerSettings
+from router.baseline import Fixed
+from router.breaker import BreakerSettings
 from router.clock import Clock, Ids, SystemClock, TimeOrderedIds
+from router.fleet import FleetCounts
 from router.flipper import Flipper
-from router.health import SYNC_INTERVAL_S, ProviderHealth
+from router.health import EXCHANGE_INTERVAL_S, SYNC_INTERVAL_S, WATCH_INTERVAL_S, ProviderHealth
 from router.housekeeping import Housekeeping
 from router.ledger.cards import CardLedger
 from router.ledger.circuits import CircuitLedger
+from router.ledger.counts import CountLedger
 from router.ledger.engine import Database
 from router.ledger.flips import FlipLedger
 from router.ledger.heartbeat import Heartbeat
@@ -49,10 +53,12 @@ from router.ledger.journal import Journals
 from router.ledger.keys import KeyLedger
 from router.ledger.migrate import migrate
 from router.ledger.payments import PaymentLedger
+from router.ledger.probes import ProbeLedger
 from router.ledger.upkeep import Upkeep
 from router.loops import Loop, Loops
 from router.modifications import Modifications
 from router.notices import Notices
+from router.overrides import Overrides
 from router.parked import Parked
 from router.payments import Payments, PaymentSettings
 from router.planning import Planner
@@ -111,14 +117,14 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     source, writer = build_flags(settings)
     health = ProviderHealth(
         providers,
-        BreakerSettings(
-            minimum_calls=settings.breaker_minimum_calls,
-            window_calls=max(WINDOW_CALLS, settings.breaker_minimum_calls),
-            open_wait_s=settings.breaker_open_wait_seconds,
-        ),
+        breaker_settings(settings),
         store=CircuitLedger(database),
+        # A name of its own for every life of a process: counts of one that is gone are never taken for another's.
+        fleet=FleetCounts(providers, store=CountLedger(database), process=ids.new(role), clock=clock),
+        at_once=settings.calls_at_once,
         clock=clock,
         actor=f"{role}:{socket.gethostname()}:{os.getpid()}",
+        fixed=_fixed(settings),
     )
     ledger = PaymentLedger(database)
     journals = Journals(
@@ -129,7 +135,8 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         ids=ids,
     )
     times = SendTimes(settings.connect_timeout_seconds, settings.read_timeout_seconds)
-    sender = Sender(providers, times, clock=clock, random=random.Random().random)  # noqa: S311 - jitter is no secret
+    chance = random.Random().random  # noqa: S311 - neither jitter nor a provider's share is a secret
+    sender = Sender(providers, times, clock=clock, random=chance, operating=health.operating)
     payments = Payments(
         ledger=ledger,
         planner=Planner(
@@ -139,6 +146,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
             fees=DEFAULT_SCHEDULES,
             ids=ids,
             tries_of=CardLedger(database).tries,
+            draw=chance,
         ),
         sender=sender,
         health=health,
@@ -148,6 +156,28 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         ids=ids,
     )
     return Core(settings, clock, ids, database, providers, source, writer, health, ledger, journals, sender, payments)
+
+
+def breaker_settings(settings: Settings) -> BreakerSettings:
+    """How circuits judge and recover."""
+    usual = BreakerSettings()
+    return dataclasses.replace(
+        usual,
+        minimum_calls=settings.breaker_minimum_calls,
+        window_calls=max(usual.window_calls, settings.breaker_minimum_calls),
+        consecutive_failures=settings.breaker_consecutive_failures,
+        open_wait_s=settings.breaker_open_wait_seconds,
+        stage_s=settings.breaker_slow_start_seconds / len(usual.stages),
+    )
+
+
+def _fixed(settings: Settings) -> Fixed:
+    """The thresholds that do not fit themselves to the provider, because a setting says so."""
+    return Fixed(
+        settings.breaker_slow_call_seconds,
+        settings.breaker_failure_rate,
+        {"slow_call_s": "ROUTER_BREAKER_SLOW_CALL_SECONDS", "failure_rate": "ROUTER_BREAKER_FAILURE_RATE"},
+    )
 
 
 def build_providers(settings: Settings) -> Mapping[str, Provider]:
@@ -204,6 +234,22 @@ def _report_flag(wrong: WrongValue) -> None:
     log.error("flag_value_ignored", flag=wrong.key, cause=str(wrong))
 
 
+# ---------------------------------------------------------------- both
+
+
+def _add_health(loops: Loops, core: Core, *, patience: float) -> None:
+    """What keeps a process's circuits right: with the ledger, with the other processes, and by itself."""
+    health = core.health
+    loops.add(Loop("circuits", health.sync_once, lambda: health.wait_for_news(SYNC_INTERVAL_S)))
+    loops.add(Loop("counts", health.exchange_once, loops.pause(EXCHANGE_INTERVAL_S)))
+    # On a thread of its own: what hangs must be noticed while the ledger hangs too.
+    loops.add(Loop("watch", health.watch_once, loops.pause(WATCH_INTERVAL_S)))
+    timeouts = Timeouts(core.settings.connect_timeout_seconds, min(PROBE_READ_S, core.settings.read_timeout_seconds))
+    probes = ProbeLedger(core.database)
+    recovery = Recovery(core.providers, health, probes=probes, timeouts=timeouts, clock=core.clock, patience=patience)
+    loops.add(Loop("recovery", recovery.run_once, lambda: recovery.wait_for_news(RECOVERY_INTERVAL_S)))
+
+
 # ---------------------------------------------------------------- the web
 
 
@@ -213,9 +259,11 @@ def create_app(settings: Settings | None = None) -> Flask:
     telemetry.configure(settings, process="web")
     core = build(settings, role="web")
     loops = Loops()
-    loops.add(Loop("circuits", core.health.sync_once, lambda: core.health.wait_for_news(SYNC_INTERVAL_S)))
+    # If no worker probes for twice as long as one would wait, a web process does.
+    _add_health(loops, core, patience=2.0)
     # Before the first request: a process that joins during an outage must not call the broken provider.
     core.health.sync_once()
+    core.health.restore()
     loops.start()
 
     def stop() -> None:
@@ -255,6 +303,17 @@ def web_app(core: Core) -> Flask:
     )
     app.register_api(payments_api.blueprint(core.payments, modifications))
     app.register_api(webhooks.blueprint(core.providers, Inbox(core.database), core.clock))
+    circuit_ledger = CircuitLedger(core.database)
+    app.register_api(
+        circuits.blueprint(
+            providers=tuple(core.providers),
+            health=core.health,
+            flags=core.flags,
+            circuits=circuit_ledger,
+            overrides=Overrides(tuple(core.providers), circuit_ledger, core.health.settings, clock=core.clock),
+            clock=core.clock,
+        )
+    )
     app.register_api(
         operations.blueprint(
             providers=tuple(core.providers),
@@ -289,10 +348,7 @@ def _document(app: OpenAPI) -> None:
 def create_worker(core: Core) -> Loops:
     """The worker's loops over a core: circuits, recovery, parked payments, notices, doubts, flips, housekeeping."""
     loops = Loops()
-    loops.add(Loop("circuits", core.health.sync_once, lambda: core.health.wait_for_news(SYNC_INTERVAL_S)))
-    timeouts = Timeouts(core.settings.connect_timeout_seconds, min(PROBE_READ_S, core.settings.read_timeout_seconds))
-    recovery = Recovery(core.providers, core.health, timeouts=timeouts, clock=core.clock)
-    loops.add(Loop("recovery", recovery.run_once, loops.pause(RECOVERY_INTERVAL_S)))
+    _add_health(loops, core, patience=1.0)
     parked = Parked(
         providers=tuple(core.providers),
         ledger=core.ledger,

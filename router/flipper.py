@@ -17,14 +17,16 @@ from flags.contract import PRIMARY_PROVIDER, FlagContext, FlagSource, FlagWriteE
 from providers.contract import Money
 from providers.fees import FeeSchedule
 from router import value
-from router.breaker import State
 from router.clock import Clock, Ids
 from router.health import ProviderHealth
 from router.ledger.circuits import CircuitLedger
 from router.ledger.flips import Flip, FlipLedger
+from router.transitions import State
 
 log = structlog.get_logger("router.flipper")
 
+FAILING = frozenset({State.OPEN, State.HALF_OPEN})
+"""In slow start a provider recovers: its time counts, and the flag waits. An operator's order is no outage."""
 TYPICAL = Money(5_000, "EUR")
 """A flip moves every payment, so targets are compared on a typical one."""
 
@@ -74,7 +76,7 @@ class Flipper:
 
     def _consider(self, provider: str) -> None:
         last = self._health.snapshot(provider).last
-        if last is None or last.incident is None or last.state is State.CLOSED:
+        if last is None or last.incident is None or last.state not in FAILING:
             return
         now = self._clock.now()
         open_s = last.open_time_at(now).total_seconds()
@@ -114,18 +116,18 @@ class Flipper:
     def _still_wanted(self, flip: Flip) -> bool:
         """Whether the incident goes on, its circuit is not closed, and the target is still one."""
         last = self._health.snapshot(flip.from_value).last
-        if last is None or last.incident != flip.incident or last.state is State.CLOSED:
+        if last is None or last.incident != flip.incident or last.state not in FAILING:
             return False
         flags = self._source.read(FlagContext())
         targets = {target.provider for target in self._targets(flip.from_value, flags)}
         return flags.auto_flip_enabled and flip.to_value in targets
 
     def _targets(self, failing: str, flags: RoutingFlags) -> Sequence[Target]:
-        """Enabled providers with a closed circuit, the most valuable first."""
+        """Enabled providers that nothing speaks against, the most valuable first."""
         found = [
             Target(name, float(round(self._worth(name, flags), 4)))
             for name in self._providers
-            if name != failing and flags.is_enabled(name) and self._health.is_closed(name)
+            if name != failing and flags.is_enabled(name) and self._health.is_well(name)
         ]
         return sorted(found, key=lambda target: (-target.value, target.provider))
 

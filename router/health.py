@@ -1,35 +1,60 @@
-"""The providers' health as one process knows it: a circuit each, shared through the ledger.
+"""The providers' health as one process knows it: for each a circuit, a bulkhead, a resend budget, an early warning.
 
-A payment asks and tells here without waiting for anything: `admit`, `learn`. `Followed by the ledger` is a
-matter of `sync_once`, which a thread of every process calls several times a second.
+A payment asks and tells here without waiting for anything: `admit`, and the `Call` that it answers. What is shared
+with other processes goes through the ledger, in threads of their own: `sync_once` follows transitions several times
+a second, `exchange_once` adds the others' counts about once a second, and `watch_once`, which needs no ledger, looks
+at the calls that hang and at what the last calls say together.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
 
 import structlog
 
 from providers.contract import Health as HealthSignal
-from router.breaker import Breaker, BreakerSettings, Permit, Snapshot, State, Transition
+from router.baseline import Fixed
+from router.breaker import Breaker, BreakerSettings, Permit, Verdict
+from router.bulkhead import Bulkhead
 from router.clock import Clock
+from router.early_warning import EarlyWarning
+from router.fleet import FleetCounts, counts_of
+from router.ledger.counts import hour_of
+from router.resend_budget import ResendBudget
+from router.transitions import ADMITTING, Snapshot, State, Transition, following
+from router.windows import Counts, Thresholds
 
 SYNC_INTERVAL_S = 0.2
 """Design: processes of one machine follow a transition within 250 ms; reading a few rows takes a few of them."""
+EXCHANGE_INTERVAL_S = 1.0
+WATCH_INTERVAL_S = 0.1
+OPERATIONS_WHILE_OPEN = 4
+"""Captures, voids and refunds that may be under way at once to a provider whose circuit lets no payment through."""
+NOTHING_FIXED = Fixed()
+SUSPECT_SHARE = 0.5
+"""Of its payments a suspect provider keeps so many: enough to see it recover."""
+CALM_S = 30.0
+"""A suspect provider must have been calm for so long: by then a process that has just begun has heard the others."""
+BASELINE_HOURS = 24
+SETTLED_S = 2.0
+"""For so long after a circuit has moved, others' counts may still tell of the time before."""
 
 log = structlog.get_logger("router.health")
 
-# Whether a send's health signal counts as a failure of the provider; None: it says nothing.
-_FAILED: Mapping[HealthSignal, bool | None] = {
-    HealthSignal.OK: False,
-    HealthSignal.UNREACHABLE: True,
-    HealthSignal.PROVIDER_ERROR: True,
-    HealthSignal.CREDENTIALS_REFUSED: None,
+_VERDICTS: Mapping[HealthSignal, Verdict | None] = {
+    HealthSignal.OK: Verdict.OK,
+    HealthSignal.UNREACHABLE: Verdict.UNREACHABLE,
+    HealthSignal.PROVIDER_ERROR: Verdict.PROVIDER_ERROR,
+    HealthSignal.CREDENTIALS_REFUSED: Verdict.CREDENTIALS_REFUSED,
     HealthSignal.IGNORED: None,
 }
+"""What a send's signal says of the provider; None: nothing."""
 
 
 class TransitionStore(Protocol):
@@ -42,44 +67,236 @@ class TransitionStore(Protocol):
         """The last transition of each of these circuits."""
 
 
-class ProviderHealth:
-    """Every provider's circuit in this process. Thread-safe."""
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether, and for which share of its payments, a provider may be asked now."""
+
+    state: State
+    share: float
+    why: str | None
+    """Why the share is less than all."""
+    busy: bool
+
+
+class _Guarded:
+    """One provider's guards in this process."""
 
     def __init__(
-        self, providers: Iterable[str], settings: BreakerSettings, *, store: TransitionStore, clock: Clock, actor: str
+        self, name: str, settings: BreakerSettings, fixed: Fixed, *, at_once: int, clock: Clock, actor: str
     ) -> None:
+        self.breaker = Breaker(name, settings, wall=clock.now, actor=actor)
+        self.bulkhead = Bulkhead(at_once)
+        self.aside = Bulkhead(OPERATIONS_WHILE_OPEN)
+        self.resends = ResendBudget()
+        self.warning = EarlyWarning(name, settings, fixed)
+        self.thresholds: Thresholds | None = None
+        """Those that the breaker goes by."""
+        self.samples: deque[tuple[Verdict, float]] = deque()
+        """Calls that the early warning has not seen yet, with their seconds."""
+        self.calm_since: float | None = None
+        self.stage: tuple[int, int, int] = (0, 0, 0)
+        """The circuit's version when this stage was first seen, and the fleet's calls and failures then."""
+
+
+class Call:
+    """Leave for one attempt to call its provider; to be used as a context, so that its place is given back."""
+
+    __slots__ = ("_clock", "_guarded", "_health", "_permit", "_provider", "_sends")
+
+    def __init__(self, health: ProviderHealth, provider: str, guarded: _Guarded, clock: Clock) -> None:
+        self._health = health
+        self._provider = provider
+        self._guarded = guarded
+        self._clock = clock
+        self._permit: Permit | None = None
+        self._sends = 0
+
+    def begin(self) -> bool:
+        """A send begins now; False when the circuit has opened since: then nothing may be sent."""
+        self._permit = self._guarded.breaker.admit(self._clock.monotonic())
+        self._sends += self._permit is not None
+        return self._permit is not None
+
+    def end(self, signal: HealthSignal) -> None:
+        """The send that began is over, and says this of the provider."""
+        permit, self._permit = self._permit, None
+        if permit is None:
+            return
+        verdict, now = _VERDICTS[signal], self._clock.monotonic()
+        if verdict is None:
+            self._guarded.breaker.give_back(permit)
+            return
+        if self._sends == 1 and verdict is Verdict.OK:
+            self._guarded.resends.first_try_succeeded()
+        if verdict is not Verdict.CREDENTIALS_REFUSED:
+            self._guarded.samples.append((verdict, now - permit.at))
+        self._health.moved(self._guarded.breaker.record(permit, verdict, now))
+
+    def may_go_again(self, reason: str | None) -> bool:
+        """Whether a send that ended so may be followed by another: the circuit lets it, the budget pays for it."""
+        if self._guarded.breaker.snapshot().state not in ADMITTING:
+            return False
+        return self._guarded.resends.take(after_timeout=reason is not None and "timeout" in reason)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._permit is not None:
+            # Interrupted in the middle of a send: that says nothing of the provider.
+            self._guarded.breaker.give_back(self._permit)
+        self._guarded.bulkhead.leave()
+
+
+class ProviderHealth:
+    """Every provider's guards in this process. Thread-safe."""
+
+    def __init__(
+        self,
+        providers: Iterable[str],
+        settings: BreakerSettings,
+        *,
+        store: TransitionStore,
+        fleet: FleetCounts,
+        at_once: int,
+        clock: Clock,
+        actor: str,
+        fixed: Fixed = NOTHING_FIXED,
+    ) -> None:
+        """`at_once`: payments at one provider at the same time, in this process. `fixed`: thresholds a person set."""
         self.settings = settings
         self.actor = actor
         self._clock = clock
         self._store = store
-        self._breakers = {name: Breaker(name, settings, now=clock.now()) for name in providers}
+        self._fleet = fleet
+        self._guarded = {
+            name: _Guarded(name, settings, fixed, at_once=at_once, clock=clock, actor=actor) for name in providers
+        }
         # Transitions decided here that the ledger does not hold yet. They are in force already.
         self._unwritten: deque[Transition] = deque()
         self._wake = threading.Event()
 
-    def admit(self, provider: str) -> Permit | None:
-        """A permit for a payment to call this provider, or None while its circuit is not closed."""
-        return self._breakers[provider].admit()
+    # ------------------------------------------------------------ what a payment asks
 
-    def learn(self, permit: Permit, signal: HealthSignal) -> None:
-        """Learn what the call that this permit allowed says of the provider."""
-        failed = _FAILED[signal]
-        if failed is None:
+    def admit(self, provider: str) -> Call | None:
+        """Leave for an attempt at this provider; None while its circuit, or its bulkhead, lets none through."""
+        guarded = self._guarded[provider]
+        if guarded.breaker.snapshot().state not in ADMITTING or not guarded.bulkhead.enter():
+            return None
+        return Call(self, provider, guarded, self._clock)
+
+    @contextlib.contextmanager
+    def operating(self, provider: str) -> Iterator[bool]:
+        """Whether a capture, void or refund may be sent now: always, save for a small limit while no payment may."""
+        guarded = self._guarded[provider]
+        if guarded.breaker.snapshot().state in ADMITTING:
+            yield True
             return
-        breaker = self._breakers[permit.provider]
-        transition = breaker.record(permit, failed=failed, now=self._clock.now(), actor=self.actor)
-        if transition is not None:
-            log.warning("circuit", provider=transition.provider, state=transition.state, reason=transition.reason)
-            self._unwritten.append(transition)
-            self._wake.set()
+        with guarded.aside.place() as taken:
+            yield taken
+
+    def readiness(self, provider: str) -> Readiness:
+        """What the decision has to know of a provider."""
+        guarded = self._guarded[provider]
+        circuit = guarded.breaker.snapshot()
+        share, why = 1.0, None
+        if circuit.state is State.SLOW_START:
+            share, why = circuit.share, f"slow start: {circuit.share:.0%} of its payments"
+        elif circuit.suspect:
+            share, why = SUSPECT_SHARE, f"suspect: {SUSPECT_SHARE:.0%} of its payments"
+        return Readiness(circuit.state, share, why, guarded.bulkhead.in_use >= guarded.bulkhead.permits)
 
     def snapshot(self, provider: str) -> Snapshot:
         """A provider's circuit now."""
-        return self._breakers[provider].snapshot()
+        return self._guarded[provider].breaker.snapshot()
 
-    def is_closed(self, provider: str) -> bool:
+    def bulkhead(self, provider: str) -> Bulkhead:
+        """The places for payments at this provider at once, in this process."""
+        return self._guarded[provider].bulkhead
+
+    def tuning(self, provider: str) -> Mapping[str, str]:
+        """The thresholds that fit this provider, each with its reason."""
+        return self._guarded[provider].warning.thresholds(self._clock.monotonic()).reasons
+
+    def is_admitting(self, provider: str) -> bool:
         """Whether payments may call this provider."""
-        return self.snapshot(provider).state is State.CLOSED
+        return self.snapshot(provider).state in ADMITTING
+
+    def is_well(self, provider: str) -> bool:
+        """Whether nothing speaks against sending it every payment."""
+        circuit = self.snapshot(provider)
+        return circuit.state in (State.CLOSED, State.BYPASS, State.METRICS_ONLY) and not circuit.suspect
+
+    # ------------------------------------------------------------ what this process decides
+
+    def moved(self, transition: Transition | None) -> None:
+        """A breaker has decided: the ledger is to hold it."""
+        if transition is None:
+            return
+        log.warning("circuit", provider=transition.provider, state=transition.state, reason=transition.reason)
+        self._unwritten.append(transition)
+        self._wake.set()
+
+    def watch_once(self) -> int:
+        """Count the calls that hang, and let the early warning see the last ones. Answers how many circuits moved.
+
+        Needs no ledger, and is quick: to be called several times a second.
+        """
+        moved = 0
+        now = self._clock.monotonic()
+        for name, guarded in self._guarded.items():
+            opened = guarded.breaker.tick(now)
+            self.moved(opened)
+            circuit = guarded.breaker.snapshot()
+            counts = self._fleet.count(name, _drained(guarded.samples), circuit.window.slow_call_s)
+            self._warn(guarded, counts, circuit, now)
+            thresholds = guarded.warning.thresholds(now)
+            if thresholds is not guarded.thresholds:
+                guarded.thresholds = thresholds
+                guarded.breaker.retune(thresholds)
+            moved += (opened is not None) + self._mark(name, guarded, circuit, now)
+        return moved
+
+    def _warn(self, guarded: _Guarded, counts: Counts, circuit: Snapshot, now: float) -> None:
+        """Let the early warning see calls; of a circuit that is not closed they say nothing new."""
+        if circuit.state is not State.CLOSED:
+            guarded.warning.reset()
+        guarded.warning.feed(counts, now, healthy=circuit.state is State.CLOSED and not circuit.suspect)
+
+    def _mark(self, name: str, guarded: _Guarded, circuit: Snapshot, now: float) -> int:
+        """Mark a closed circuit as suspect, or take the mark away after a calm while. Answers whether it did."""
+        warned = guarded.warning.suspect
+        if circuit.state is not State.CLOSED or warned == circuit.suspect:
+            guarded.calm_since = None
+            return 0
+        reason = f"suspect: {guarded.warning.reason}"
+        if not warned:
+            if guarded.calm_since is None:
+                guarded.calm_since = now
+            if now - guarded.calm_since < CALM_S:
+                return 0
+            reason = f"not suspect any more: calm for {CALM_S:.0f} s"
+        transition = following(
+            circuit.last,
+            State.CLOSED,
+            provider=name,
+            at=self._clock.now(),
+            actor=self.actor,
+            reason=reason,
+            evidence=guarded.warning.evidence(),
+            suspect=warned,
+        )
+        if not guarded.breaker.adopt(transition):
+            return 0  # the circuit has moved in this moment
+        guarded.calm_since = None
+        if warned:
+            log.error("provider_suspect", provider=name, reason=reason)
+        self.moved(transition)
+        return 1
+
+    # ------------------------------------------------------------ what processes share
 
     def sync_once(self) -> int:
         """Write what was decided here, follow what others wrote. Answers how many circuits changed.
@@ -91,21 +308,71 @@ class ProviderHealth:
             self._store.append(self._unwritten[0])
             self._unwritten.popleft()
         changed = 0
-        for transition in self._store.latest(self._breakers):
-            breaker = self._breakers.get(transition.provider)
-            if breaker is not None and breaker.adopt(transition):
+        for transition in self._store.latest(self._guarded):
+            guarded = self._guarded.get(transition.provider)
+            if guarded is not None and guarded.breaker.adopt(transition):
                 changed += 1
                 log.info("circuit", provider=transition.provider, state=transition.state, reason=transition.reason)
         return changed
 
+    def exchange_once(self) -> int:
+        """Tell the others this process's counts, and count theirs. Answers how many calls of theirs were new.
+
+        Raises LedgerUnavailableError; then this process goes by its own window until the ledger is back.
+        """
+        total = 0
+        for name, counts in self._fleet.exchange().items():
+            guarded = self._guarded.get(name)
+            if guarded is None or not counts.calls:
+                continue
+            total += counts.calls
+            now, circuit = self._clock.monotonic(), guarded.breaker.snapshot()
+            self._warn(guarded, counts, circuit, now)
+            if (self._clock.now() - circuit.since).total_seconds() > SETTLED_S:
+                self.moved(guarded.breaker.absorb(counts, now))
+        return total
+
+    def restore(self) -> int:
+        """Learn what was normal before this process began. Answers from how many calls; at most a day's.
+
+        Raises LedgerUnavailableError; then it learns from its own calls alone.
+        """
+        hour, now, calls = hour_of(self._clock.now()), self._clock.monotonic(), 0
+        for row in self._fleet.history(hour - BASELINE_HOURS + 1):
+            guarded = self._guarded.get(row.provider)
+            if guarded is not None:
+                guarded.warning.load(counts_of(row), now, hours_ago=hour - row.hour)
+                calls += row.calls
+        return calls
+
+    def stage_calls(self, provider: str) -> tuple[int, int]:
+        """Calls and failures of all processes since the circuit's present stage was first seen here."""
+        guarded, version = self._guarded[provider], self.snapshot(provider).version
+        calls, failures = self._fleet.totals(provider)
+        if guarded.stage[0] != version:
+            guarded.stage = (version, calls, failures)
+        return calls - guarded.stage[1], failures - guarded.stage[2]
+
     def propose(self, transition: Transition) -> bool:
-        """Write a transition decided by the worker and follow it; False when another process was first."""
+        """Write a transition decided by the worker or an operator and follow it; False: another process was first."""
         written = self._store.append(transition)
         if written:
-            self._breakers[transition.provider].adopt(transition)
+            self._guarded[transition.provider].breaker.adopt(transition)
         return written
+
+    def follow(self, transition: Transition) -> bool:
+        """Follow a transition that the ledger holds already."""
+        return self._guarded[transition.provider].breaker.adopt(transition)
 
     def wait_for_news(self, timeout_s: float) -> None:
         """Wait until something was decided here, or the time is over."""
         self._wake.wait(timeout_s)
         self._wake.clear()
+
+
+def _drained(samples: deque[tuple[Verdict, float]]) -> list[tuple[Verdict, float]]:
+    taken = []
+    with contextlib.suppress(IndexError):
+        while True:
+            taken.append(samples.popleft())
+    return taken

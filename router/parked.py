@@ -41,7 +41,7 @@ class Parked:
     def run_once(self) -> int:
         """Try the payments whose time has come. Answers how many are not parked any more."""
         # With every circuit open a try could only park it again; what has expired is ended all the same.
-        open_everywhere = not any(self._health.is_closed(name) for name in self._providers)
+        open_everywhere = not any(self._health.is_admitting(name) for name in self._providers)
         settled = 0
         for payment_id in self._ledger.due_parked(self._clock.now(), limit=ROUND, expired_only=open_everywhere):
             if self._stopping():

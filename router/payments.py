@@ -3,10 +3,9 @@
     checkout ──▶ create ──▶ has this key made a payment already?          _replay
                         ──▶ flags, circuits, fees ──▶ decision            planning, policy
                         ──▶ for each provider, in the decision's order:   _pay
-                              does its circuit let us through?            health.admit
+                              do its circuit and its bulkhead let us?     health.admit
                               COMMIT "attempt started"                    journal.start
-                              call the provider, once                     provider.authorize
-                              learn what that says of the provider        health.learn
+                              call the provider; learn how it is          sender.authorize, health.Call
                               may another provider be tried?              _may_try_another
                         ──▶ COMMIT where the payment stands               _finish
 
@@ -20,7 +19,6 @@ import dataclasses
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import structlog
@@ -196,12 +194,13 @@ class Payments:
             for provider in plan.decision.order:
                 if deadline - self._clock.monotonic() < LEAST_TIME_S:
                     break
-                permit = self._health.admit(provider)
-                if permit is None:
-                    continue  # its circuit opened since the decision
-                attempt = self._new_attempt(journal, provider, plan)
-                journal.start(attempt)
-                attempt, outcome = self._sender.authorize(attempt, deadline, partial(self._health.learn, permit))
+                call = self._health.admit(provider)
+                if call is None:
+                    continue  # its circuit opened since the decision, or too many calls are under way to it
+                with call:
+                    attempt = self._new_attempt(journal, provider, plan)
+                    journal.start(attempt)
+                    attempt, outcome = self._sender.authorize(attempt, deadline, call)
                 journal.learned(attempt)
                 tried.append(outcome)
                 if not _may_try_another(outcome, plan) or plan.is_spent(journal.attempts, self._clock.now()):

@@ -78,6 +78,7 @@ class Planner:
         fees: Mapping[str, FeeSchedule],
         ids: Ids,
         tries_of: TriesOf = lambda _card: (),
+        draw: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._providers = providers
         self._flags = flags
@@ -85,9 +86,12 @@ class Planner:
         self._fees = fees
         self._ids = ids
         self._tries_of = tries_of
+        self._draw = draw
 
     def plan(self, payment_id: str, merchant: str, order: Order, now: dt.datetime) -> Plan:
         """Read the flags once, ask every provider whether it could take this payment, and decide.
+
+        Draws one number per payment, for the shares of providers that recover or are suspect.
 
         Reads the ledger only for a card that is known again. Raises LedgerUnavailableError.
         """
@@ -104,8 +108,9 @@ class Planner:
             self._offer(provider, _Ask(payment_id, attempt_ids[name], order, at_once, spent), flags)
             for name, provider in self._providers.items()
         ]
+        decision = policy.decide(offers, flags, draw=self._draw())
         params = {offer.provider: offer.params for offer in offers if offer.params is not None}
-        return Plan(flags, policy.decide(offers, flags), params, attempt_ids, at_once, card, occasion, earlier)
+        return Plan(flags, decision, params, attempt_ids, at_once, card, occasion, earlier)
 
     def _offer(self, provider: Provider, ask: _Ask, flags: RoutingFlags) -> policy.Offer:
         params, obstacle, order = None, ask.spent, ask.order
@@ -125,8 +130,17 @@ class Planner:
             margin=flags.tuning.margin,
             international=_is_international(order),
         )
-        circuit = self._health.snapshot(provider.name).state
-        return policy.Offer(provider.name, params, obstacle, circuit, worth)
+        readiness = self._health.readiness(provider.name)
+        return policy.Offer(
+            provider.name,
+            params,
+            obstacle,
+            readiness.state,
+            worth,
+            share=readiness.share,
+            held_back=readiness.why,
+            busy=readiness.busy,
+        )
 
 
 def _card(merchant: str, order: Order) -> str | None:

@@ -1,12 +1,16 @@
 """Which providers may take a payment, and in which order. Pure: facts in, decision out.
 
 A provider is left out for good (`never`: it cannot take this payment) or for now (`not_now`: disabled or its
-circuit is open). The flag's primary leads while it is eligible; the rest follow by value.
+circuit is open). The flag's primary leads while it is eligible; the rest follow by value. One that is recovering or
+suspect keeps its place for a share of the payments only; for the others it stands behind the rest, as their last
+resort, so the only eligible provider is never withheld.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,7 +18,7 @@ from typing import Any
 
 from flags.contract import RoutingFlags
 from providers.contract import Params
-from router.breaker import State
+from router.transitions import ADMITTING, State
 from router.value import Value
 
 
@@ -37,6 +41,12 @@ class Offer:
     """Why there are no parameters."""
     circuit: State
     value: Value
+    share: float = 1.0
+    """Of the payments for which it keeps its place, 0 to 1; less than all while it recovers or is suspect."""
+    held_back: str | None = None
+    """Why the share is less than all."""
+    busy: bool = False
+    """As many calls as it may have are under way to it already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +102,47 @@ class Decision:
         }
 
 
-def decide(offers: Iterable[Offer], flags: RoutingFlags) -> Decision:
-    """Order the providers for one payment."""
-    judged = [_judge(offer, flags) for offer in offers]
+def decide(offers: Iterable[Offer], flags: RoutingFlags, *, draw: float = 0.0) -> Decision:
+    """Order the providers for one payment. `draw` is this payment's number in [0, 1), drawn evenly."""
+    judged = [(_judge(offer, flags), offer.share) for offer in offers]
+    ordered = _ordered(judged, flags, draw)
+    first = _first_by_chance(judged, flags)
+    # The probability with which each would have been first stands beside it: reports weigh by it what was chosen.
+    candidates = [
+        dataclasses.replace(each, propensity=first[each.provider]) if first.get(each.provider) else each
+        for each in ordered
+    ]
+    return Decision(flags.strategy, flags.primary, candidates)
+
+
+def _ordered(judged: Sequence[tuple[Candidate, float]], flags: RoutingFlags, draw: float) -> Sequence[Candidate]:
     primary_leads = flags.strategy == "primary-first"
 
-    def rank(candidate: Candidate) -> tuple[bool, bool, Decimal, str]:
+    def rank(each: tuple[Candidate, float]) -> tuple[bool, bool, bool, Decimal, str]:
+        candidate, share = each
         leads = primary_leads and candidate.provider == flags.primary
         # The name last, so that equal values are ordered the same in every process.
-        return (candidate.standing is not Standing.ELIGIBLE, not leads, -candidate.value, candidate.provider)
+        return (
+            candidate.standing is not Standing.ELIGIBLE,
+            draw >= share,
+            not leads,
+            -candidate.value,
+            candidate.provider,
+        )
 
-    ordered = sorted(judged, key=rank)
-    if ordered and ordered[0].standing is Standing.ELIGIBLE:
-        # Nothing is drawn by chance yet: the first choice was certain.
-        first = ordered[0]
-        ordered[0] = Candidate(first.provider, first.standing, first.value, first.cost, first.reasons, 1.0)
-    return Decision(flags.strategy, flags.primary, ordered)
+    return [candidate for candidate, _ in sorted(judged, key=rank)]
+
+
+def _first_by_chance(judged: Sequence[tuple[Candidate, float]], flags: RoutingFlags) -> Mapping[str, float]:
+    """With which probability each provider is the first choice, over all draws: the order changes only at a share."""
+    bounds = sorted({0.0, 1.0, *(min(1.0, max(0.0, share)) for _, share in judged)})
+    chances: dict[str, float] = {}
+    for low, high in itertools.pairwise(bounds):
+        ordered = _ordered(judged, flags, low)
+        if ordered and ordered[0].standing is Standing.ELIGIBLE:
+            name = ordered[0].provider
+            chances[name] = round(chances.get(name, 0.0) + high - low, 6)
+    return chances
 
 
 def _judge(offer: Offer, flags: RoutingFlags) -> Candidate:
@@ -118,12 +153,17 @@ def _judge(offer: Offer, flags: RoutingFlags) -> Candidate:
     if not flags.is_enabled(offer.provider):
         standing = Standing.NOT_NOW
         reasons.append("disabled by flag")
-    if offer.circuit is not State.CLOSED:
+    if offer.circuit not in ADMITTING:
         standing = Standing.NOT_NOW
         reasons.append(f"circuit {offer.circuit.value}")
+    elif offer.busy:
+        standing = Standing.NOT_NOW
+        reasons.append("too many calls under way")
     if offer.params is None:
         standing = Standing.NEVER
         reasons.append(offer.obstacle or "cannot take this payment")
+    if standing is Standing.ELIGIBLE and offer.held_back is not None:
+        reasons.append(offer.held_back)
     reasons.append(offer.value.reason)
     return Candidate(offer.provider, standing, offer.value.value, offer.value.cost, reasons)
 

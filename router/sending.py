@@ -11,6 +11,7 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ from providers.contract import (
     Timeouts,
 )
 from router.clock import Clock
+from router.health import Call
 from router.ledger.operations import UNSETTLED, Operation, OperationState
 from router.ledger.payments import Attempt
 from router.standing import advances
@@ -40,8 +42,6 @@ SENDS_IN_A_REQUEST = 3
 """The first send and two more: what two do not settle within seconds is the worker's to find out."""
 RESEND_WAIT_S = (0.1, 1.5)
 """Least and most of the jittered wait before a re-send: long enough for a dropped connection to be a new one."""
-
-Learn = Callable[[Health], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +56,26 @@ class Sender:
     """Calls providers. Holds no transaction; writes nothing: what it answers is the caller's to write."""
 
     def __init__(
-        self, providers: Mapping[str, Provider], times: SendTimes, *, clock: Clock, random: Callable[[], float]
+        self,
+        providers: Mapping[str, Provider],
+        times: SendTimes,
+        *,
+        clock: Clock,
+        random: Callable[[], float],
+        operating: Callable[[str], AbstractContextManager[bool]] = lambda _provider: nullcontext(True),
     ) -> None:
+        """`operating` says, and holds for as long, whether an operation may be sent to a provider now."""
         self._providers = providers
+        self._operating = operating
         self._times = times
         self._clock = clock
         self._random = random
 
-    def authorize(self, attempt: Attempt, deadline: float, learn: Learn) -> tuple[Attempt, Outcome]:
-        """Send a new attempt, and again while it is unknown, until the deadline (of the monotonic clock)."""
+    def authorize(self, attempt: Attempt, deadline: float, call: Call) -> tuple[Attempt, Outcome]:
+        """Send a new attempt, and again while it is unknown, until the deadline (of the monotonic clock).
+
+        `call` is the leave to call its provider: each send is counted there, and it says whether one more may go.
+        """
         begun = self._clock.monotonic()
         sends = 0
 
@@ -73,19 +84,22 @@ class Sender:
             left_s = deadline - self._clock.monotonic()
             if left_s < LEAST_TIME_S / 2:
                 # The commit before took so long (a slow disk, a paused process) that nobody may be waiting.
-                outcome = Outcome(OutcomeKind.NOT_EXECUTED, Health.IGNORED, reason="no_time_left")
-            else:
-                sends += 1
-                outcome = self._send(attempt, left_s)
-            learn(outcome.health)
+                return Outcome(OutcomeKind.NOT_EXECUTED, Health.IGNORED, reason="no_time_left")
+            if not call.begin():
+                return Outcome(OutcomeKind.NOT_EXECUTED, Health.IGNORED, reason="circuit_opened")
+            sends += 1
+            outcome = self._send(attempt, left_s)
+            call.end(outcome.health)
             return outcome
 
         first = once()
         outcome = first
-        if is_doubtful(first):
+        if is_doubtful(first) and call.may_go_again(first.reason):
             again = tenacity.Retrying(
                 retry=tenacity.retry_if_result(lambda each: not says_more(each)),
-                stop=tenacity.stop_after_attempt(SENDS_IN_A_REQUEST - 1),
+                stop=lambda state: (
+                    state.attempt_number >= SENDS_IN_A_REQUEST - 1 or not call.may_go_again(_reason(state))
+                ),
                 wait=lambda _state: self._jitter_s(),
                 sleep=lambda seconds: self._pause(seconds, deadline),
                 retry_error_callback=lambda _state: first,
@@ -110,7 +124,10 @@ class Sender:
 
         `again`: one may have been sent before, even if the operation is only `started`.
         """
-        told = self._operated(operation, attempt, currency, deadline)
+        with self._operating(operation.provider) as free:
+            if not free:
+                return operation  # not sent: the resolver sends it when the provider is better, or less busy
+            told = self._operated(operation, attempt, currency, deadline)
         if told.our_fault:
             log.error("rejected_by_provider", provider=operation.provider, operation=operation.id, reason=told.reason)
         state = _state(told, first=not again)
@@ -210,6 +227,10 @@ def _state(told: ModificationOutcome, *, first: bool) -> OperationState:
             return "refused"
         case _:
             return "unknown"
+
+
+def _reason(state: tenacity.RetryCallState) -> str | None:
+    return None if state.outcome is None else state.outcome.result().reason
 
 
 def is_doubtful(outcome: Outcome) -> bool:

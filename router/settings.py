@@ -131,6 +131,16 @@ class Settings(BaseSettings):
 
     breaker_open_wait_seconds: Seconds = 10.0
     breaker_minimum_calls: Annotated[int, Field(ge=1, le=1000)] = 10
+    breaker_failure_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of failures that opens a circuit; absent: half, or less where the provider's own past says so."""
+    breaker_slow_call_seconds: Seconds | None = None
+    """A call that takes longer is slow; absent: the provider's own p99, between 1 and 5 s."""
+    breaker_consecutive_failures: Annotated[int, Field(ge=2, le=1000)] | None = None
+    """So many failures in a row open a circuit before the minimum of calls; absent: they do not."""
+    breaker_slow_start_seconds: Seconds = 30.0
+    """How long a provider that has recovered is given only a part of its payments: 10%, 25%, 50%."""
+    provider_calls_at_once: Annotated[int, Field(ge=1, le=512)] | None = None
+    """Payments at one provider at a time, in one web process; absent: three quarters of its threads."""
     flip_after_seconds: Seconds = 60.0
     """Time an incident's circuit has not been closed before the primary flag is moved."""
     parked_retry_seconds: Seconds = 15.0
@@ -149,6 +159,11 @@ class Settings(BaseSettings):
     def ledger_url(self) -> str:
         """The ledger's SQLAlchemy URL."""
         return self.database_url or f"sqlite:///{self.run_dir.resolve() / 'ledger.db'}"
+
+    @property
+    def calls_at_once(self) -> int:
+        """Payments at one provider at a time: a provider that hangs must leave threads for the others."""
+        return self.provider_calls_at_once or max(1, self.web_threads * 3 // 4)
 
     @property
     def flags_path(self) -> Path:

@@ -49,7 +49,7 @@ class KeyRing:
     def caller(self, key: str) -> Caller | None:
         """The key's merchant and scopes; None for a key that is not valid. Raises LedgerUnavailableError."""
         if self._bootstrap is not None and hmac.compare_digest(key.encode(), self._bootstrap.encode()):
-            return Caller("default", SCOPES)
+            return Caller("default", SCOPES, "bootstrap key")
         now = self._clock.monotonic()
         known = self._known.get(key)
         if known is not None and now - known[1] < KNOWN_KEY_FOR_S:

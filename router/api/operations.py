@@ -1,4 +1,4 @@
-"""`/v1/providers`, `/v1/flips` and the health pages: on-call's calls."""
+"""`/v1/flips` and the health pages: on-call's calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, Field
 
-from flags.contract import FlagContext, FlagSource
+from flags.contract import FlagSource
 from router.api import views
 from router.api.gate import require
 from router.api.problems import Problem
@@ -53,17 +53,6 @@ def blueprint(
     """The views; `ledger_fault` tries a write and answers what is wrong, or None."""
     api = APIBlueprint("operations", __name__, abp_tags=[Tag(name="operations", description="On-call's calls")])
     secured: dict[str, Any] = {"security": [{"key": []}]}
-
-    @api.get(
-        "/v1/providers",
-        summary="Every provider's circuit and health",
-        responses={200: views.ProviderList, 401: Problem, 403: Problem},
-        **secured,
-    )
-    def list_providers() -> Response:
-        require("operate", "reports")
-        current = flags.read(FlagContext())
-        return jsonify({"providers": [views.provider_json(health.snapshot(name), current) for name in providers]})
 
     @api.get(
         "/v1/flips",

@@ -8,10 +8,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from flags.contract import RoutingFlags
-from router.breaker import Snapshot
+from router.health import ProviderHealth
 from router.ledger.flips import Flip
 from router.ledger.payments import Attempt
 from router.payments import Answer
+from router.recoveries import Recoveries
+from router.transitions import Snapshot, Transition
 
 PaymentStatus = Literal[
     "processing", "requires_action", "authorized", "captured", "declined", "parked", "failed", "canceled"
@@ -88,14 +90,42 @@ class PaymentList(BaseModel):
     next: str | None
 
 
+State = Literal["closed", "open", "half_open", "slow_start", "forced_open", "bypass", "metrics_only"]
+
+
 class WindowView(BaseModel):
-    """The calls by which this process judges the provider now."""
+    """The calls by which this process judges the provider now; those of other processes are counted in."""
 
     calls: int
     failures: int
+    unreachable: int
+    """Of the failures: refused, no such name, no connection in time."""
+    slow: int
+    """Of `slow_calls`: those that the rule on slow calls looks at, in flight for too long or ended."""
+    slow_calls: int
     failure_rate: float | None
     minimum_calls: int
     failure_rate_threshold: float
+    slow_call_seconds: float
+    slow_rate_threshold: float
+
+
+class BulkheadView(BaseModel):
+    """Payments at this provider at once, in this process."""
+
+    limit: int
+    in_use: int
+
+
+class RecoveryView(BaseModel):
+    """How this circuit has come back so far."""
+
+    half_open_rounds: int
+    half_open_success_rate: float | None
+    seconds_to_closed: float | None
+    """Median from the last sign of failure to closed: no shorter than from the provider's recovery."""
+    false_recovery_rate: float | None
+    """Share of recoveries after which it opened again within five minutes."""
 
 
 class ProviderView(BaseModel):
@@ -103,18 +133,52 @@ class ProviderView(BaseModel):
 
     name: str
     enabled: bool
-    state: Literal["closed", "open", "half_open", "slow_start", "forced_open", "bypass", "metrics_only"]
+    state: State
     suspect: bool
     since: str
+    share: float
+    """Of the payments that the decision would give it, while it recovers or is suspect."""
+    reason: str | None
+    """Of the circuit's last transition."""
+    by: str | None
+    until: str | None
+    incident: str | None
     availability: float | None
     approval: float | None
     window: WindowView
+    bulkhead: BulkheadView
+    tuning: dict[str, str]
+    """Each threshold that fits the provider by itself, with its reason."""
+    recovery: RecoveryView
 
 
 class ProviderList(BaseModel):
     """Every configured provider."""
 
     providers: list[ProviderView]
+
+
+class TransitionView(BaseModel):
+    """One move of a circuit: the audit record."""
+
+    provider: str
+    version: int
+    state: State
+    share: float
+    suspect: bool
+    at: str
+    by: str
+    reason: str
+    until: str | None
+    incident: str | None
+    evidence: dict[str, Any]
+
+
+class TransitionList(BaseModel):
+    """A page of a circuit's history, newest first; `next` is the cursor of the following page."""
+
+    transitions: list[TransitionView]
+    next: int | None
 
 
 class FlipView(BaseModel):
@@ -178,24 +242,75 @@ def _attempt_json(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def provider_json(snapshot: Snapshot, flags: RoutingFlags) -> dict[str, Any]:
-    """A provider as ProviderView describes it."""
-    window = snapshot.window
+def provider_json(health: ProviderHealth, name: str, flags: RoutingFlags) -> dict[str, Any]:
+    """A provider as ProviderView describes it, but for its recovery."""
+    snapshot, readiness, bulkhead = health.snapshot(name), health.readiness(name), health.bulkhead(name)
+    last = snapshot.last
     return {
-        "name": snapshot.provider,
-        "enabled": flags.is_enabled(snapshot.provider),
+        "name": name,
+        "enabled": flags.is_enabled(name),
         "state": snapshot.state.value,
-        "suspect": False,
+        "suspect": snapshot.suspect,
         "since": moment(snapshot.since),
+        "share": readiness.share,
+        "reason": None if last is None else last.reason,
+        "by": None if last is None else last.actor,
+        "until": None if snapshot.until is None else moment(snapshot.until),
+        "incident": None if last is None else last.incident,
         "availability": None,
         "approval": None,
-        "window": {
-            "calls": window.calls,
-            "failures": window.failures,
-            "failure_rate": None if window.failure_rate is None else round(window.failure_rate, 4),
-            "minimum_calls": window.minimum_calls,
-            "failure_rate_threshold": window.failure_rate_threshold,
-        },
+        "window": _window_json(snapshot),
+        "bulkhead": {"limit": bulkhead.permits, "in_use": bulkhead.in_use},
+        "tuning": dict(health.tuning(name)),
+    }
+
+
+def _window_json(snapshot: Snapshot) -> dict[str, Any]:
+    window, slow = snapshot.window, snapshot.slow
+    return {
+        "calls": window.calls,
+        "failures": window.failures,
+        "unreachable": window.unreachable,
+        "slow": slow.slow,
+        "slow_calls": slow.calls,
+        "failure_rate": _rounded(window.failure_rate),
+        "minimum_calls": window.minimum_calls,
+        "failure_rate_threshold": window.failure_rate_threshold,
+        "slow_call_seconds": window.slow_call_s,
+        "slow_rate_threshold": window.slow_rate_threshold,
+    }
+
+
+def _rounded(figure: float | None) -> float | None:
+    return None if figure is None else round(figure, 4)
+
+
+def recovery_json(record: Recoveries | None) -> dict[str, Any]:
+    """How a circuit has come back, as RecoveryView describes it."""
+    if record is None:
+        return dict.fromkeys(RecoveryView.model_fields) | {"half_open_rounds": 0}
+    return {
+        "half_open_rounds": record.rounds,
+        "half_open_success_rate": _rounded(record.success_rate),
+        "seconds_to_closed": _rounded(record.to_closed_s),
+        "false_recovery_rate": _rounded(record.false_rate),
+    }
+
+
+def transition_json(transition: Transition) -> dict[str, Any]:
+    """A move of a circuit as TransitionView describes it."""
+    return {
+        "provider": transition.provider,
+        "version": transition.version,
+        "state": transition.state.value,
+        "share": transition.share,
+        "suspect": transition.suspect,
+        "at": moment(transition.at),
+        "by": transition.actor,
+        "reason": transition.reason,
+        "until": None if transition.until is None else moment(transition.until),
+        "incident": transition.incident,
+        "evidence": dict(transition.evidence),
     }
 
 

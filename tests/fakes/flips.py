@@ -7,14 +7,14 @@ from decimal import Decimal
 
 from flags.contract import FlagSource, FlagWriter
 from providers.fees import FeeSchedule
-from router.breaker import BreakerSettings, State
 from router.clock import ManualClock, SequentialIds
 from router.flipper import Flipper
 from router.health import ProviderHealth
 from router.ledger.circuits import CircuitLedger
 from router.ledger.engine import Database
 from router.ledger.flips import Flip, FlipLedger
-from tests.fakes.house import move
+from router.transitions import State
+from tests.fakes.house import a_health, move
 
 NAMES = ("stripe", "adyen", "third")
 FEES = {
@@ -42,7 +42,7 @@ class FlipWorker:
     def __post_init__(self) -> None:
         circuits = CircuitLedger(self.database)
         self.flips = FlipLedger(self.database)
-        self.health = ProviderHealth(self.names, BreakerSettings(), store=circuits, clock=self.clock, actor="worker")
+        self.health = a_health(self.names, store=circuits, clock=self.clock, actor="worker")
         self.flipper = Flipper(
             providers=self.names,
             health=self.health,

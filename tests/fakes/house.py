@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self, cast
 
 from flags.contract import RoutingFlags
 from providers.contract import Health, Provider
-from router.breaker import BreakerSettings, Permit, State, following
-from router.clock import ManualClock, SequentialIds
-from router.health import ProviderHealth, TransitionStore
+from router.breaker import BreakerSettings
+from router.clock import Clock, ManualClock, SequentialIds
+from router.fleet import CountStore, FleetCounts
+from router.health import Call, ProviderHealth, TransitionStore
 from router.ledger.cards import CardLedger
 from router.ledger.engine import Database
 from router.ledger.journal import Journals
@@ -20,11 +21,13 @@ from router.order import Order
 from router.payments import Answer, Payments, PaymentSettings
 from router.planning import Planner
 from router.sending import Sender, SendTimes
+from router.transitions import State, following
 from tests.fakes.flags import FakeFlags
 from tests.fakes.ledger import MemoryStore
 from tests.fakes.providers import FakeProvider
 
 DEADLINE_S = 25.0
+BREAKERS = BreakerSettings()
 SETTINGS = PaymentSettings(deadline_s=DEADLINE_S, parked_retry_s=15.0)
 TIMES = SendTimes(connect_s=1.0, read_s=10.0)
 _numbers = itertools.count(1)
@@ -41,6 +44,27 @@ def an_order(**changes: Any) -> Order:
     return Order.model_validate(body | changes)
 
 
+class _Recorded:
+    """Leave to call a provider, which remembers what each send said."""
+
+    def __init__(self, call: Call, provider: str, learned: list[tuple[str, Health]]) -> None:
+        self._call = call
+        self._provider = provider
+        self._learned = learned
+        self.begin = call.begin
+        self.may_go_again = call.may_go_again
+
+    def end(self, signal: Health) -> None:
+        self._learned.append((self._provider, signal))
+        self._call.end(signal)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._call.__exit__(*error)
+
+
 class RecordingHealth(ProviderHealth):
     """Remembers what it was taught."""
 
@@ -48,9 +72,38 @@ class RecordingHealth(ProviderHealth):
         super().__init__(*args, **named)
         self.learned: list[tuple[str, Health]] = []
 
-    def learn(self, permit: Permit, signal: Health) -> None:
-        self.learned.append((permit.provider, signal))
-        super().learn(permit, signal)
+    def admit(self, provider: str) -> Call | None:
+        call = super().admit(provider)
+        return None if call is None else cast("Call", _Recorded(call, provider, self.learned))
+
+
+def a_health(
+    names: Iterable[str],
+    *,
+    store: TransitionStore,
+    clock: Clock,
+    actor: str = "test",
+    settings: BreakerSettings = BREAKERS,
+    counts: CountStore | None = None,
+    kind: type[ProviderHealth] = ProviderHealth,
+    at_once: int = 1000,
+) -> Any:
+    """One process's view of the circuits; it shares counts where it is given a store for them."""
+    names = tuple(names)
+    fleet = FleetCounts(names, store=counts, process=actor, clock=clock)
+    return kind(names, settings, store=store, fleet=fleet, at_once=at_once, clock=clock, actor=actor)
+
+
+def teach(health: ProviderHealth, signal: Health, times: int = 10, provider: str = "stripe") -> None:
+    """That many calls, all under way before the first is answered."""
+    calls = [health.admit(provider) for _ in range(times)]
+    for call in calls:
+        assert call is not None
+        assert call.begin()
+    for call in calls:
+        assert call is not None
+        call.end(signal)
+        call.__exit__(None, None, None)
 
 
 def move(health: ProviderHealth, provider: str, state: State, clock: ManualClock, *, reason: str = "told to") -> None:
@@ -94,7 +147,7 @@ def build_house(
     by_name = {provider.name: provider for provider in providers}
     contracts: Mapping[str, Provider] = by_name
     source = FakeFlags(flags)
-    health = RecordingHealth(by_name, BreakerSettings(), store=store or MemoryStore(), clock=clock, actor="test")
+    health = a_health(by_name, store=store or MemoryStore(), clock=clock, kind=RecordingHealth)
     journals = Journals(ledger, deadline_s=DEADLINE_S, clock=clock, ids=ids)
     sender = Sender(contracts, TIMES, clock=clock, random=lambda: 0.5)
     payments = Payments(

@@ -10,13 +10,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from router.breaker import Transition
 from router.ledger.circuits import CircuitLedger
 from router.ledger.engine import Database
 from router.ledger.migrate import migrate
 from router.ledger.payments import Attempt, Payment, PaymentLedger
 from router.ledger.tables import circuit_transitions
 from router.ledger.unavailable import LedgerUnavailableError
+from router.transitions import Transition
 
 
 @contextlib.contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 
 def together(actions: Sequence[Callable[[], object]]) -> None:
@@ -26,3 +28,14 @@ def together(actions: Sequence[Callable[[], object]]) -> None:
         assert not thread.is_alive(), "a thread did not end"
     if faults:
         raise faults[0]
+
+
+@contextlib.contextmanager
+def eager() -> Iterator[None]:
+    """Threads are switched a thousand times as often as usual, so that a race shows."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(5e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)

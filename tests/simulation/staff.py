@@ -52,7 +52,10 @@ class Staff:
         loops: list[tuple[str, Callable[[], object]]] = [
             ("notices", worker.notices.run_once),
             ("resolver", worker.resolver.run_once),
-            ("circuits", lambda: (worker.health.sync_once(), worker.recovery.run_once())),
+            (
+                "circuits",
+                lambda: (worker.health.sync_once(), worker.health.watch_once(), worker.recovery.run_once()),
+            ),
             ("parked", worker.parked.run_once),
             ("housekeeping", worker.housekeeping.run_once),
         ]

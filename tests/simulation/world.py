@@ -10,12 +10,14 @@ from flags.contract import FlagContext, RoutingFlags, SourceStatus
 from providers.contract import Notice, Provider, Timeouts
 from router.breaker import BreakerSettings
 from router.clock import SequentialIds
+from router.fleet import FleetCounts
 from router.health import ProviderHealth
 from router.housekeeping import Housekeeping
 from router.ledger.circuits import CircuitLedger
 from router.ledger.inbox import Inbox
 from router.ledger.journal import Journals
 from router.ledger.payments import PaymentLedger
+from router.ledger.probes import ProbeLedger
 from router.ledger.unavailable import LedgerUnavailableError
 from router.ledger.upkeep import Upkeep
 from router.modifications import Modifications
@@ -70,14 +72,29 @@ class Process(SimProcess):
         super().__init__(name)
         clock, ids, database, providers = world.scheduler, world.ids, world.database, world.contracts
         self.health = ProviderHealth(
-            providers, BreakerSettings(), store=CircuitLedger(database), clock=clock, actor=name
+            providers,
+            BreakerSettings(),
+            store=CircuitLedger(database),
+            fleet=FleetCounts(providers, store=None, process=name, clock=clock),
+            at_once=1000,
+            clock=clock,
+            actor=name,
         )
         ledger = PaymentLedger(database)
         journals = Journals(ledger, deadline_s=DEADLINE_S, clock=clock, ids=ids)
-        sender = Sender(providers, SendTimes(1.0, 10.0), clock=clock, random=world.rng.random)
+        sender = Sender(
+            providers, SendTimes(1.0, 10.0), clock=clock, random=world.rng.random, operating=self.health.operating
+        )
         self.payments = Payments(
             ledger=ledger,
-            planner=Planner(providers=providers, flags=world.flags, health=self.health, fees={}, ids=ids),
+            planner=Planner(
+                providers=providers,
+                flags=world.flags,
+                health=self.health,
+                fees={},
+                ids=ids,
+                draw=world.rng.random,
+            ),
             sender=sender,
             health=self.health,
             journals=journals,
@@ -112,7 +129,15 @@ class Process(SimProcess):
             deadline_s=DEADLINE_S,
             clock=clock,
         )
-        self.recovery = Recovery(providers, self.health, timeouts=Timeouts(1.0, 5.0), clock=clock)
+        self.recovery = Recovery(
+            providers,
+            self.health,
+            probes=ProbeLedger(database),
+            timeouts=Timeouts(1.0, 5.0),
+            clock=clock,
+            # In the worker's own task: the seed decides where it is interrupted.
+            start=lambda task: task(),
+        )
         self._world = world
         self._syncing = False
 

@@ -12,7 +12,7 @@ import pytest
 from flags.contract import PRIMARY_PROVIDER, FlagContext, FlagSource
 from flags.file import FileFlags
 from flags.filewriter import FileFlagWriter, complete_file
-from router.breaker import State
+from router.transitions import State
 from router.clock import ManualClock
 from router.ledger.engine import Database
 from router.ledger.flips import Flip, FlipLedger, FlipState

@@ -5,18 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from structlog.testing import capture_logs
 
 from providers.contract import Health
-from router.breaker import BreakerSettings, State, following
 from router.clock import ManualClock
 from router.health import ProviderHealth
 from router.ledger.circuits import CircuitLedger
 from router.ledger.engine import Database
 from router.ledger.unavailable import LedgerUnavailableError
-from tests.fakes.house import move
+from router.transitions import State, following
+from tests.fakes.house import a_health, move, teach
 from tests.fakes.ledger import FlakyStore, circuit_rows, fresh_ledger
 
 
@@ -37,15 +38,7 @@ def store(database: Database) -> FlakyStore:
 
 
 def a_process(store: FlakyStore, clock: ManualClock, actor: str = "web:1") -> ProviderHealth:
-    return ProviderHealth(("stripe", "adyen"), BreakerSettings(), store=store, clock=clock, actor=actor)
-
-
-def teach(health: ProviderHealth, signal: Health, times: int = 10, provider: str = "stripe") -> None:
-    """That many calls, all admitted before the first is answered."""
-    permits = [health.admit(provider) for _ in range(times)]
-    for permit in permits:
-        assert permit is not None
-        health.learn(permit, signal)
+    return cast("ProviderHealth", a_health(("stripe", "adyen"), store=store, clock=clock, actor=actor))
 
 
 @pytest.mark.parametrize("signal", [Health.UNREACHABLE, Health.PROVIDER_ERROR])
@@ -55,10 +48,10 @@ def test_what_is_the_providers_fault_counts_as_a_failure(
     """Ten in a row open the circuit, of that provider and no other."""
     health = a_process(store, clock)
     teach(health, signal, 9)
-    assert health.is_closed("stripe")
+    assert health.is_admitting("stripe")
     teach(health, signal, 1)
-    assert not health.is_closed("stripe")
-    assert health.is_closed("adyen")
+    assert not health.is_admitting("stripe")
+    assert health.is_admitting("adyen")
 
 
 def test_an_answer_counts_as_a_success(store: FlakyStore, clock: ManualClock) -> None:
@@ -69,7 +62,7 @@ def test_an_answer_counts_as_a_success(store: FlakyStore, clock: ManualClock) ->
     assert (window.calls, window.failures) == (15, 0)
 
 
-@pytest.mark.parametrize("signal", [Health.IGNORED, Health.CREDENTIALS_REFUSED])
+@pytest.mark.parametrize("signal", [Health.IGNORED])
 def test_what_is_our_own_fault_counts_nowhere(store: FlakyStore, clock: ManualClock, signal: Health) -> None:
     """A hundred rejected requests or refused keys say nothing of the provider."""
     health = a_process(store, clock)
@@ -99,7 +92,9 @@ def test_when_one_process_opens_the_other_follows(database: Database, store: Fla
     (row,) = circuit_rows(database)
     assert (row["actor"], row["state"], row["version"]) == ("web:1", "open", 1)
     assert row["reason"] == "10 of the last 10 calls failed"
-    assert row["evidence"] == {"calls": 10, "failures": 10, "failure_rate": 1.0}
+    evidence = row["evidence"]
+    assert (evidence["calls"], evidence["failures"], evidence["unreachable"]) == (10, 10, 10)
+    assert (evidence["failure_rate"], evidence["failure_rate_threshold"]) == (1.0, 0.5)
 
 
 def test_when_both_open_at_once_there_is_one_row_and_both_hold_it(
@@ -114,8 +109,8 @@ def test_when_both_open_at_once_there_is_one_row_and_both_hold_it(
         process.sync_once()
     assert [row["actor"] for row in circuit_rows(database)] == ["web:1"]
     assert first.snapshot("stripe").last == second.snapshot("stripe").last
-    assert not first.is_closed("stripe")
-    assert not second.is_closed("stripe")
+    assert not first.is_admitting("stripe")
+    assert not second.is_admitting("stripe")
 
 
 def test_an_opening_across_the_end_of_an_incident_names_one_incident_everywhere(
@@ -158,13 +153,14 @@ def test_a_closing_is_followed_and_the_old_answers_are_forgotten(store: FlakySto
     """Calls that this process made before the outage do not open the circuit again after it."""
     worker, web = a_process(store, clock, "worker:1"), a_process(store, clock)
     hanging = [web.admit("stripe") for _ in range(20)]
+    assert all(call is not None and call.begin() for call in hanging)
     for state in (State.OPEN, State.HALF_OPEN, State.CLOSED):
         move(worker, "stripe", state, clock)
         web.sync_once()
-    for permit in hanging:
-        assert permit is not None
-        web.learn(permit, Health.PROVIDER_ERROR)
-    assert web.is_closed("stripe")
+    for call in hanging:
+        assert call is not None
+        call.end(Health.PROVIDER_ERROR)
+    assert web.is_admitting("stripe")
 
 
 # ---------------------------------------------------------------- the ledger is away
@@ -205,7 +201,7 @@ def test_a_decision_that_was_overtaken_while_the_ledger_was_away_loses(
     store.away = False
     cut_off.sync_once()
     assert [row["state"] for row in circuit_rows(database)] == ["open", "half_open", "closed"]
-    assert cut_off.is_closed("stripe")
+    assert cut_off.is_admitting("stripe")
 
 
 def test_a_proposal_that_another_worker_was_first_with_is_refused(store: FlakyStore, clock: ManualClock) -> None:
@@ -217,7 +213,7 @@ def test_a_proposal_that_another_worker_was_first_with_is_refused(store: FlakySt
     ]
     assert first.propose(proposals[0])
     assert not second.propose(proposals[1])
-    assert second.is_closed("stripe")
+    assert second.is_admitting("stripe")
 
 
 def test_a_circuit_of_a_provider_that_this_build_does_not_know_is_passed_over(

@@ -10,7 +10,7 @@ import pytest
 
 from flags.contract import RoutingFlags
 from router import parked as module
-from router.breaker import State
+from router.transitions import State
 from router.ledger.engine import Database
 from router.ledger.payments import Attempt, Payment
 from router.parked import Parked

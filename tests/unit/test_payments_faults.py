@@ -102,7 +102,7 @@ def test_a_process_that_was_held_up_before_its_call_does_not_make_it(
     (attempt,) = answer.attempts
     assert (attempt.outcome, attempt.reason, attempt.health) == ("not_executed", "no_time_left", "ignored")
     assert answer.payment.status == "parked"
-    assert house.health.learned == [("stripe", Health.IGNORED)]
+    assert house.health.learned == []
 
 
 # ---------------------------------------------------------------- another process

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from flags.contract import RoutingFlags
 from providers.contract import Decline, DeclineClass, Health, Outcome, OutcomeKind
-from router.breaker import State
+from router.transitions import State
 from router.clock import SequentialIds
 from router.ledger.engine import Database
 from router.ledger.payments import Attempt, Payment

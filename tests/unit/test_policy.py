@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flags.contract import RoutingFlags, Strategy
-from router.breaker import State
+from router.transitions import ADMITTING, State
 from router.policy import Candidate, Decision, Offer, Standing, decide, refusals
 from router.value import Value
 
@@ -25,10 +25,14 @@ def an_offer(
     circuit: State = State.CLOSED,
     obstacle: str | None = None,
     possible: bool = True,
+    share: float = 1.0,
+    busy: bool = False,
 ) -> Offer:
     """What is known of one provider; its value's reason is `worth` and the figure."""
     params = {"amount": 1} if possible and obstacle is None else None
-    return Offer(provider, params, obstacle, circuit, Value(Decimal(value), Decimal("0.25"), f"worth {value}"))
+    worth = Value(Decimal(value), Decimal("0.25"), f"worth {value}")
+    why = f"held back: {share:.0%}" if share < 1 else None
+    return Offer(provider, params, obstacle, circuit, worth, share=share, held_back=why, busy=busy)
 
 
 def of(decision: Decision, provider: str) -> Candidate:
@@ -67,7 +71,7 @@ def test_a_disabled_provider_is_left_out_for_now() -> None:
     assert decision.possible
 
 
-@pytest.mark.parametrize("circuit", [State.OPEN, State.HALF_OPEN])
+@pytest.mark.parametrize("circuit", [State.OPEN, State.HALF_OPEN, State.FORCED_OPEN])
 def test_a_provider_whose_circuit_is_not_closed_is_left_out_for_now(circuit: State) -> None:
     """The flag is advice, the breaker is law."""
     decision = decide([an_offer("stripe", circuit=circuit), an_offer("adyen")], RoutingFlags())
@@ -123,6 +127,70 @@ def test_a_decision_is_shown_as_the_contract_has_it() -> None:
     assert (shown["candidates"][1]["eligible"], shown["candidates"][1]["propensity"]) == (False, 0.0)
 
 
+# ---------------------------------------------------------------- shares: slow start and suspicion
+
+
+@pytest.mark.parametrize(("draw", "order"), [(0.0, ["stripe", "adyen"]), (0.099, ["stripe", "adyen"])])
+def test_within_its_share_a_recovering_primary_leads(draw: float, order: list[str]) -> None:
+    """One payment in ten goes where it would have gone."""
+    offers = [an_offer("stripe", circuit=State.SLOW_START, share=0.1), an_offer("adyen")]
+    assert decide(offers, RoutingFlags(), draw=draw).order == order
+
+
+@pytest.mark.parametrize("draw", [0.1, 0.5, 0.999])
+def test_beyond_its_share_it_is_the_last_resort(draw: float) -> None:
+    """The other nine go elsewhere, and come back to it only if there is nobody else."""
+    offers = [an_offer("stripe", circuit=State.SLOW_START, share=0.1), an_offer("adyen"), an_offer("third")]
+    decision = decide(offers, RoutingFlags(), draw=draw)
+    assert decision.order == ["adyen", "third", "stripe"]
+    assert of(decision, "stripe").reasons == ["primary", "held back: 10%", "worth 1"]
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.5, 0.999])
+def test_the_only_eligible_provider_is_never_withheld(draw: float) -> None:
+    """However small its share: a recovering provider is better than none."""
+    offers = [an_offer("stripe", share=0.1), an_offer("adyen", circuit=State.OPEN)]
+    decision = decide(offers, RoutingFlags(), draw=draw)
+    assert decision.order == ["stripe"]
+    assert of(decision, "stripe").propensity == 1.0
+
+
+def test_the_propensity_is_the_chance_of_being_first() -> None:
+    """Over all draws: a tenth, the four tenths after it, and what is left."""
+    offers = [
+        an_offer("stripe", circuit=State.SLOW_START, share=0.1),
+        an_offer("adyen", value="3", share=0.5),
+        an_offer("third", value="2"),
+    ]
+    decision = decide(offers, RoutingFlags(), draw=0.3)
+    assert [(each.provider, each.propensity) for each in decision.candidates] == [
+        ("adyen", 0.4),
+        ("third", 0.5),
+        ("stripe", 0.1),
+    ]
+
+
+def test_a_provider_with_no_place_left_is_not_asked_now() -> None:
+    """Its bulkhead is full: the next one takes the payment."""
+    decision = decide([an_offer("stripe", busy=True), an_offer("adyen")], RoutingFlags())
+    assert decision.order == ["adyen"]
+    assert of(decision, "stripe").reasons == ["primary", "too many calls under way", "worth 1"]
+    assert decision.possible
+
+
+@given(
+    shares=st.lists(st.floats(0, 1), min_size=3, max_size=3),
+    draws=st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=5),
+)
+def test_who_is_drawn_first_had_a_chance_and_the_chances_add_up(shares: list[float], draws: list[float]) -> None:
+    """What is logged as the probability of a choice is one, whatever the shares."""
+    offers = [an_offer(name, share=share) for name, share in zip(NAMES, shares, strict=True)]
+    for draw in draws:
+        decision = decide(offers, RoutingFlags(), draw=draw)
+        assert sum(each.propensity for each in decision.candidates) == pytest.approx(1, abs=1e-5)
+        assert len(decision.order) == len(NAMES)
+
+
 OFFERS = st.lists(
     st.builds(
         an_offer,
@@ -150,7 +218,7 @@ def test_whatever_is_offered_the_rules_hold(
     eligible = {
         name
         for name, offer in by_name.items()
-        if offer.params is not None and offer.circuit is State.CLOSED and enabled.get(name, True)
+        if offer.params is not None and offer.circuit in ADMITTING and enabled.get(name, True)
     }
     assert set(decision.order) == eligible
     assert len(decision.candidates) == len(offers)

@@ -1,0 +1,115 @@
+"""`/v1/providers`: every provider's circuit and health, and an operator's orders to it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from flask import Response, jsonify
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from flags.contract import FlagContext, FlagSource
+from router.api import views
+from router.api.gate import require
+from router.api.problems import Problem, ProblemError, invalid
+from router.clock import Clock
+from router.health import ProviderHealth
+from router.ledger.circuits import CircuitLedger
+from router.order import Text80, Text255
+from router.overrides import AlreadyAutomaticError, EndsInThePastError, Mode, Overrides
+
+PAGE = 50
+RECOVERIES_OF = dt.timedelta(days=30)
+
+
+class ProviderPath(BaseModel):
+    """A provider's name."""
+
+    name: Text80
+
+
+class BreakerOrder(BaseModel):
+    """What an operator orders of a circuit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Mode
+    reason: Annotated[Text255, Field(description="Why, for the audit record")]
+    until: AwareDatetime | None = Field(None, description="When the order ends by itself; absent: never")
+
+
+class TransitionQuery(BaseModel):
+    """Where in the list to go on."""
+
+    cursor: int | None = Field(None, ge=1, description="`next` of a page")
+
+
+def blueprint(
+    *,
+    providers: Sequence[str],
+    health: ProviderHealth,
+    flags: FlagSource,
+    circuits: CircuitLedger,
+    overrides: Overrides,
+    clock: Clock,
+) -> APIBlueprint:
+    """The views."""
+    api = APIBlueprint("circuits", __name__, abp_tags=[Tag(name="operations", description="On-call's calls")])
+    secured: dict[str, Any] = {"security": [{"key": []}]}
+
+    def shown(name: str) -> dict[str, Any]:
+        return views.provider_json(health, name, flags.read(FlagContext()))
+
+    @api.get(
+        "/v1/providers",
+        summary="Every provider's circuit and health",
+        responses={200: views.ProviderList, 401: Problem, 403: Problem},
+        **secured,
+    )
+    def list_providers() -> Response:
+        require("operate", "reports")
+        recoveries = circuits.recoveries(providers, since=clock.now() - RECOVERIES_OF)
+        rows = [shown(name) | {"recovery": views.recovery_json(recoveries.get(name))} for name in providers]
+        return jsonify({"providers": rows})
+
+    @api.get(
+        "/v1/providers/<name>/transitions",
+        summary="A circuit's history, newest first: who or what moved it, when and why",
+        responses={200: views.TransitionList, 401: Problem, 403: Problem, 404: Problem, 503: Problem},
+        **secured,
+    )
+    def list_transitions(path: ProviderPath, query: TransitionQuery) -> Response:
+        require("operate", "reports")
+        _known(path.name)
+        page = circuits.history(path.name, limit=PAGE + 1, before=query.cursor)
+        cursor = page[PAGE - 1].version if len(page) > PAGE else None
+        return jsonify({"transitions": [views.transition_json(each) for each in page[:PAGE]], "next": cursor})
+
+    @api.post(
+        "/v1/providers/<name>/breaker",
+        summary="Order a circuit open, bypassed, only measured, or back to automatic",
+        responses={200: views.TransitionView, 401: Problem, 403: Problem, 404: Problem, 409: Problem, 422: Problem},
+        **secured,
+    )
+    def order_breaker(path: ProviderPath, body: BreakerOrder) -> Response:
+        caller = require("operate")
+        _known(path.name)
+        until = None if body.until is None else body.until.astimezone(dt.UTC)
+        by = f"operator: {caller.label or 'a key without a label'} of {caller.merchant}"
+        try:
+            transition = overrides.order(path.name, body.mode, reason=body.reason, by=by, until=until)
+        except AlreadyAutomaticError:
+            raise ProblemError(409, "state-conflict", "The circuit is automatic: nothing is overridden.") from None
+        except EndsInThePastError:
+            raise invalid("until", "must be in the future") from None
+        health.follow(transition)
+        return jsonify(views.transition_json(transition))
+
+    def _known(name: str) -> None:
+        if name not in providers:
+            raise ProblemError(404, "not-found", "There is no provider of this name.")
+
+    return api

@@ -1,0 +1,102 @@
+"""What an operator may order of a circuit, whatever the machine thinks; each order names who and why.
+
+A transition like any other: a ledger row that every process follows within a quarter of a second.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Mapping
+from typing import Literal
+
+import structlog
+
+from router.breaker import BreakerSettings
+from router.clock import Clock
+from router.health import TransitionStore
+from router.slow_start import WHOLE, first_share
+from router.transitions import OVERRIDES, State, Transition, following
+
+log = structlog.get_logger("router.overrides")
+
+Mode = Literal["automatic", "forced_open", "bypass", "metrics_only"]
+MODES: Mapping[Mode, State | None] = {
+    "automatic": None,
+    "forced_open": State.FORCED_OPEN,
+    "bypass": State.BYPASS,
+    "metrics_only": State.METRICS_ONLY,
+}
+TRIES = 5
+"""Against the machine's own transitions in the same instant."""
+
+
+class UnknownProviderError(Exception):
+    """There is no provider of this name."""
+
+
+class AlreadyAutomaticError(Exception):
+    """The circuit decides for itself already."""
+
+
+class EndsInThePastError(Exception):
+    """`until` is not in the future."""
+
+
+class Overrides:
+    """Writes an operator's orders. Thread-safe."""
+
+    def __init__(
+        self, providers: Collection[str], store: TransitionStore, settings: BreakerSettings, *, clock: Clock
+    ) -> None:
+        self._providers = providers
+        self._store = store
+        self._settings = settings
+        self._clock = clock
+
+    def order(
+        self, provider: str, mode: Mode, *, reason: str, by: str, until: dt.datetime | None = None
+    ) -> Transition:
+        """Put a provider's circuit into this mode, for good or `until` then.
+
+        Raises UnknownProviderError, AlreadyAutomaticError, EndsInThePastError, LedgerUnavailableError; then nothing
+        has changed.
+        """
+        if provider not in self._providers:
+            raise UnknownProviderError
+        for _ in range(TRIES):
+            now = self._clock.now()
+            if until is not None and until <= now:
+                raise EndsInThePastError
+            last = next(iter(self._store.latest([provider])), None)
+            transition = self._ordered(provider, mode, last, reason=reason, by=by, until=until, now=now)
+            if self._store.append(transition):
+                log.warning("override", provider=provider, mode=mode, by=by, reason=reason)
+                return transition
+        msg = f"the circuit of {provider} moves all the time"
+        raise RuntimeError(msg)
+
+    def _ordered(
+        self,
+        provider: str,
+        mode: Mode,
+        last: Transition | None,
+        *,
+        reason: str,
+        by: str,
+        until: dt.datetime | None,
+        now: dt.datetime,
+    ) -> Transition:
+        state = MODES[mode]
+        if state is not None:
+            return following(last, state, provider=provider, at=now, actor=by, reason=reason, until=until)
+        if last is None or last.state not in OVERRIDES:
+            raise AlreadyAutomaticError
+        return released(last, self._settings, at=now, actor=by, reason=reason)
+
+
+def released(last: Transition, settings: BreakerSettings, *, at: dt.datetime, actor: str, reason: str) -> Transition:
+    """The end of an override. What was kept shut comes back by degrees, what let everything through just goes on."""
+    kept_shut = last.state is State.FORCED_OPEN
+    share = first_share(settings) if kept_shut else WHOLE
+    state = State.CLOSED if share >= WHOLE else State.SLOW_START
+    return following(last, state, provider=last.provider, at=at, actor=actor, reason=reason, share=share)
