@@ -1,213 +1,638 @@
-"""One circuit in one process: when it trips, what it lets through, and what it follows."""
+"""One circuit in one process: what it counts, when it trips, and what it lets through."""
 
 from __future__ import annotations
 
 import datetime as dt
-import functools
-import sys
 import threading
-from collections.abc import Iterable, Iterator
 
 import pytest
 
-from router.breaker import Breaker, BreakerSettings, Permit, State, Transition, following
-from tests.fakes.threads import together
+from router.breaker import Breaker, BreakerSettings, Permit, Verdict
+from router.transitions import ADMITTING, State
+from router.windows import Counts, Thresholds
+from tests.fakes.one_circuit import START, Circuit
 
-START = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
-SETTINGS = BreakerSettings(window_calls=20, minimum_calls=10, failure_rate=0.5)
-
-
-def a_breaker(settings: BreakerSettings = SETTINGS) -> Breaker:
-    return Breaker("stripe", settings, now=START)
+# ---------------------------------------------------------------- window
 
 
-def calls(breaker: Breaker, results: str, *, now: dt.datetime = START) -> list[Transition]:
-    """Make one call a letter, `F` for a failure and `s` for a success; the transitions that they caused."""
-    caused = []
-    for letter in results:
-        permit = breaker.admit()
-        assert permit is not None, "the circuit is not closed"
-        transition = breaker.record(permit, failed=letter == "F", now=now, actor="me")
-        if transition is not None:
-            caused.append(transition)
-    return caused
-
-
-def a_transition(version: int, state: State, *, seconds: float = 0) -> Transition:
-    return Transition("stripe", version, state, START + dt.timedelta(seconds=seconds), "other", "why")
-
-
-@pytest.fixture
-def _eager_threads() -> Iterator[None]:
-    """Threads are switched a thousand times as often as usual, so that a race shows."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(5e-6)
-    yield
-    sys.setswitchinterval(before)
-
-
-# ---------------------------------------------------------------- tripping
-
-
-def test_fewer_calls_than_the_minimum_never_trip() -> None:
+def test_nothing_trips_below_the_minimum_number_of_calls() -> None:
     """Nine failures of nine say too little; the tenth call is what trips."""
-    breaker = a_breaker()
-    assert calls(breaker, "F" * 9) == []
-    assert breaker.snapshot().state is State.CLOSED
-    (transition,) = calls(breaker, "F")
+    circuit = Circuit()
+    assert circuit.calls("F" * 9) == []
+    assert circuit.state is State.CLOSED
+    (transition,) = circuit.calls("F")
     assert transition.state is State.OPEN
+
+
+def test_nothing_trips_below_the_minimum_number_of_calls_of_a_time_window() -> None:
+    """The same, where the window is ten seconds."""
+    circuit = Circuit(window_s=10.0)
+    assert circuit.calls("F" * 9) == []
+    assert len(circuit.calls("F")) == 1
+
+
+def test_a_minimum_larger_than_a_count_window_is_capped_by_it() -> None:
+    """With a window of four a minimum of ten could never be reached; four calls are enough."""
+    circuit = Circuit(window_calls=4, minimum_calls=10)
+    assert circuit.calls("FFF") == []
+    assert len(circuit.calls("F")) == 1
+
+
+def test_a_minimum_larger_than_the_window_of_slow_calls_is_capped_by_it() -> None:
+    """The window of slow calls has its own size, and the same minimum."""
+    circuit = Circuit(slow_window_calls=4, minimum_calls=10)
+    assert circuit.calls("sss", took_s=4.0) == []
+    assert len(circuit.calls("s", took_s=4.0)) == 1
 
 
 @pytest.mark.parametrize(("results", "trips"), [("sssssFFFFF", True), ("ssssssFFFF", False), ("sssssFFFFs", False)])
 def test_a_rate_equal_to_the_threshold_trips_and_one_below_it_does_not(results: str, trips: bool) -> None:
     """Five failures of ten are half, four are not."""
-    assert bool(calls(a_breaker(), results)) is trips
+    assert bool(Circuit().calls(results)) is trips
 
 
-def test_a_success_that_completes_the_minimum_is_judged_as_well() -> None:
+@pytest.mark.parametrize("failures", [1, 3, 7, 13, 29, 57, 93])
+def test_a_rate_equal_to_the_threshold_trips_whatever_its_binary_fraction(failures: int) -> None:
+    """0.07 × 100 is a little more than 7 in floating point; seven of a hundred trip all the same."""
+    circuit = Circuit(window_calls=100, minimum_calls=100, failure_rate=failures / 100)
+    assert circuit.calls("F" * (failures - 1) + "s" * (100 - failures)) == []
+    assert len(circuit.calls("F")) == 1
+
+
+def test_the_evaluation_also_runs_on_a_success_that_completes_the_minimum() -> None:
     """Half of the first ten failed; that the tenth itself went well does not hide it."""
-    breaker = a_breaker()
-    assert calls(breaker, "FFFFFssss") == []
-    (transition,) = calls(breaker, "s")
+    circuit = Circuit()
+    assert circuit.calls("FFFFFssss") == []
+    (transition,) = circuit.calls("s")
     assert transition.reason == "5 of the last 10 calls failed"
 
 
-def test_a_minimum_above_the_window_is_capped_by_it() -> None:
-    """With a window of four a minimum of ten could never be reached; four calls are enough."""
-    breaker = a_breaker(BreakerSettings(window_calls=4, minimum_calls=10))
-    assert calls(breaker, "FFF") == []
-    assert len(calls(breaker, "F")) == 1
-
-
-def test_only_the_last_calls_count() -> None:
-    """Failures leave the window at its far end, so nine in twenty is where a steady 45% stays."""
-    breaker = a_breaker()
-    assert calls(breaker, ("s" * 11 + "F" * 9) * 5) == []
-    assert (breaker.snapshot().window.calls, breaker.snapshot().window.failures) == (20, 9)
+def test_a_window_by_count_holds_the_last_calls() -> None:
+    """Failures leave it at its far end, so nine in twenty is where a steady 45% stays."""
+    circuit = Circuit()
+    assert circuit.calls(("s" * 11 + "F" * 9) * 5) == []
+    assert circuit.figures == (20, 9)
 
 
 def test_a_full_outage_after_a_long_calm_trips_at_the_tenth_failure() -> None:
     """The window holds twenty successes; half of it must be replaced."""
-    breaker = a_breaker()
-    assert calls(breaker, "s" * 500 + "F" * 9) == []
-    assert len(calls(breaker, "F")) == 1
+    circuit = Circuit()
+    assert circuit.calls("s" * 500 + "F" * 9) == []
+    assert len(circuit.calls("F")) == 1
 
 
-def test_the_transition_says_what_the_window_held_and_is_in_force_at_once() -> None:
-    """Version, moment, process, reason and figures are the audit record."""
-    breaker = a_breaker()
-    later = START + dt.timedelta(seconds=9)
-    (transition,) = calls(breaker, "ssssFFFFFF", now=later)
-    assert (transition.version, transition.state, transition.at, transition.actor) == (1, State.OPEN, later, "me")
-    assert transition.evidence == {"calls": 10, "failures": 6, "failure_rate": 0.6}
-    snapshot = breaker.snapshot()
-    assert (snapshot.state, snapshot.since, snapshot.version, snapshot.last) == (State.OPEN, later, 1, transition)
-    assert breaker.admit() is None
+def test_optionally_consecutive_failures_trip_before_the_minimum() -> None:
+    """Three in a row, where three are set; a success between them begins anew."""
+    circuit = Circuit(consecutive_failures=3)
+    assert circuit.calls("FFsFF") == []
+    (transition,) = circuit.calls("U")
+    assert transition.reason == "3 failures in a row"
+    assert Circuit().calls("FFFFF") == []
 
 
-# ---------------------------------------------------------------- late answers
+@pytest.mark.parametrize("between", ["i", "C"])
+def test_what_counts_nowhere_does_not_end_a_run_of_failures(between: str) -> None:
+    """Neither an ignored outcome nor a refusal of our credentials says that the provider works."""
+    assert len(Circuit(consecutive_failures=3).calls(f"FF{between}F")) == 1
 
 
-def test_a_late_answer_changes_nothing_while_the_circuit_is_open() -> None:
-    """Neither does a late success close, nor a late failure move the moment it opened."""
-    breaker = a_breaker()
-    late = [breaker.admit() for _ in range(2)]
-    calls(breaker, "F" * 10)
-    before = breaker.snapshot()
-    for permit, failed in zip(late, (True, False), strict=True):
+def test_unreachable_is_counted_apart_from_a_provider_error() -> None:
+    """Both are failures; the figures tell which."""
+    circuit = Circuit()
+    (transition,) = circuit.calls("ssssFFUUUU")
+    assert (transition.evidence["failures"], transition.evidence["unreachable"]) == (6, 4)
+    assert circuit.breaker.snapshot().window.unreachable == 4
+
+
+# ---------------------------------------------------------------- slow calls
+
+
+def test_a_slow_call_rate_trips_on_its_own() -> None:
+    """Nothing failed; three of ten took longer than three seconds."""
+    circuit = Circuit()
+    assert circuit.calls("ssssss", took_s=0.2) + circuit.calls("sss", took_s=3.1) == []
+    (transition,) = circuit.calls("s", took_s=0.2)
+    assert transition.reason == "3 of the last 10 calls took longer than 3 s"
+    assert (transition.evidence["slow"], transition.evidence["slow_rate"]) == (3, 0.3)
+    assert transition.evidence["failures"] == 0
+
+
+def test_a_call_of_exactly_the_slow_threshold_is_not_slow() -> None:
+    """Slow is past it."""
+    circuit = Circuit()
+    assert circuit.calls("s" * 10, took_s=3.0) == []
+    assert circuit.slow_figures == (10, 0)
+
+
+def test_a_slow_success_counts_as_slow() -> None:
+    """And on the slow axis only."""
+    circuit = Circuit()
+    circuit.calls("s", took_s=5.0)
+    assert (circuit.figures, circuit.slow_figures) == ((1, 0), (1, 1))
+    assert circuit.breaker.snapshot().window.slow == 1
+
+
+def test_a_slow_failure_counts_on_both_axes() -> None:
+    """It failed, and it kept us waiting."""
+    circuit = Circuit()
+    circuit.calls("F", took_s=5.0)
+    assert (circuit.figures, circuit.slow_figures) == ((1, 1), (1, 1))
+
+
+def test_slow_calls_have_a_window_of_their_own_size() -> None:
+    """Twenty calls later a slow one no longer counts among the calls that may fail, but still among the fifty."""
+    circuit = Circuit()
+    circuit.calls("s", took_s=5.0)
+    circuit.calls("s" * 49)
+    assert circuit.slow_figures == (50, 1)
+    assert circuit.breaker.snapshot().window.slow == 0
+    circuit.calls("s")
+    assert circuit.slow_figures == (50, 0)
+
+
+def test_a_call_still_in_flight_past_the_slow_threshold_counts_as_slow_at_that_moment() -> None:
+    """A provider that hangs is noticed before the read timeout, without one call having ended."""
+    circuit = Circuit()
+    for _ in range(10):
+        circuit.breaker.admit(circuit.now)
+    circuit.wait(3.0)
+    assert circuit.breaker.tick(circuit.now) is None
+    assert circuit.slow_figures == (0, 0)
+    circuit.wait(0.01)
+    transition = circuit.breaker.tick(circuit.now)
+    assert transition is not None
+    assert transition.reason == "10 of the last 10 calls took longer than 3 s"
+    assert transition.evidence["in_flight_overdue"] == 10
+    assert circuit.state is State.OPEN
+
+
+def test_a_call_counted_in_flight_is_counted_once() -> None:
+    """Neither a second look nor its end counts it as slow again."""
+    circuit = Circuit()
+    permit = circuit.breaker.admit(circuit.now)
+    assert permit is not None
+    circuit.wait(4.0)
+    circuit.breaker.tick(circuit.now)
+    circuit.breaker.tick(circuit.now)
+    assert (circuit.slow_figures, circuit.breaker.snapshot().slow.in_flight_overdue) == ((1, 1), 1)
+    circuit.breaker.record(permit, Verdict.OK, circuit.now)
+    assert (circuit.slow_figures, circuit.breaker.snapshot().slow.in_flight_overdue) == ((1, 1), 0)
+    assert circuit.figures == (1, 0)
+
+
+def test_a_call_counted_in_flight_that_then_fails_adds_its_failure_without_a_second_call() -> None:
+    """One call on each axis: slow when it grew slow, failed when it failed."""
+    circuit = Circuit()
+    permit = circuit.breaker.admit(circuit.now)
+    assert permit is not None
+    circuit.wait(10.0)
+    circuit.breaker.tick(circuit.now)
+    circuit.breaker.record(permit, Verdict.UNREACHABLE, circuit.now)
+    assert (circuit.figures, circuit.slow_figures) == ((1, 1), (1, 1))
+    assert circuit.breaker.snapshot().window.slow == 1
+
+
+def test_only_the_calls_that_are_overdue_count_at_a_tick() -> None:
+    """Two began long ago, one just now; a call that has ended is not in flight."""
+    circuit = Circuit()
+    for _ in range(2):
+        circuit.breaker.admit(circuit.now)
+    circuit.calls("s")
+    circuit.wait(3.5)
+    circuit.breaker.admit(circuit.now)
+    circuit.breaker.tick(circuit.now)
+    assert circuit.slow_figures == (3, 2)
+
+
+# ---------------------------------------------------------------- generations
+
+
+def test_results_of_calls_admitted_earlier_change_nothing_while_open() -> None:
+    """Neither does a late failure extend the wait nor a late success close."""
+    circuit = Circuit()
+    late = [circuit.breaker.admit(circuit.now) for _ in range(3)]
+    circuit.calls("F" * 10)
+    before = circuit.breaker.snapshot()
+    circuit.wait(5)
+    for permit, verdict in zip(late, (Verdict.UNREACHABLE, Verdict.OK, Verdict.CREDENTIALS_REFUSED), strict=True):
         assert permit is not None
-        assert breaker.record(permit, failed=failed, now=START + dt.timedelta(seconds=5), actor="me") is None
-    assert breaker.snapshot() == before
+        assert circuit.breaker.record(permit, verdict, circuit.now) is None
+    assert circuit.breaker.tick(circuit.now) is None
+    assert circuit.breaker.snapshot() == before
 
 
-def test_an_answer_from_before_the_outage_does_not_count_after_it() -> None:
+def test_a_result_from_another_generation_is_dropped() -> None:
     """Calls that hung through the outage all fail at its end; the circuit that closed meanwhile stays closed."""
-    breaker = a_breaker()
-    late = [breaker.admit() for _ in range(30)]
-    calls(breaker, "F" * 10)
-    breaker.adopt(a_transition(2, State.HALF_OPEN))
-    breaker.adopt(a_transition(3, State.CLOSED))
+    circuit = Circuit()
+    late = [circuit.breaker.admit(circuit.now) for _ in range(30)]
+    circuit.calls("F" * 10)
+    circuit.adopt(State.HALF_OPEN)
+    circuit.adopt(State.CLOSED)
+    circuit.wait(60)
     for permit in late:
         assert permit is not None
-        assert breaker.record(permit, failed=True, now=START, actor="me") is None
-    assert breaker.snapshot().state is State.CLOSED
-    assert breaker.snapshot().window.calls == 0
+        assert circuit.breaker.record(permit, Verdict.UNREACHABLE, circuit.now) is None
+        circuit.breaker.give_back(permit)
+    assert circuit.breaker.tick(circuit.now) is None
+    assert (circuit.state, circuit.figures, circuit.slow_figures) == (State.CLOSED, (0, 0), (0, 0))
 
 
-@pytest.mark.parametrize("state", [State.OPEN, State.HALF_OPEN])
-def test_no_payment_is_let_through_unless_the_circuit_is_closed(state: State) -> None:
-    """Half-open is for synthetic probes, not for customers."""
-    breaker = a_breaker()
-    breaker.adopt(a_transition(1, state))
-    assert breaker.admit() is None
-    breaker.adopt(a_transition(2, State.CLOSED))
-    assert isinstance(breaker.admit(), Permit)
+def test_one_call_is_one_result() -> None:
+    """Told twice, or told and then given back, it counts once."""
+    circuit = Circuit()
+    permit = circuit.breaker.admit(circuit.now)
+    assert permit is not None
+    for _ in range(3):
+        circuit.breaker.record(permit, Verdict.UNREACHABLE, circuit.now)
+        circuit.breaker.give_back(permit)
+    assert circuit.figures == (1, 1)
 
 
-# ---------------------------------------------------------------- following the ledger
+def test_an_ignored_outcome_or_an_interrupt_counts_nothing_and_is_no_longer_in_flight() -> None:
+    """What is given back is never counted as overdue either."""
+    circuit = Circuit()
+    circuit.calls("iii")
+    overdue = circuit.breaker.admit(circuit.now)
+    circuit.wait(5)
+    circuit.breaker.tick(circuit.now)
+    assert overdue is not None
+    circuit.breaker.give_back(overdue)
+    circuit.breaker.give_back(overdue)
+    assert circuit.figures == (0, 0)
+    assert circuit.slow_figures == (1, 1)
+    assert circuit.breaker.snapshot().slow.in_flight_overdue == 0
 
 
-def test_a_newer_transition_is_followed() -> None:
-    """Versions may be skipped: a process that slept sees only the last."""
-    breaker = a_breaker()
-    assert breaker.adopt(a_transition(7, State.OPEN, seconds=3))
-    assert breaker.snapshot().version == 7
-    assert breaker.snapshot().since == START + dt.timedelta(seconds=3)
+# ---------------------------------------------------------------- states
 
 
-def test_an_older_transition_changes_nothing() -> None:
-    """A delayed "close" loses against a newer "open"."""
-    breaker = a_breaker()
-    breaker.adopt(a_transition(3, State.OPEN))
-    before = breaker.snapshot()
-    assert not breaker.adopt(a_transition(2, State.CLOSED))
-    assert breaker.snapshot() == before
+@pytest.mark.parametrize("state", State)
+def test_a_state_admits_payments_or_does_not(state: State) -> None:
+    """Half-open is for synthetic probes and not for customers; forced open and open let nothing through."""
+    circuit = Circuit()
+    circuit.adopt(state)
+    permit = circuit.breaker.admit(circuit.now)
+    assert isinstance(permit, Permit) if state in ADMITTING else permit is None
+    assert {State.CLOSED, State.SLOW_START, State.BYPASS, State.METRICS_ONLY} == ADMITTING
 
 
-def test_the_same_transition_again_changes_nothing() -> None:
-    """It is read five times a second; a window must not be emptied each time."""
-    breaker = a_breaker()
-    closed = a_transition(2, State.CLOSED)
-    assert breaker.adopt(closed)
-    calls(breaker, "FFs")
-    assert not breaker.adopt(closed)
-    assert breaker.snapshot().window.calls == 3
-
-
-def test_another_process_with_the_same_version_wins_when_it_was_written() -> None:
-    """What the ledger holds under our version is the truth, even if we had decided otherwise."""
-    breaker = a_breaker()
-    calls(breaker, "F" * 10)
-    assert breaker.adopt(a_transition(1, State.CLOSED))
-    assert breaker.snapshot().state is State.CLOSED
-
-
-def test_the_written_opening_is_followed_even_where_it_agrees_with_ours_in_version_and_state() -> None:
-    """Two processes opened at once; the one that lost must name the incident that the ledger names."""
-    breaker = a_breaker()
-    (ours,) = calls(breaker, "F" * 10)
-    theirs = Transition("stripe", ours.version, State.OPEN, START, "other", "why", incident="inc_other")
-    assert breaker.adopt(theirs)
-    assert breaker.snapshot().last == theirs
-    assert not breaker.adopt(theirs)
-
-
-def test_closing_empties_the_window() -> None:
+def test_the_window_is_empty_after_closing() -> None:
     """Yesterday's failures say nothing of today: it takes the full minimum to open again."""
-    breaker = a_breaker()
-    calls(breaker, "F" * 10)
-    assert breaker.snapshot().window.failures == 10
-    breaker.adopt(a_transition(3, State.CLOSED))
-    assert (breaker.snapshot().window.calls, breaker.snapshot().window.failures) == (0, 0)
-    assert breaker.snapshot().window.failure_rate is None
-    assert calls(breaker, "F" * 9) == []
-    assert calls(breaker, "F")[0].version == 4
+    circuit = Circuit()
+    circuit.calls("F" * 10, took_s=4.0)
+    assert (circuit.figures, circuit.slow_figures) == ((10, 10), (10, 10))
+    circuit.adopt(State.CLOSED)
+    assert (circuit.figures, circuit.slow_figures) == ((0, 0), (0, 0))
+    assert circuit.breaker.snapshot().window.failure_rate is None
+    assert circuit.breaker.snapshot().slow.slow_rate is None
+    assert circuit.calls("F" * 9) == []
+    assert len(circuit.calls("F")) == 1
 
 
-# ---------------------------------------------------------------- waits and incidents
+def test_open_rejects_whatever_time_has_passed() -> None:
+    """The end of the wait is the worker's to act on; a payment is not the first probe."""
+    circuit = Circuit()
+    circuit.calls("F" * 10)
+    for seconds in (9.9, 0.1, 86400.0):
+        circuit.wait(seconds)
+        assert circuit.breaker.admit(circuit.now) is None
 
 
-def test_the_wait_grows_with_every_failed_round_up_to_its_cap() -> None:
+def test_reset_empties_the_window_and_the_failed_round_count() -> None:
+    """An operator's "automatic" closes the circuit as if nothing had been."""
+    circuit = Circuit()
+    circuit.calls("F" * 10)
+    circuit.adopt(State.HALF_OPEN, failed_rounds=3)
+    circuit.adopt(State.OPEN, failed_rounds=4)
+    assert circuit.breaker.snapshot().failed_rounds == 4
+    circuit.adopt(State.CLOSED)
+    assert (circuit.figures, circuit.breaker.snapshot().failed_rounds) == ((0, 0), 0)
+
+
+# ---------------------------------------------------------------- slow start
+
+
+def starting() -> Circuit:
+    circuit = Circuit()
+    circuit.calls("F" * 10)
+    circuit.adopt(State.HALF_OPEN)
+    circuit.adopt(State.SLOW_START, share=0.1)
+    return circuit
+
+
+def test_slow_start_begins_with_an_empty_window_and_falls_back_on_two_failures_in_a_row() -> None:
+    """The provider was broken a moment ago: two are enough, and the incident goes on."""
+    circuit = starting()
+    assert (circuit.figures, circuit.breaker.snapshot().share) == ((0, 0), 0.1)
+    assert circuit.calls("FsF") == []
+    (transition,) = circuit.calls("U")
+    assert (transition.state, transition.reason, transition.version) == (State.OPEN, "2 failures in a row", 4)
+
+
+def test_slow_start_falls_back_on_the_usual_rate_with_fewer_calls() -> None:
+    """Five calls are enough to judge; half of them failed."""
+    circuit = starting()
+    assert circuit.calls("FsFs") == []
+    (transition,) = circuit.calls("F")
+    assert transition.reason == "3 of the last 5 calls failed"
+
+
+def test_slow_start_falls_back_on_slow_calls() -> None:
+    """Two of five take too long."""
+    circuit = starting()
+    assert circuit.calls("sss") + circuit.calls("s", took_s=4.0) == []
+    assert len(circuit.calls("s", took_s=4.0)) == 1
+
+
+def test_a_stage_of_slow_start_keeps_the_window_and_the_calls_in_flight() -> None:
+    """A larger share is no new beginning."""
+    circuit = starting()
+    circuit.calls("sF")
+    permit = circuit.breaker.admit(circuit.now)
+    since = circuit.breaker.snapshot().since
+    circuit.adopt(State.SLOW_START, share=0.25, since=since)
+    assert (circuit.figures, circuit.breaker.snapshot().share) == ((2, 1), 0.25)
+    assert permit is not None
+    assert circuit.breaker.record(permit, Verdict.UNREACHABLE, circuit.now) is not None
+
+
+def test_after_slow_start_one_more_failure_is_no_longer_too_much() -> None:
+    """Closed judges by the full minimum again."""
+    circuit = starting()
+    circuit.adopt(State.CLOSED)
+    assert circuit.calls("F" * 9) == []
+
+
+# ---------------------------------------------------------------- operator
+
+
+def test_forced_open_ignores_time() -> None:
+    """An hour later it still lets nothing through, and no late result moves it."""
+    circuit = Circuit()
+    permit = circuit.breaker.admit(circuit.now)
+    circuit.adopt(State.FORCED_OPEN)
+    circuit.wait(3600)
+    assert permit is not None
+    assert circuit.breaker.record(permit, Verdict.OK, circuit.now) is None
+    assert circuit.breaker.tick(circuit.now) is None
+    assert circuit.breaker.admit(circuit.now) is None
+    assert circuit.state is State.FORCED_OPEN
+
+
+def test_bypass_admits_all_and_records_nothing() -> None:
+    """Failures, refusals, calls that hang, other processes' calls: none leaves a trace."""
+    circuit = Circuit(consecutive_failures=2)
+    circuit.adopt(State.BYPASS)
+    assert circuit.calls("F" * 50 + "C" * 50, took_s=1.0) == []
+    hanging = circuit.breaker.admit(circuit.now)
+    circuit.wait(60)
+    assert circuit.breaker.tick(circuit.now) is None
+    assert circuit.breaker.absorb(Counts(calls=100, failures=100), circuit.now) is None
+    assert hanging is not None
+    circuit.breaker.give_back(hanging)
+    assert (circuit.state, circuit.figures, circuit.slow_figures) == (State.BYPASS, (0, 0), (0, 0))
+
+
+def test_metrics_only_records_and_never_trips() -> None:
+    """Twenty failures are counted and let through."""
+    circuit = Circuit()
+    circuit.adopt(State.METRICS_ONLY)
+    assert circuit.calls("F" * 50) == []
+    assert (circuit.state, circuit.figures) == (State.METRICS_ONLY, (20, 20))
+
+
+def test_metrics_only_says_would_have_opened_once() -> None:
+    """One event for one trouble; another only after the calls were well in between."""
+    circuit = Circuit()
+    circuit.adopt(State.METRICS_ONLY)
+    told = []
+    for results in ("F" * 9, "F", "F" * 30, "s" * 20, "F" * 10):
+        circuit.calls(results)
+        told.append(circuit.breaker.would_have_opened)
+    before, first, still, well, again = told
+    assert first is not None
+    assert (first.state, first.reason) == (State.OPEN, "10 of the last 10 calls failed")
+    assert first.evidence["failures"] == 10
+    assert still is first
+    assert before is well is None
+    assert again not in (None, first)
+
+
+def test_metrics_only_forgets_what_would_have_opened_when_the_mode_ends() -> None:
+    """The next mode begins without it."""
+    circuit = Circuit()
+    circuit.adopt(State.METRICS_ONLY)
+    circuit.calls("F" * 10)
+    circuit.adopt(State.CLOSED)
+    assert circuit.breaker.would_have_opened is None
+
+
+def test_an_overrides_end_and_reason_change_without_a_new_beginning() -> None:
+    """What metrics-only has counted so far stays."""
+    circuit = Circuit()
+    circuit.adopt(State.METRICS_ONLY)
+    circuit.calls("Fss")
+    until = START + dt.timedelta(hours=1)
+    circuit.adopt(State.METRICS_ONLY, until=until)
+    assert (circuit.breaker.snapshot().until, circuit.figures) == (until, (3, 1))
+
+
+# ---------------------------------------------------------------- credentials
+
+
+def test_a_run_of_refused_credentials_opens_the_circuit() -> None:
+    """Five 401s in a row: every payment would get one, so none is sent there."""
+    circuit = Circuit()
+    assert circuit.calls("CCCC") == []
+    (transition,) = circuit.calls("C")
+    assert (transition.reason, transition.evidence["credentials_refused"]) == ("credentials refused", 5)
+
+
+@pytest.mark.parametrize("between", ["s", "F", "U"])
+def test_anything_else_in_between_ends_a_run_of_refused_credentials(between: str) -> None:
+    """Where the same key passes, it is not the key. Also where the windows are full of healthy calls."""
+    circuit = Circuit()
+    assert circuit.calls("s" * 100 + f"CCCC{between}CCCC") == []
+    assert len(circuit.calls("C")) == 1
+
+
+def test_refused_credentials_are_no_failures_and_no_calls_of_the_window() -> None:
+    """Our own fault counts nowhere, however long it took."""
+    circuit = Circuit()
+    circuit.calls("CCCC", took_s=1.0)
+    assert (circuit.figures, circuit.slow_figures) == ((0, 0), (0, 0))
+
+
+# ---------------------------------------------------------------- other processes, thresholds
+
+
+def test_other_processes_calls_count_too() -> None:
+    """Five failures here and five there are ten: together they trip."""
+    circuit = Circuit()
+    assert circuit.calls("F" * 5) == []
+    transition = circuit.breaker.absorb(Counts(calls=5, failures=5, unreachable=2), circuit.now)
+    assert transition is not None
+    assert (transition.evidence["failures"], transition.evidence["unreachable"]) == (10, 2)
+
+
+def test_other_processes_failures_are_spread_evenly_among_their_calls() -> None:
+    """A thousand calls with 30% failing look like 30% in a window of twenty, and do not trip half."""
+    circuit = Circuit()
+    assert circuit.breaker.absorb(Counts(calls=1000, failures=300, slow=100), circuit.now) is None
+    assert (circuit.figures, circuit.slow_figures) == ((20, 6), (50, 5))
+    assert Circuit().breaker.absorb(Counts(calls=1000, failures=500), circuit.now) is not None
+
+
+def test_other_processes_slow_calls_trip_by_the_slow_rate() -> None:
+    """Three of ten."""
+    circuit = Circuit()
+    transition = circuit.breaker.absorb(Counts(calls=10, slow=3), circuit.now)
+    assert transition is not None
+    assert transition.reason == "3 of the last 10 calls took longer than 3 s"
+
+
+def test_nothing_is_absorbed_by_an_open_circuit_nor_of_no_calls() -> None:
+    """The others' late failures change as little as ours."""
+    circuit = Circuit()
+    assert circuit.breaker.absorb(Counts(), circuit.now) is None
+    circuit.calls("F" * 10)
+    before = circuit.breaker.snapshot()
+    assert circuit.breaker.absorb(Counts(calls=9, failures=9), circuit.now) is None
+    assert circuit.breaker.snapshot() == before
+
+
+def test_a_tuned_failure_threshold_takes_fewer_failures() -> None:
+    """Five of twenty, for a provider that fails one call in two hundred; the minimum holds as before."""
+    circuit = Circuit()
+    needed = tuple(max(4, -(-n // 4)) for n in range(1, 21))
+    circuit.breaker.retune(Thresholds(slow_call_s=1.0, failures_needed=needed))
+    assert circuit.calls("FFFFF") == []
+    circuit = Circuit()
+    circuit.breaker.retune(Thresholds(slow_call_s=1.0, failures_needed=needed))
+    assert circuit.calls("s" * 16 + "FFFF") == []
+    assert circuit.breaker.snapshot().window.failure_rate_threshold == 0.25
+    (transition,) = circuit.calls("F")
+    assert transition.evidence["failure_rate_threshold"] == 0.25
+
+
+def test_a_tuned_slow_threshold_holds_for_calls_in_flight_too() -> None:
+    """Admitted under three seconds, overdue under one."""
+    circuit = Circuit()
+    circuit.breaker.admit(circuit.now)
+    circuit.breaker.retune(Thresholds(slow_call_s=1.0, failures_needed=()))
+    circuit.wait(1.5)
+    circuit.breaker.tick(circuit.now)
+    assert circuit.slow_figures == (1, 1)
+    assert circuit.breaker.snapshot().window.slow_call_s == 1.0
+
+
+def test_tuned_thresholds_hold_in_every_state_that_follows() -> None:
+    """Opening and closing do not forget them."""
+    circuit = Circuit()
+    circuit.breaker.retune(Thresholds(slow_call_s=1.0, failures_needed=(1,) * 20))
+    circuit.adopt(State.OPEN)
+    circuit.adopt(State.CLOSED)
+    assert circuit.breaker.snapshot().slow.slow_call_s == 1.0
+    assert circuit.breaker.snapshot().window.failure_rate_threshold == 0.1
+
+
+# ---------------------------------------------------------------- events, clocks
+
+
+def test_one_event_per_real_transition_in_order() -> None:
+    """Versions count up without a gap; what comes after the tripping call causes nothing."""
+    circuit = Circuit()
+    permits = [circuit.breaker.admit(circuit.now) for _ in range(15)]
+    made = [circuit.breaker.record(each, Verdict.UNREACHABLE, circuit.now) for each in permits if each]
+    assert [each.version for each in made if each] == [1]
+    circuit.adopt(State.HALF_OPEN)
+    circuit.adopt(State.CLOSED)
+    assert [each.version for each in circuit.calls("F" * 10)] == [4]
+
+
+def test_a_transition_says_what_the_window_held_and_is_in_force_at_once() -> None:
+    """Version, moment, process, reason and figures are the audit record."""
+    circuit = Circuit()
+    circuit.wait(9)
+    (transition,) = circuit.calls("ssssFFFFFU")
+    assert (transition.version, transition.state, transition.at, transition.actor) == (
+        1,
+        State.OPEN,
+        START + dt.timedelta(seconds=9),
+        "me",
+    )
+    assert transition.evidence == {
+        "calls": 10,
+        "failures": 6,
+        "unreachable": 1,
+        "failure_rate": 0.6,
+        "failure_rate_threshold": 0.5,
+        "minimum_calls": 10,
+        "slow_calls": 10,
+        "slow": 0,
+        "slow_rate": 0.0,
+        "slow_rate_threshold": 0.3,
+        "slow_call_s": 3.0,
+        "in_flight_overdue": 0,
+    }
+    snapshot = circuit.breaker.snapshot()
+    assert (snapshot.state, snapshot.since, snapshot.version, snapshot.last) == (
+        State.OPEN,
+        transition.at,
+        1,
+        transition,
+    )
+    assert circuit.breaker.admit(circuit.now) is None
+
+
+@pytest.mark.parametrize("step_s", [-60, 60])
+def test_wall_clock_steps_change_nothing(step_s: float) -> None:
+    """What is slow and what is in the window is measured by the monotonic clock alone."""
+    circuit = Circuit(window_s=10.0)
+    permit = circuit.breaker.admit(circuit.now)
+    circuit.calls("F" * 5)
+    circuit.wall += dt.timedelta(seconds=step_s)
+    assert permit is not None
+    circuit.breaker.record(permit, Verdict.OK, circuit.now)
+    assert (circuit.figures, circuit.slow_figures) == ((6, 5), (6, 0))
+
+
+def test_the_wall_clock_is_read_for_transitions_only() -> None:
+    """A read of it costs more than a whole call may."""
+    reads = []
+
+    def wall() -> dt.datetime:
+        reads.append(1)
+        return START
+
+    breaker = Breaker("stripe", BreakerSettings(), wall=wall, actor="me")
+    reads.clear()
+    for _ in range(10):
+        permit = breaker.admit(0.0)
+        assert permit is not None
+        breaker.record(permit, Verdict.OK, 0.0)
+        breaker.tick(0.0)
+    breaker.snapshot()
+    assert reads == []
+
+
+def test_the_lock_is_never_held_across_the_guarded_call() -> None:
+    """While one call is on its way, another goes from beginning to end."""
+    circuit = Circuit()
+    first = circuit.breaker.admit(circuit.now)
+    other = threading.Thread(target=circuit.calls, args=("sss",))
+    other.start()
+    other.join(10)
+    assert not other.is_alive()
+    assert first is not None
+    circuit.breaker.record(first, Verdict.OK, circuit.now)
+    assert circuit.figures == (4, 0)
+
+
+# ---------------------------------------------------------------- the wait
+
+
+def test_the_wait_grows_by_a_multiplier_per_failed_round_up_to_a_cap() -> None:
     """1, 2, 4, 8 and then ten seconds for ever, a million failed rounds included."""
     settings = BreakerSettings(open_wait_s=1.0, wait_multiplier=2.0, maximum_wait_s=10.0)
     assert [settings.wait_s(rounds) for rounds in (0, 1, 2, 3, 4, 5, 10**6)] == [1, 2, 4, 8, 10, 10, 10]
@@ -218,96 +643,10 @@ def test_a_first_wait_longer_than_the_cap_is_kept() -> None:
     assert [BreakerSettings(open_wait_s=60.0).wait_s(rounds) for rounds in (0, 5)] == [60, 60]
 
 
-def after(minutes: float) -> dt.datetime:
-    return START + dt.timedelta(minutes=minutes)
-
-
-def chain(steps: Iterable[tuple[float, State]]) -> list[Transition]:
-    """Transitions at these minutes, each following the one before."""
-    made: list[Transition] = []
-    for minutes, state in steps:
-        last = made[-1] if made else None
-        made.append(following(last, state, provider="stripe", at=after(minutes), actor="me", reason="why"))
-    return made
-
-
-def test_an_incident_goes_on_through_short_closings_and_its_open_time_adds_up() -> None:
-    """Open 2 minutes, closed 4:59, open again: one incident, and only the time not closed counts."""
-    made = chain([(0, State.OPEN), (1, State.HALF_OPEN), (2, State.CLOSED), (6.98, State.OPEN), (8, State.HALF_OPEN)])
-    assert {each.incident for each in made} == {"inc_stripe_1"}
-    assert [each.version for each in made] == [1, 2, 3, 4, 5]
-    assert made[2].open_time_at(after(60)) == dt.timedelta(minutes=2)
-    assert made[3].open_time == dt.timedelta(minutes=2)
-    assert made[4].open_time_at(after(9)) == dt.timedelta(minutes=2) + (after(9) - after(6.98))
-
-
-def test_five_minutes_of_closed_end_an_incident() -> None:
-    """The next opening is a new one, from zero; exactly five minutes are enough."""
-    made = chain([(0, State.OPEN), (1, State.CLOSED), (6, State.OPEN)])
-    assert [each.incident for each in made] == ["inc_stripe_1", "inc_stripe_1", "inc_stripe_3"]
-    assert made[2].open_time == dt.timedelta()
-
-
-def test_an_incident_never_ends_while_the_circuit_is_not_closed() -> None:
-    """An outage of a day is one incident, with a day of open time."""
-    made = chain([(0, State.OPEN), (600, State.HALF_OPEN), (600.1, State.OPEN), (1440, State.HALF_OPEN)])
-    assert made[-1].incident == "inc_stripe_1"
-    assert made[-1].open_time == dt.timedelta(days=1)
-
-
-def test_two_processes_that_saw_the_same_name_the_same_incident() -> None:
-    """Whoever writes first, the other's copy is the same but for who and when."""
-    first, second = a_breaker(), a_breaker()
-    assert calls(first, "F" * 10)[0].incident == calls(second, "s" * 5 + "F" * 5)[0].incident == "inc_stripe_1"
-
-
-# ---------------------------------------------------------------- threads
-
-
-@pytest.mark.usefixtures("_eager_threads")
-def test_thirty_two_threads_that_cross_the_threshold_together_make_one_transition() -> None:
-    """Each has its permit before any answer is in; one opens the circuit, the others are late."""
-    for _ in range(20):
-        breaker = a_breaker()
-        permits = [breaker.admit() for _ in range(32)]
-        made: list[Transition] = []
-
-        def answer(permit: Permit | None, breaker: Breaker = breaker, made: list[Transition] = made) -> None:
-            assert permit is not None
-            transition = breaker.record(permit, failed=True, now=START, actor="me")
-            if transition is not None:
-                made.append(transition)
-
-        together([functools.partial(answer, permit) for permit in permits])
-        assert [each.version for each in made] == [1]
-        assert breaker.snapshot().window.calls == 10
-
-
-@pytest.mark.usefixtures("_eager_threads")
-def test_a_snapshot_is_never_torn() -> None:
-    """While one thread opens and closes and others record, state, version, moment and window always agree."""
-    breaker = a_breaker()
-    done = threading.Event()
-
-    def churn() -> None:
-        for version in range(1, 1500):
-            breaker.adopt(a_transition(version, (State.CLOSED, State.OPEN)[version % 2], seconds=version))
-        done.set()
-
-    def record() -> None:
-        while not done.is_set():
-            permit = breaker.admit()
-            if permit is not None:
-                breaker.record(permit, failed=False, now=START, actor="me")
-
-    threads = [threading.Thread(target=churn), *(threading.Thread(target=record) for _ in range(3))]
-    for thread in threads:
-        thread.start()
-    while not done.is_set():
-        seen = breaker.snapshot()
-        if seen.last is not None:
-            assert (seen.state, seen.since, seen.version) == (seen.last.state, seen.last.at, seen.last.version)
-            assert seen.since == START + dt.timedelta(seconds=seen.version)
-        assert 0 <= seen.window.failures <= seen.window.calls <= 20
-    for thread in threads:
-        thread.join(10)
+def test_the_jitter_is_inside_one_plus_or_minus_j() -> None:
+    """From 0.9 of the wait to just short of 1.1 of it, and the wait itself in the middle."""
+    settings = BreakerSettings(open_wait_s=10.0, wait_jitter=0.1)
+    assert settings.wait_s(0, 0.0) == pytest.approx(9.0)
+    assert settings.wait_s(0) == pytest.approx(10.0)
+    assert 10.9 < settings.wait_s(0, 0.999) < 11.0
+    assert BreakerSettings(wait_jitter=0.0).wait_s(0, 0.999) == 10.0
