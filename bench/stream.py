@@ -68,7 +68,7 @@ class Stream:
         self.suspect_calls = 0
         self.suspected_at: list[float] = []
         self.warning = EarlyWarning("stripe", settings)
-        self.breakers = [Heard(_breaker(settings), tuned) for tuned in (False, True)]
+        self.breakers = [Heard(self._breaker(settings), tuned) for tuned in (False, True)]
         self._provider = provider
         self._interval_s = 1 / calls_per_s
         self._random = random.Random(seed)  # noqa: S311 - a simulation, repeatable from its seed
@@ -139,12 +139,19 @@ class Stream:
             if heard.breaker.tick(now):
                 self._opened(heard, now)
 
+    def _breaker(self, settings: BreakerSettings) -> Breaker:
+        return Breaker("stripe", settings, wall=self._wall, actor="bench")
+
+    def _wall(self) -> dt.datetime:
+        # Two stretches of CLOSED that began at one moment would be one and the same to a breaker.
+        return START + dt.timedelta(seconds=self.now)
+
     def _opened(self, heard: Heard, now: float) -> None:
         """Note it, and close the circuit again, so that the next one can be counted."""
         last = heard.breaker.snapshot().last
         heard.opened_at.append(now)
         heard.reasons.append("" if last is None else last.reason)
-        closed = following(last, State.CLOSED, provider="stripe", at=START, actor="bench", reason="to go on")
+        closed = following(last, State.CLOSED, provider="stripe", at=self._wall(), actor="bench", reason="to go on")
         heard.breaker.adopt(closed)
 
 
@@ -161,7 +168,3 @@ def counts_of(ended: Iterable[tuple[Verdict, float]]) -> Counts:
             failures += 1
             unreachable += verdict is Verdict.UNREACHABLE
     return Counts(calls, failures, unreachable, 0, histogram)
-
-
-def _breaker(settings: BreakerSettings) -> Breaker:
-    return Breaker("stripe", settings, wall=lambda: START, actor="bench")

@@ -22,8 +22,8 @@ TROUBLE_FACTOR = 4.0
 ALARM_PER_DISPERSION = 5.0
 HIGHEST_LATENCY_ALARM = 40.0
 """The alarm's height for latencies that hang together: 5 for each time that neighbours vary more than independent
-calls, from 15 to 40. At correlation 0.9 between neighbours, 15 makes 1,100 alarms per million calls and 40 makes 70;
-above 40, three times slower would no longer be seen within 10 s at 5 calls/s (measured with `make bench-alarms`)."""
+calls, from 15 to 40. At a correlation of 0.9 between neighbours, 15 made 1,100 alarms in a million calls and 40 made
+70. Three times slower is 1.2 a call at a sigma of 0.5, so 40 takes 34 calls: 7 of the 10 s it may, at 5 calls/s."""
 
 FADES_BY_HALF_S = 60.0
 """While suspect. A provider that is sent nothing any more cannot prove itself; three minutes on it is asked again."""

@@ -58,7 +58,7 @@ def test_the_rate_looked_for_alarms_within_sixty_calls() -> None:
 
 
 def test_calm_comes_in_time_after_a_long_outage() -> None:
-    """The statistic is capped at twice the alarm: 210 good calls calm it, whether it failed for ten calls or 10,000."""
+    """The statistic is capped at twice the alarm: 210 good calls calm it, after ten failures or 10,000."""
     detector = errors()
     detector.add(10_000, 10_000)
     assert detector.statistic == 24.0
