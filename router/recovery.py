@@ -276,6 +276,7 @@ class Recovery:
     def _propose(self, transition: Transition) -> int:
         written = self._health.propose(transition)
         if written:
+            self._ages.of(self._health.snapshot(transition.provider))  # from now on, whatever the wall clock does
             log.info("circuit", provider=transition.provider, state=transition.state.value, reason=transition.reason)
         return int(written)
 

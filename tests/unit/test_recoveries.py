@@ -1,0 +1,59 @@
+"""Figures of how well a circuit recovers."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from router.recoveries import Recoveries, recoveries
+from router.transitions import State, Transition
+
+START = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
+STATES = {
+    "O": State.OPEN,
+    "H": State.HALF_OPEN,
+    "S": State.SLOW_START,
+    "C": State.CLOSED,
+    "F": State.FORCED_OPEN,
+    "B": State.BYPASS,
+}
+
+
+def history(story: str) -> list[Transition]:
+    """`O0 H10 S11`: states with the seconds at which they began."""
+    return [
+        Transition("stripe", version, STATES[each[0]], START + dt.timedelta(seconds=float(each[1:])), "w", "why")
+        for version, each in enumerate(story.split(), 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("story", "rounds", "succeeded", "false", "to_closed_s"),
+    [
+        ("", 0, 0, 0, None),
+        ("O0 H10 S11 S21 S31 C41", 1, 1, 0, 41.0),
+        ("O0 H10 O11 H26 S27 C57", 2, 1, 0, 46.0),  # from the failed round on
+        ("O0 H10 C11 O400 H410 C411", 2, 2, 0, 11.0),
+        ("O0 H10 C11 O310.9", 1, 1, 1, 11.0),  # within five minutes of closing
+        ("O0 H10 C11 O311", 1, 1, 0, 11.0),
+        ("O0 H10 C11 C100 O310.9", 1, 1, 1, 11.0),  # marked suspect meanwhile: closed since 11
+        ("O0 H10 S11 O12", 1, 1, 1, None),  # from slow start
+        ("O0 H10 S11 S21 O300 H310 S311 C341", 2, 2, 1, 41.0),
+        ("O0 H10", 0, 0, 0, None),  # not decided yet
+        ("O0 H10 F12 S30 O31", 0, 0, 0, None),  # an operator's doing
+        ("O0 H10 S11 B12 C20 O21", 1, 1, 0, None),
+        ("H10 S11 C41", 1, 1, 0, None),  # the opening is older than what was looked at
+        ("O0 H10 C20 O1000 H1010 C1040 O2000 H2010 C2030", 3, 3, 0, 30.0),  # the median
+    ],
+)
+def test_the_figures(story: str, rounds: int, succeeded: int, false: int, to_closed_s: float | None) -> None:
+    """Rounds, those that succeeded, recoveries that were none, and the seconds until closed."""
+    assert recoveries(history(story)) == Recoveries(rounds, succeeded, false, to_closed_s)
+
+
+def test_rates_are_none_where_there_is_nothing_to_divide_by() -> None:
+    """And shares otherwise."""
+    assert (recoveries([]).success_rate, recoveries([]).false_rate) == (None, None)
+    figures = recoveries(history("O0 H10 O11 H26 S27 O30"))
+    assert (figures.success_rate, figures.false_rate) == (0.5, 1.0)
