@@ -1,0 +1,97 @@
+"""The third migration hands the resolver what the first version left in doubt, and the ledger still adds up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+
+from router.audit import verify
+from router.ledger.engine import Database
+from router.ledger.migrate import alembic_config, migrate
+from router.ledger.payments import PaymentLedger
+from router.ledger.tables import from_micros, payment_events, payments
+from tests.fakes.house import build_house
+from tests.fakes.providers import UNKNOWN, FakeProvider
+
+
+@pytest.fixture
+def database(ledger_url: str) -> Iterator[Database]:
+    database = Database(ledger_url, pool_size=4)
+    yield database
+    database.close()
+
+
+def _as_the_second_migration_left_it(database: Database) -> list[str]:
+    """Two payments in doubt, of which the first version left the first with nobody to find out."""
+    migrate(database)
+    stripe = FakeProvider("stripe")
+    house = build_house(database, [stripe])
+    ids = []
+    for _ in range(2):
+        stripe.outcomes.extend([UNKNOWN] * 4)
+        ids.append(house.pay().payment.id)
+        stripe.outcomes.clear()
+    paid = house.pay().payment
+    assert paid.status == "captured"
+    with database.write() as connection:
+        # What the first version wrote: the same row and the same events, without a word of resolving.
+        for payment_id in ids[:1]:
+            connection.execute(payments.update().where(payments.c.id == payment_id).values(resolve_at=None))
+            events = payment_events
+            for number, changes in connection.execute(
+                sa.select(events.c.number, events.c.changes).where(events.c.payment_id == payment_id)
+            ).all():
+                kept = {name: value for name, value in changes.items() if name != "resolve_at"}
+                connection.execute(events.update().where(events.c.number == number).values(changes=kept))
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        for table in ("probes", "provider_counts"):
+            connection.execute(sa.text(f"DROP TABLE {table}"))
+        for column in ("share", "suspect", "until", "since"):
+            connection.execute(sa.text(f'ALTER TABLE circuit_transitions DROP COLUMN "{column}"'))
+        command.stamp(config, "0002")
+    return ids
+
+
+def test_payments_that_the_first_version_left_in_doubt_are_taken_up(database: Database) -> None:
+    """They are due at once; those that were being resolved, and those that are paid, are left alone."""
+    ids = _as_the_second_migration_left_it(database)
+    ledger = PaymentLedger(database)
+    before = {payment_id: ledger.get(payment_id) for payment_id in ids}
+    migrate(database)
+    for payment_id in ids:
+        found, was = ledger.get(payment_id), before[payment_id]
+        assert found is not None
+        assert was is not None
+        if payment_id == ids[1]:
+            assert found[0] == was[0]
+            continue
+        assert found[0].resolve_at == found[0].updated_at == was[0].updated_at
+        assert found[0].version == was[0].version + 1
+        with database.read() as connection:
+            kinds = connection.scalars(
+                sa.select(payment_events.c.type)
+                .where(payment_events.c.payment_id == payment_id)
+                .order_by(payment_events.c.version)
+            ).all()
+            at = connection.scalar(sa.select(payments.c.updated_at).where(payments.c.id == payment_id))
+        assert kinds[-1] == "taken_up"
+        assert at is not None
+        assert payment_id in ledger.due_unresolved(from_micros(at), limit=9)
+    assert [each for progress in verify(database) for each in progress.differences] == []
+
+
+def test_a_payment_that_somebody_works_on_is_left_to_them(database: Database) -> None:
+    """Its lease ends, or runs out, and then it is due anyway."""
+    ids = _as_the_second_migration_left_it(database)
+    with database.write() as connection:
+        connection.execute(
+            payments.update().where(payments.c.id == ids[0]).values(lease_holder="web:1", lease_until=1)
+        )
+    migrate(database)
+    found = PaymentLedger(database).get(ids[0])
+    assert found is not None
+    assert (found[0].resolve_at, found[0].lease_holder) == (None, "web:1")
