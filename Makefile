@@ -41,7 +41,7 @@ bench-breaker: $(VENV)/installed  ## ns per guarded call, beside four libraries;
 
 CALLS ?= 1000000
 RUNS ?= 9
-bench-alarms: $(VENV)/installed  ## a million healthy calls at each correlation: zero opens; how soon faults are noticed; 3 minutes
+bench-alarms: $(VENV)/installed  ## a million healthy calls at each correlation: zero opens; how soon faults are noticed; 4 minutes
 	$(BIN)/python -m bench.false_alarms --calls $(CALLS) --runs $(RUNS)
 
 check: $(VENV)/installed  ## formatting, lint, types, import rules
