@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
 import threading
 
 import pytest
@@ -204,6 +205,40 @@ def test_only_the_calls_that_are_overdue_count_at_a_tick() -> None:
     assert circuit.slow_figures == (3, 2)
 
 
+# ---------------------------------------------------------------- after a long calm
+
+
+def test_an_overdue_call_after_a_long_calm_leaves_the_window_again() -> None:
+    """Fifty healthy calls later nothing is left of it."""
+    circuit = Circuit()
+    circuit.calls("s" * 100)
+    circuit.breaker.admit(circuit.now)
+    circuit.wait(4)
+    circuit.breaker.tick(circuit.now)
+    assert circuit.slow_figures == (50, 1)
+    circuit.calls("s" * 50)
+    assert circuit.slow_figures == (50, 0)
+
+
+def test_other_processes_failures_after_a_long_calm_leave_the_window_again() -> None:
+    """Our healthy calls push them out as any others."""
+    circuit = Circuit()
+    circuit.calls("s" * 100)
+    circuit.breaker.absorb(Counts(calls=4, failures=4), circuit.now)
+    assert circuit.figures == (20, 4)
+    circuit.calls("s" * 20)
+    assert circuit.figures == (20, 0)
+
+
+def test_healthy_calls_are_counted_anew_after_a_state_that_began_in_calm() -> None:
+    """An operator's override ends; the window fills from nothing."""
+    circuit = Circuit()
+    circuit.calls("s" * 100)
+    circuit.adopt(State.METRICS_ONLY)
+    circuit.calls("sss")
+    assert (circuit.figures, circuit.slow_figures) == ((3, 0), (3, 0))
+
+
 # ---------------------------------------------------------------- generations
 
 
@@ -393,6 +428,14 @@ def test_bypass_admits_all_and_records_nothing() -> None:
     assert (circuit.state, circuit.figures, circuit.slow_figures) == (State.BYPASS, (0, 0), (0, 0))
 
 
+def test_bypass_keeps_hold_of_no_call() -> None:
+    """A bypass that lasts for days must not remember every call of them."""
+    circuit = Circuit()
+    circuit.adopt(State.BYPASS)
+    permit = circuit.breaker.admit(circuit.now)
+    assert sys.getrefcount(permit) == 2  # this name and the argument
+
+
 def test_metrics_only_records_and_never_trips() -> None:
     """Twenty failures are counted and let through."""
     circuit = Circuit()
@@ -416,6 +459,17 @@ def test_metrics_only_says_would_have_opened_once() -> None:
     assert still is first
     assert before is well is None
     assert again not in (None, first)
+
+
+def test_what_would_have_opened_is_over_when_time_has_drained_the_window() -> None:
+    """No call came, and none is needed to see it."""
+    circuit = Circuit(window_s=10.0, slow_window_calls=100)
+    circuit.adopt(State.METRICS_ONLY)
+    circuit.calls("F" * 10)
+    assert circuit.breaker.would_have_opened is not None
+    circuit.wait(11)
+    circuit.breaker.tick(circuit.now)
+    assert circuit.breaker.would_have_opened is None
 
 
 def test_metrics_only_forgets_what_would_have_opened_when_the_mode_ends() -> None:

@@ -146,6 +146,7 @@ def test_of_more_counts_than_a_window_holds_the_last_are_made() -> None:
     """A million calls cost no more than the window; their share is kept."""
     codes = spread(Counts(calls=1_000_000, failures=100_000), 20)
     assert (len(codes), sum(codes)) == (20, 2)
+    assert spread(Counts(calls=30, failures=1), 3) == [0, 0, FAILED]
 
 
 def test_counts_that_disagree_are_cut_to_their_calls() -> None:
