@@ -243,6 +243,11 @@ class Breaker:
             return True
 
     @property
+    def state(self) -> State:
+        """The state now, without the cost of a snapshot."""
+        return self._state
+
+    @property
     def would_have_opened(self) -> Transition | None:
         """In METRICS_ONLY: what would have opened the circuit, made once; None again when the calls are well."""
         return self._would_have_opened

@@ -260,7 +260,7 @@ class CircuitModel(RuleBasedStateMachine):
     def the_snapshot_is_the_model(self) -> None:
         seen = self.breaker.snapshot(self.circuit.now)
         last = self.last
-        assert (seen.state, seen.last) == (self.state, last)
+        assert (seen.state, seen.last, self.breaker.state) == (self.state, last, self.state)
         assert seen.version == (0 if last is None else last.version)
         assert seen.since == (START if last is None else last.began)
         assert seen.share == (1.0 if last is None else last.share)
