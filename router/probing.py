@@ -97,7 +97,8 @@ class ProbeRound:
         False: it changed nothing, being of an earlier round, past its lease or settled before, or too late.
         """
         self._advance(now)
-        if ticket.round != self.version or self._in_flight.get(ticket.nth) != ticket or self._decision is not None:
+        # A ticket of an earlier round is not the one under way with its number.
+        if self._in_flight.get(ticket.nth) != ticket or self._decision is not None:
             return False
         del self._in_flight[ticket.nth]
         if healthy is None:

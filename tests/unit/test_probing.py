@@ -294,6 +294,16 @@ def test_leases_that_ran_out_while_nobody_looked_are_counted_where_they_ran_out(
     assert round_.reason == "probe 1 failed: did not return within 10 s"
 
 
+def test_a_lease_that_would_end_after_the_deadline_fails_nothing() -> None:
+    """Looked at after a minute: the round was over at 45 s, with the probe still under way."""
+    round_ = ProbeRound(LENIENT, 0)
+    round_.settle(send(round_, 40), False, False, 40)
+    send(round_, 40)
+    assert round_.verdict(60) is Decision.REOPEN
+    assert round_.reason == "the round was not finished within 45 s"
+    assert round_.figures()["never_returned"] == 0
+
+
 # ---------------------------------------------------------------- jitter
 
 

@@ -330,6 +330,18 @@ def test_a_failed_probe_of_a_stage_opens_the_circuit(worker: Worker) -> None:
     assert worker.waits_until_probed(1) == [15]
 
 
+def test_failed_rounds_are_not_forgotten_before_it_has_closed(worker: Worker) -> None:
+    """Two failed, then it fell back from slow start: three."""
+    worker.stripe.probes.extend([DOWN, DOWN])
+    worker.waits_until_probed(3)
+    worker.stripe.probes.append(DOWN)
+    worker.run_for(10)
+    assert [(row["state"], row["failed_rounds"]) for row in circuit_rows(worker.database)[-2:]] == [
+        ("slow_start", 2),
+        ("open", 3),
+    ]
+
+
 def test_a_probe_of_a_stage_that_never_returns_opens_the_circuit(
     database: Database, clock: SteppedClock, stripe: FakeProvider
 ) -> None:
@@ -494,3 +506,19 @@ def test_a_claim_whose_answer_was_lost_is_still_this_workers_round(
     worker.run_once()
     assert worker.states() == ["open", "half_open", "slow_start"]
     assert worker.stripe.probed == 5
+
+
+def test_a_claim_that_was_not_written_gives_no_right_to_another_workers_round(
+    worker: Worker, database: Database, clock: SteppedClock
+) -> None:
+    """The ledger was away for this worker, and another one probes: there is one budget."""
+    clock.advance(10)
+    worker.circuits.store.away = True
+    with pytest.raises(LedgerUnavailableError):
+        worker.recovery.run_once()
+    other = Worker(database, clock, worker.stripe, "worker:2", start=Later())
+    assert other.run_once() == 1
+    worker.circuits.store.away = False
+    worker.run_once()
+    assert worker.stripe.probed == 0
+    assert [each.actor for each in worker.probes.history("stripe", limit=9)] == ["worker:2"] * 2
