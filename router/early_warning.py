@@ -27,6 +27,9 @@ calls, from 15 to 40. At a correlation of 0.9 between neighbours, 15 made 1,100 
 
 FADES_BY_HALF_S = 60.0
 """While suspect. A provider that is sent nothing any more cannot prove itself; three minutes on it is asked again."""
+ENOUGH_TO_JUDGE = 200
+"""Calls to know of a provider before it may be suspect. With fewer, the guess at its failure rate weighs more than
+its own calls (`baseline.USUAL_WEIGHT`), and one that has always failed more than that would be suspect at once."""
 RELEARN_AFTER_S = 3600.0
 """A provider suspect for an hour has changed: the baseline learns again, or it would be suspect for ever."""
 
@@ -42,6 +45,7 @@ class EarlyWarning:
         self._latency: LatencyCusum | None = None
         self._suspect_since: float | None = None
         self._fed_at: float | None = None
+        self._known = 0
         self._frozen = False
 
     def feed(self, counts: Counts, now: float, *, healthy: bool = True) -> bool:
@@ -57,6 +61,8 @@ class EarlyWarning:
             self._errors.add(max(counts.calls, counts.failures), counts.failures)
             if self._latency is not None:
                 self._latency.add(counts.histogram)
+            if self._known < ENOUGH_TO_JUDGE:
+                self._forget()
             self._judge(now)
             suspect_for = 0.0 if self._suspect_since is None else now - self._suspect_since
             self._frozen = (self._suspect_since is not None or not healthy) and suspect_for < RELEARN_AFTER_S
@@ -64,6 +70,7 @@ class EarlyWarning:
                 self._baseline.forget_block()
             else:
                 self._baseline.learn(counts, now)
+                self._known += counts.calls
                 self._step(now)
             return (self._suspect_since is not None) != was
 
@@ -71,13 +78,13 @@ class EarlyWarning:
         """Take an earlier hour of the fleet's calls for normal ones: once each, when the process starts."""
         with self._lock:
             self._baseline.load(counts, now, hours_ago=hours_ago)
+            self._known += counts.calls
 
     def reset(self) -> None:
         """Suspect nothing, and keep what is normal: for when a circuit is not closed, and begins anew."""
         with self._lock:
             self._suspect_since = None
-            for detector in self._detectors():
-                detector.reset()
+            self._forget()
 
     def thresholds(self, now: float) -> Thresholds:
         """What fits this provider now; the same for at least a minute, and while it is in trouble."""
@@ -90,6 +97,11 @@ class EarlyWarning:
     def suspect(self) -> bool:
         """Whether a detector has alarmed, and not all have calmed since."""
         return self._suspect_since is not None
+
+    @property
+    def can_judge(self) -> bool:
+        """Whether it knows enough of the provider to suspect it, or to say that nothing speaks against it."""
+        return self._known >= ENOUGH_TO_JUDGE
 
     @property
     def calm(self) -> bool:
@@ -138,6 +150,10 @@ class EarlyWarning:
 
     def _detectors(self) -> list[ErrorCusum | LatencyCusum]:
         return [self._errors] if self._latency is None else [self._errors, self._latency]
+
+    def _forget(self) -> None:
+        for detector in self._detectors():
+            detector.reset()
 
     def _fade(self, now: float) -> None:
         if self._suspect_since is not None and self._fed_at is not None:

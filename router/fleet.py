@@ -20,8 +20,11 @@ from router.histogram import bucket_of
 from router.ledger.counts import CountRow, hour_of
 from router.windows import Counts
 
-OVERLAP = dt.timedelta(seconds=10)
-"""Rows are asked for again for so long: machines' clocks differ, and a commit may become visible late."""
+OVERLAP = dt.timedelta(minutes=2)
+"""Rows are asked for again for so long: machines' clocks differ by a minute and step by one, and a commit may become
+visible late. It costs little: a process that lives has written its rows within seconds anyway."""
+FORGOTTEN_AFTER = dt.timedelta(hours=1)
+"""A row of an hour that is over, and that nobody has written for so long, is not read again (`OVERLAP`)."""
 
 
 class CountStore(Protocol):
@@ -111,21 +114,27 @@ class FleetCounts:
         self._asked_at = asked_at
         with self._lock:
             hour = hour_of(asked_at)
-            for forgotten in [place for place in self._own if place[1] < hour - 1]:
-                del self._own[forgotten]
-            return self._news(theirs, hour)
+            for told in [place for place in self._own if place[1] < hour - 1 and place not in self._to_tell]:
+                del self._own[told]
+            new = self._news(theirs)
+            for place, row in list(self._heard.items()):
+                if row.hour < hour - 1 and row.updated_at < asked_at - FORGOTTEN_AFTER:
+                    del self._heard[place]
+            return new
 
-    def _news(self, rows: Sequence[CountRow], hour: int) -> Mapping[str, Counts]:
+    def _news(self, rows: Sequence[CountRow]) -> Mapping[str, Counts]:
         new: dict[str, _Sum] = {}
         for row in rows:
-            place = (row.process, row.provider, row.hour)
-            difference = _difference(row, self._heard.get(place))
-            self._heard[place] = row
+            before = self._heard.get(row.key)
+            if before is not None and row.calls < before.calls:
+                # An older version (a standby that took over lags behind): what was heard already must not become
+                # news when the newer version is read again.
+                continue
+            difference = _difference(row, before)
+            self._heard[row.key] = row
             if row.provider in self._totals and difference.calls:
                 new.setdefault(row.provider, _Sum()).add(difference)
                 self._totals[row.provider].add(difference)
-        for place in [each for each in self._heard if each[2] < hour - 1]:
-            del self._heard[place]
         return {name: _frozen(each) for name, each in new.items()}
 
     def history(self, from_hour: int) -> Sequence[CountRow]:
@@ -137,7 +146,7 @@ class FleetCounts:
             return []
         rows = self._store.hours(self._totals, from_hour=from_hour)
         with self._lock:
-            self._heard.update({(row.process, row.provider, row.hour): row for row in rows})
+            self._heard.update({row.key: row for row in rows})
         return rows
 
     def _row(self, place: tuple[str, int], now: dt.datetime) -> CountRow:
@@ -178,11 +187,10 @@ def _difference(row: CountRow, before: CountRow | None) -> Counts:
         return counts_of(row)
     grown = {bucket: n - before.histogram.get(bucket, 0) for bucket, n in row.histogram.items()}
     return Counts(
-        # Rows read out of order would go back: that is no news.
-        max(0, row.calls - before.calls),
-        max(0, row.failures - before.failures),
-        max(0, row.unreachable - before.unreachable),
-        max(0, row.slow - before.slow),
+        row.calls - before.calls,
+        row.failures - before.failures,
+        row.unreachable - before.unreachable,
+        row.slow - before.slow,
         {bucket: n for bucket, n in grown.items() if n > 0},
     )
 

@@ -9,6 +9,7 @@ at the calls that hang and at what the last calls say together.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,6 +43,9 @@ SUSPECT_SHARE = 0.5
 CALM_S = 30.0
 """A suspect provider must have been calm for so long: by then a process that has just begun has heard the others."""
 BASELINE_HOURS = 24
+STRANGERS_CALM_S = 600.0
+"""A process that has seen too few calls to judge leaves a mark to those that can; after so long there is none, or
+whoever set it would have faded it (`early_warning.FADES_BY_HALF_S`) or lives no more."""
 SETTLED_S = 2.0
 """For so long after a circuit has moved, others' counts may still tell of the time before."""
 
@@ -94,6 +98,8 @@ class _Guarded:
         self.samples: deque[tuple[Verdict, float]] = deque()
         """Calls that the early warning has not seen yet, with their seconds."""
         self.calm_since: float | None = None
+        self.moved_at: tuple[dt.datetime, float] = (self.breaker.snapshot().since, clock.monotonic())
+        """Since when the circuit is in its state, and when an exchange first saw that: the wall clock may step."""
         self.stage: tuple[int, int, int] = (0, 0, 0)
         """The circuit's version when this stage was first seen, and the fleet's calls and failures then."""
 
@@ -128,7 +134,8 @@ class Call:
             return
         if self._sends == 1 and verdict is Verdict.OK:
             self._guarded.resends.first_try_succeeded()
-        if verdict is not Verdict.CREDENTIALS_REFUSED:
+        if self._sends == 1 and verdict is not Verdict.CREDENTIALS_REFUSED:
+            # A re-send that fails like the first says the same once more: no evidence of its own.
             self._guarded.samples.append((verdict, now - permit.at))
         self._health.moved(self._guarded.breaker.record(permit, verdict, now))
 
@@ -275,9 +282,10 @@ class ProviderHealth:
         if not warned:
             if guarded.calm_since is None:
                 guarded.calm_since = now
-            if now - guarded.calm_since < CALM_S:
+            calm_s = CALM_S if guarded.warning.can_judge else STRANGERS_CALM_S
+            if now - guarded.calm_since < calm_s:
                 return 0
-            reason = f"not suspect any more: calm for {CALM_S:.0f} s"
+            reason = f"not suspect any more: calm for {calm_s:.0f} s"
         transition = following(
             circuit.last,
             State.CLOSED,
@@ -328,7 +336,9 @@ class ProviderHealth:
             total += counts.calls
             now, circuit = self._clock.monotonic(), guarded.breaker.snapshot()
             self._warn(guarded, counts, circuit, now)
-            if (self._clock.now() - circuit.since).total_seconds() > SETTLED_S:
+            if guarded.moved_at[0] != circuit.since:
+                guarded.moved_at = (circuit.since, now)
+            if now - guarded.moved_at[1] > SETTLED_S:
                 self.moved(guarded.breaker.absorb(counts, now))
         return total
 

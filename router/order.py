@@ -58,6 +58,7 @@ def _in_the_calendar(value: dt.datetime) -> dt.datetime:
     return value
 
 
+Moment = Annotated[AwareDatetime, AfterValidator(_in_the_calendar)]
 Text40 = Annotated[str, StringConstraints(min_length=1, max_length=40), AfterValidator(_printable)]
 Text80 = Annotated[str, StringConstraints(min_length=1, max_length=80), AfterValidator(_printable)]
 Text255 = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_printable)]
@@ -137,7 +138,7 @@ class Order(_Strict):
     """Who starts it: the customer at checkout, or the merchant with a stored credential."""
     when_unavailable: Literal["park", "fail"] = "park"
     """With every provider unavailable: accept and pay later, or refuse at once."""
-    expires_at: Annotated[AwareDatetime, AfterValidator(_in_the_calendar)] | None = None
+    expires_at: Moment | None = None
     """Until when a parked payment is tried; 24 hours after its creation by default."""
     allow_repeat_reference: StrictBool = False
     metadata: Annotated[dict[Text40, Text500], Field(max_length=20)] = Field(default_factory=dict)

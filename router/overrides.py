@@ -42,6 +42,10 @@ class EndsInThePastError(Exception):
     """`until` is not in the future."""
 
 
+class AutomaticHasNoEndError(Exception):
+    """`until` says when an override ends; there is none."""
+
+
 class Overrides:
     """Writes an operator's orders. Thread-safe."""
 
@@ -58,16 +62,21 @@ class Overrides:
     ) -> Transition:
         """Put a provider's circuit into this mode, for good or `until` then.
 
-        Raises UnknownProviderError, AlreadyAutomaticError, EndsInThePastError, LedgerUnavailableError; then nothing
-        has changed.
+        The same order again changes nothing, and is answered with the first. Raises UnknownProviderError,
+        AlreadyAutomaticError, AutomaticHasNoEndError, EndsInThePastError, LedgerUnavailableError; then nothing has
+        changed.
         """
         if provider not in self._providers:
             raise UnknownProviderError
+        if until is not None and MODES[mode] is None:
+            raise AutomaticHasNoEndError
         for _ in range(TRIES):
             now = self._clock.now()
             if until is not None and until <= now:
                 raise EndsInThePastError
             last = next(iter(self._store.latest([provider])), None)
+            if last is not None and (MODES[mode], reason, until) == (last.state, last.reason, last.until):
+                return last
             transition = self._ordered(provider, mode, last, reason=reason, by=by, until=until, now=now)
             if self._store.append(transition):
                 log.warning("override", provider=provider, mode=mode, by=by, reason=reason)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from flask import Response, jsonify
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from flags.contract import FlagContext, FlagSource
 from router.api import views
@@ -18,11 +18,14 @@ from router.api.problems import Problem, ProblemError, invalid
 from router.clock import Clock
 from router.health import ProviderHealth
 from router.ledger.circuits import CircuitLedger
-from router.order import Text80, Text255
-from router.overrides import AlreadyAutomaticError, EndsInThePastError, Mode, Overrides
+from router.ledger.unavailable import LedgerUnavailableError
+from router.order import Moment, Text80, Text255
+from router.overrides import AlreadyAutomaticError, AutomaticHasNoEndError, EndsInThePastError, Mode, Overrides
 
 PAGE = 50
 RECOVERIES_OF = dt.timedelta(days=30)
+HIGHEST_VERSION = 2**31 - 1
+"""What the ledger's column holds; more makes a database refuse the query."""
 
 
 class ProviderPath(BaseModel):
@@ -38,13 +41,13 @@ class BreakerOrder(BaseModel):
 
     mode: Mode
     reason: Annotated[Text255, Field(description="Why, for the audit record")]
-    until: AwareDatetime | None = Field(None, description="When the order ends by itself; absent: never")
+    until: Moment | None = Field(None, description="When the order ends by itself; absent: never")
 
 
 class TransitionQuery(BaseModel):
     """Where in the list to go on."""
 
-    cursor: int | None = Field(None, ge=1, description="`next` of a page")
+    cursor: int | None = Field(None, ge=1, le=HIGHEST_VERSION, description="`next` of a page")
 
 
 def blueprint(
@@ -71,7 +74,11 @@ def blueprint(
     )
     def list_providers() -> Response:
         require("operate", "reports")
-        recoveries = circuits.recoveries(providers, since=clock.now() - RECOVERIES_OF)
+        try:
+            recoveries = circuits.recoveries(providers, since=clock.now() - RECOVERIES_OF)
+        except LedgerUnavailableError:
+            # Whoever is on call wants to see the circuits in that hour above all.
+            return jsonify({"providers": [shown(name) | {"recovery": None} for name in providers]})
         rows = [shown(name) | {"recovery": views.recovery_json(recoveries.get(name))} for name in providers]
         return jsonify({"providers": rows})
 
@@ -105,6 +112,8 @@ def blueprint(
             raise ProblemError(409, "state-conflict", "The circuit is automatic: nothing is overridden.") from None
         except EndsInThePastError:
             raise invalid("until", "must be in the future") from None
+        except AutomaticHasNoEndError:
+            raise invalid("until", "an automatic circuit has no end") from None
         health.follow(transition)
         return jsonify(views.transition_json(transition))
 

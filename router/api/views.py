@@ -149,7 +149,8 @@ class ProviderView(BaseModel):
     bulkhead: BulkheadView
     tuning: dict[str, str]
     """Each threshold that fits the provider by itself, with its reason."""
-    recovery: RecoveryView
+    recovery: RecoveryView | None
+    """None: the ledger, which knows it, is away."""
 
 
 class ProviderList(BaseModel):
