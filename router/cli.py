@@ -12,19 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+from router.cli_circuits import CommandError, add_commands, current_ledger
 from router.ledger.unavailable import LedgerUnavailableError
 from router.settings import PROVIDER_NAMES, Settings, SettingsError, load_settings
 
 PROGRESS_S = 2.0
 """Between two lines of a long check."""
-
-
-REASON_AT_MOST = 255
-MINUTES_AT_MOST = 60 * 24 * 365
-
-
-class CommandError(Exception):
-    """The command cannot be done; the message is the one line to show."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,21 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     setting.add_argument("value")
     setting.set_defaults(command=_set_flag)
 
-    breaker = add(
-        "breaker", _show_breaker, "show a provider's circuit, or order it open, bypassed or back to automatic"
-    )
-    breaker.add_argument("provider", choices=PROVIDER_NAMES)
-    orders = breaker.add_subparsers(metavar="order")
-    for name, mode, about in (
-        ("force-open", "forced_open", "let no payment through, however healthy it looks"),
-        ("bypass", "bypass", "let every payment through, and record nothing"),
-        ("metrics-only", "metrics_only", "record, and never open"),
-        ("automatic", "automatic", "let the circuit decide for itself again"),
-    ):
-        order = orders.add_parser(name, help=about, description=about)
-        order.add_argument("--reason", required=True, help="for the audit record")
-        order.add_argument("--for-minutes", type=float, help="end the order after that long")
-        order.set_defaults(command=_order_breaker, mode=mode)
+    add_commands(add)
 
     keys = add("keys", _create_key, "create an API key; it is shown once, and only its digest is kept")
     keys.add_argument("action", choices=["create"])
@@ -129,8 +108,10 @@ def _worker(_options: argparse.Namespace, settings: Settings) -> int | None:
     telemetry.configure(settings, process="worker")
     core = build(settings, role="worker")
     loops = create_worker(core)
-    # Before the first round: a worker that joins during an outage must not call the broken provider.
+    # Before the first round: a worker that joins during an outage must not call the broken provider, nor take what
+    # others counted before it began for calls of this moment.
     core.health.sync_once()
+    core.health.restore()
     loops.start()
     stop.wait()
     if loops.stop(settings.drain_seconds):
@@ -172,12 +153,8 @@ def _migrate(_options: argparse.Namespace, settings: Settings) -> int | None:
 
 def _verify_ledger(_options: argparse.Namespace, settings: Settings) -> int | None:
     from router.audit import verify
-    from router.ledger.engine import Database
-    from router.ledger.migrate import is_current
 
-    database = Database(settings.ledger_url, pool_size=1)
-    if not is_current(database):
-        raise CommandError("the ledger's tables are another version's, or none: `pointsman migrate` brings them here")
+    database = current_ledger(settings)
     checked, differences, said_at = 0, 0, time.monotonic()
     for progress in verify(database):
         for each in progress.differences:
@@ -229,57 +206,6 @@ def _set_flag(options: argparse.Namespace, settings: Settings) -> int | None:
     except FlagWriteError as error:
         raise CommandError(str(error)) from None
     print(f"{options.key} serves {json.dumps(value)} from now on")
-    return 0
-
-
-def _show_breaker(options: argparse.Namespace, settings: Settings) -> int | None:
-    from router.ledger.circuits import CircuitLedger
-    from router.ledger.engine import Database
-
-    history = CircuitLedger(Database(settings.ledger_url, pool_size=1)).history(
-        options.provider, limit=10, before=None
-    )
-    if not history:
-        print(f"{options.provider}: closed, and always has been")
-    for each in history:
-        share = f" at {each.share:.0%}" if each.share < 1 else ""
-        mark = ", suspect" if each.suspect else ""
-        until = f", until {each.until:%Y-%m-%d %H:%M:%S}" if each.until else ""
-        print(f"{each.at:%Y-%m-%d %H:%M:%S}  {each.state.value}{share}{mark}{until}  by {each.actor}: {each.reason}")
-    return 0
-
-
-def _order_breaker(options: argparse.Namespace, settings: Settings) -> int | None:
-    import datetime as dt
-    import getpass
-    import socket
-
-    from router.app import breaker_settings
-    from router.clock import SystemClock
-    from router.ledger.circuits import CircuitLedger
-    from router.ledger.engine import Database
-    from router.ledger.migrate import is_current
-    from router.overrides import AlreadyAutomaticError, EndsInThePastError, Overrides
-
-    if not 0 < len(options.reason) <= REASON_AT_MOST or not options.reason.isprintable():
-        raise CommandError(f"--reason: 1 to {REASON_AT_MOST} printable characters")
-    database, clock = Database(settings.ledger_url, pool_size=1), SystemClock()
-    if not is_current(database):
-        raise CommandError("the ledger's tables are another version's, or none: `pointsman migrate` brings them here")
-    until = None
-    if options.for_minutes is not None:
-        if not 0 < options.for_minutes <= MINUTES_AT_MOST:
-            raise CommandError(f"--for-minutes: more than 0, at most {MINUTES_AT_MOST}")
-        until = clock.now() + dt.timedelta(minutes=options.for_minutes)
-    overrides = Overrides(PROVIDER_NAMES, CircuitLedger(database), breaker_settings(settings), clock=clock)
-    by = f"operator: {getpass.getuser()} at {socket.gethostname()}"
-    try:
-        moved = overrides.order(options.provider, options.mode, reason=options.reason, by=by, until=until)
-    except AlreadyAutomaticError:
-        raise CommandError(f"the circuit of {options.provider} is automatic: nothing is overridden") from None
-    except EndsInThePastError:
-        raise CommandError("--for-minutes: ends in the past") from None
-    print(f"{options.provider}: {moved.state.value} from now on")
     return 0
 
 
