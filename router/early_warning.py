@@ -46,6 +46,8 @@ class EarlyWarning:
         self._suspect_since: float | None = None
         self._fed_at: float | None = None
         self._known = 0
+        self._loaded = False
+        """There are earlier hours that no step has taken in."""
         self._frozen = False
 
     def feed(self, counts: Counts, now: float, *, healthy: bool = True) -> bool:
@@ -71,7 +73,7 @@ class EarlyWarning:
             else:
                 self._baseline.learn(counts, now)
                 self._known += counts.calls
-                self._step(now)
+            self._step(now)
             return (self._suspect_since is not None) != was
 
     def load(self, counts: Counts, now: float, *, hours_ago: int = 0) -> None:
@@ -79,6 +81,7 @@ class EarlyWarning:
         with self._lock:
             self._baseline.load(counts, now, hours_ago=hours_ago)
             self._known += counts.calls
+            self._loaded = True
 
     def reset(self) -> None:
         """Suspect nothing, and keep what is normal: for when a circuit is not closed, and begins anew."""
@@ -89,8 +92,7 @@ class EarlyWarning:
     def thresholds(self, now: float) -> Thresholds:
         """What fits this provider now; the same for at least a minute, and while it is in trouble."""
         with self._lock:
-            if not self._frozen:
-                self._step(now)
+            self._step(now)
             return self._baseline.thresholds
 
     @property
@@ -169,8 +171,10 @@ class EarlyWarning:
             self._suspect_since = None
 
     def _step(self, now: float) -> None:
-        if not self._baseline.step(now):
+        # A process that begins in the midst of trouble has earlier hours to go by, and learns no present ones.
+        if (self._frozen and not self._loaded) or not self._baseline.step(now):
             return
+        self._loaded = False
         self._errors.aim(*_rates(self._baseline.cautious_failure_rate))
         normal = self._baseline.normal
         if normal is None:

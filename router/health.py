@@ -99,9 +99,15 @@ class _Guarded:
         """Calls that the early warning has not seen yet, with their seconds."""
         self.calm_since: float | None = None
         self.moved_at: tuple[dt.datetime, float] = (self.breaker.snapshot().since, clock.monotonic())
-        """Since when the circuit is in its state, and when an exchange first saw that: the wall clock may step."""
+        """Since when the circuit is in its state, and when that was first seen here: the wall clock may step."""
         self.stage: tuple[int, int, int] = (0, 0, 0)
         """The circuit's version when this stage was first seen, and the fleet's calls and failures then."""
+
+    def has_settled(self, circuit: Snapshot, now: float) -> bool:
+        """Whether the circuit has been in its state for so long that others' counts are of this time."""
+        if self.moved_at[0] != circuit.since:
+            self.moved_at = (circuit.since, now)
+        return now - self.moved_at[1] > SETTLED_S
 
 
 class Call:
@@ -257,6 +263,7 @@ class ProviderHealth:
             opened = guarded.breaker.tick(now)
             self.moved(opened)
             circuit = guarded.breaker.snapshot()
+            guarded.has_settled(circuit, now)
             counts = self._fleet.count(name, _drained(guarded.samples), circuit.window.slow_call_s)
             self._warn(guarded, counts, circuit, now)
             thresholds = guarded.warning.thresholds(now)
@@ -336,9 +343,7 @@ class ProviderHealth:
             total += counts.calls
             now, circuit = self._clock.monotonic(), guarded.breaker.snapshot()
             self._warn(guarded, counts, circuit, now)
-            if guarded.moved_at[0] != circuit.since:
-                guarded.moved_at = (circuit.since, now)
-            if now - guarded.moved_at[1] > SETTLED_S:
+            if guarded.has_settled(circuit, now):
                 self.moved(guarded.breaker.absorb(counts, now))
         return total
 

@@ -124,3 +124,51 @@ def test_a_failure_whose_call_was_counted_before_is_a_failure() -> None:
     for i in range(5):
         warning.feed(Counts(0, 1), 1.0 + i)
     assert warning.suspect
+
+
+# ---------------------------------------------------------------- a provider that is not known yet
+
+
+def test_nothing_is_suspected_before_two_hundred_calls_are_known() -> None:
+    """A provider that fails at once may always do so; from the two hundredth call on it is judged."""
+    warning = EarlyWarning("stripe", BreakerSettings())
+    for i in range(20):
+        assert not warning.can_judge
+        assert not warning.feed(FAILED, i * 0.2)
+        assert warning.evidence()["error_cusum"] == 0.0, "what was seen before is not held against it later"
+    assert warning.can_judge
+    assert warning.feed(FAILED, 5.0)
+    assert warning.suspect
+
+
+def test_calls_of_earlier_hours_count_as_known() -> None:
+    """A process that begins knows what the ledger kept: it suspects from its first call on."""
+    warning = EarlyWarning("stripe", BreakerSettings())
+    warning.load(Counts(199), 0.0, hours_ago=3)
+    assert not warning.can_judge
+    warning.load(Counts(1), 0.0, hours_ago=2)
+    assert warning.feed(FAILED, 1.0)
+
+
+def test_calls_while_the_circuit_is_not_well_make_no_provider_known() -> None:
+    """They are not learned, so they tell nothing of what is usual."""
+    warning = EarlyWarning("stripe", BreakerSettings())
+    for i in range(40):
+        warning.feed(WELL, i * 0.2, healthy=False)
+    assert not warning.can_judge
+    assert not warning.feed(FAILED, 10.0)
+
+
+def test_a_process_that_begins_in_trouble_judges_by_the_past() -> None:
+    """It learns nothing of the present, but has from the ledger what is usual: slowness it hears of is slowness."""
+    warning = EarlyWarning("stripe", BreakerSettings())
+    warning.thresholds(0.0)
+    warning.load(USUAL, 0.0, hours_ago=1)
+    warning.load(USUAL, 0.0, hours_ago=2)
+    warning.feed(NOTHING, 60.0, healthy=False)
+    assert "p99 of 39,800 calls" in warning.thresholds(60.0).reasons["slow_call_s"]
+    for i in range(3):
+        warning.feed(SLOW, 60.0 + i, healthy=False)
+    assert warning.suspect
+    settled = warning.thresholds(61.0)
+    assert warning.thresholds(600.0) is settled, "it moves no further while there is trouble"

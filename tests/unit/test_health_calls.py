@@ -121,7 +121,7 @@ def test_an_interrupted_send_counts_nothing_and_gives_its_place_back(
     """It goes on its way, and the only place is free for the next."""
     health = a_process(clock, at_once=1)
     for _ in range(3):
-        with pytest.raises(interrupt), admitted(health) as call:
+        with pytest.raises(interrupt), admitted(health) as call:  # noqa: PT012 - the block is what is tested
             assert call.begin()
             raise interrupt
     clock.advance(60)
@@ -295,7 +295,7 @@ def test_an_operation_that_raises_gives_its_place_back(health: ProviderHealth, c
     """Interrupts too."""
     move(health, "stripe", State.OPEN, clock)
     for _ in range(OPERATIONS_WHILE_OPEN + 1):
-        with pytest.raises(KeyboardInterrupt), health.operating("stripe") as free:
+        with pytest.raises(KeyboardInterrupt), health.operating("stripe") as free:  # noqa: PT012 - likewise
             assert free
             raise KeyboardInterrupt
 
