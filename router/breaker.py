@@ -39,6 +39,9 @@ class BreakerSettings:
     """So many 401s or 403s with nothing else between: our credentials are refused, and no payment would pass."""
     slow_window_calls: int = 50
     """Slow calls are a matter of more calls than failures are: 30% of 20 would be six that were unlucky."""
+    slow_minimum_calls: int | None = None
+    """Fewer calls than this never trip for being slow; None: `minimum_calls`. Three slow calls of ten are chance now
+    and then, where slow calls come in runs."""
     slow_call_s: float = 3.0
     """A call that takes longer is slow, and counts when it gets there, not when it ends."""
     slow_rate: float = 0.3
@@ -316,11 +319,14 @@ class Breaker:
         settings, thresholds = self._settings, self._thresholds
         starting = self._state is State.SLOW_START
         minimum = settings.stage_calls if starting else settings.minimum_calls
+        slow_minimum = minimum if settings.slow_minimum_calls is None else settings.slow_minimum_calls
+        if starting:
+            slow_minimum = min(slow_minimum, 2 * settings.stage_calls)
         most = minimum if settings.window_s is not None else settings.window_calls
         in_a_row = settings.consecutive_failures or NEVER
         self._tally.judge_by(
             Limit(settings.failure_rate, min(minimum, most), thresholds.failures_needed),
-            Limit(settings.slow_rate, min(minimum, settings.slow_window_calls)),
+            Limit(settings.slow_rate, min(slow_minimum, settings.slow_window_calls)),
             slow_call_s=thresholds.slow_call_s,
             in_a_row=min(in_a_row, SLOW_START_FAILURES) if starting else in_a_row,
         )

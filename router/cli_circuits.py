@@ -78,7 +78,7 @@ def _show_breaker(options: argparse.Namespace, settings: Settings) -> int | None
 def _order_breaker(options: argparse.Namespace, settings: Settings) -> int | None:
     from router.app import breaker_settings
     from router.ledger.circuits import CircuitLedger
-    from router.overrides import AlreadyAutomaticError, EndsInThePastError, Overrides
+    from router.overrides import AlreadyAutomaticError, AutomaticHasNoEndError, EndsInThePastError, Overrides
 
     if not 0 < len(options.reason) <= REASON_AT_MOST or not options.reason.isprintable():
         raise CommandError(f"--reason: 1 to {REASON_AT_MOST} printable characters")
@@ -98,6 +98,8 @@ def _order_breaker(options: argparse.Namespace, settings: Settings) -> int | Non
         raise CommandError(f"the circuit of {options.provider} is automatic: nothing is overridden") from None
     except EndsInThePastError:
         raise CommandError("--for-minutes: ends in the past") from None
+    except AutomaticHasNoEndError:
+        raise CommandError("--for-minutes: an automatic circuit has no end") from None
     print(f"{options.provider}: {moved.state.value} from now on")
     return 0
 

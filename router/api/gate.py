@@ -21,8 +21,9 @@ KNOWN_KEY_FOR_S = 5.0
 """How long a key that was found is trusted without asking the ledger: so long may a revoked key still work."""
 KNOWN_KEYS = 10_000
 OPTIONAL_BODY = frozenset(f"payments.{name}_payment" for name in ("capture", "cancel", "refund", "complete"))
-SCOPES_BY_PATH = {"/v1/payments": "payments"}
-OPERATORS = frozenset({"payments.resolve_payment"})
+SCOPES_BY_PATH = {"/v1/payments": ("payments",), "/v1/providers": ("operate", "reports")}
+"""Any one of these is enough."""
+OPERATORS = frozenset({"payments.resolve_payment", "circuits.order_breaker"})
 """Views under those paths that are an operator's."""
 
 
@@ -75,10 +76,10 @@ def install(app: Flask, keys: KeyRing) -> None:
         if not request.path.startswith("/v1/"):
             return
         g.caller = _authenticate(keys)
-        for prefix, scope in SCOPES_BY_PATH.items():
+        for prefix, scopes in SCOPES_BY_PATH.items():
             if request.path.startswith(prefix):
                 # Before the body is looked at: what a key may not do, it learns nothing about.
-                require("operate" if request.endpoint in OPERATORS else scope)
+                require(*(("operate",) if request.endpoint in OPERATORS else scopes))
         if contains_pan(request.path):
             raise _pan_refused("path")
         if any(contains_pan(part) for pair in request.args.items(multi=True) for part in pair):

@@ -169,7 +169,7 @@ class _House:
         self.url = url
         self._control_url = control_url
         self._ledger_url = f"sqlite:///{run_dir / 'ledger.db'}"
-        self._http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(2.0, 10.0))
+        self._http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(connect=2.0, read=10.0))
         self._database: Database | None = None
 
     def open(self) -> None:

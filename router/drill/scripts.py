@@ -59,7 +59,7 @@ SCRIPTS: tuple[Script, ...] = (
     _outage("outage", "every connection refused", DOWN, 30.0),
     _outage("long-outage", "the same for three minutes", DOWN, 180.0),
     _outage("errors", "every call answered 503, before it acts", {"mode": "errors", "acts": False}, 30.0),
-    _outage("hang", "every authorization acts and is never answered", {"mode": "hang", "calls": "authorize"}, 30.0),
+    _outage("hang", "every call acts and is never answered", {"mode": "hang"}, 30.0),
     _outage(
         "partial",
         "30% of the calls answered 503, at 5 payments/s",
