@@ -9,15 +9,11 @@ import datetime as dt
 from collections.abc import Collection, Mapping
 from typing import Literal
 
-import structlog
-
 from router.breaker import BreakerSettings
 from router.clock import Clock
 from router.health import TransitionStore
 from router.slow_start import WHOLE, first_share
 from router.transitions import OVERRIDES, State, Transition, following
-
-log = structlog.get_logger("router.overrides")
 
 Mode = Literal["automatic", "forced_open", "bypass", "metrics_only"]
 MODES: Mapping[Mode, State | None] = {
@@ -79,7 +75,6 @@ class Overrides:
                 return last
             transition = self._ordered(provider, mode, last, reason=reason, by=by, until=until, now=now)
             if self._store.append(transition):
-                log.warning("override", provider=provider, mode=mode, by=by, reason=reason)
                 return transition
         msg = f"the circuit of {provider} moves all the time"
         raise RuntimeError(msg)

@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+import structlog
 from flask import Response, jsonify
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
@@ -21,6 +22,8 @@ from router.ledger.circuits import CircuitLedger
 from router.ledger.unavailable import LedgerUnavailableError
 from router.order import Moment, Text80, Text255
 from router.overrides import AlreadyAutomaticError, AutomaticHasNoEndError, EndsInThePastError, Mode, Overrides
+
+log = structlog.get_logger("router.api")
 
 PAGE = 50
 RECOVERIES_OF = dt.timedelta(days=30)
@@ -85,7 +88,7 @@ def blueprint(
     @api.get(
         "/v1/providers/<name>/transitions",
         summary="A circuit's history, newest first: who or what moved it, when and why",
-        responses={200: views.TransitionList, 401: Problem, 403: Problem, 404: Problem, 503: Problem},
+        responses={200: views.TransitionList, **dict.fromkeys((401, 403, 404, 422, 503), Problem)},
         **secured,
     )
     def list_transitions(path: ProviderPath, query: TransitionQuery) -> Response:
@@ -98,7 +101,7 @@ def blueprint(
     @api.post(
         "/v1/providers/<name>/breaker",
         summary="Order a circuit open, bypassed, only measured, or back to automatic",
-        responses={200: views.TransitionView, 401: Problem, 403: Problem, 404: Problem, 409: Problem, 422: Problem},
+        responses={200: views.TransitionView, **dict.fromkeys((400, 401, 403, 404, 409, 422, 503), Problem)},
         **secured,
     )
     def order_breaker(path: ProviderPath, body: BreakerOrder) -> Response:
@@ -114,6 +117,7 @@ def blueprint(
             raise invalid("until", "must be in the future") from None
         except AutomaticHasNoEndError:
             raise invalid("until", "an automatic circuit has no end") from None
+        log.warning("override", provider=path.name, mode=body.mode, by=by, reason=body.reason)
         health.follow(transition)
         return jsonify(views.transition_json(transition))
 

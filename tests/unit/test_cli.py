@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import getpass
 import json
 import re
+import socket
 from pathlib import Path
 
 import pytest
 
 from router.cli import main
+from router.ledger.circuits import CircuitLedger
 from router.ledger.engine import Database
 from router.ledger.keys import KeyLedger
+from router.transitions import State, following
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +111,140 @@ def test_a_wrong_setting_stops_every_command_with_its_name(
     monkeypatch.setenv("ROUTER_FLIP_AFTER_SECONDS", "soon")
     assert main(["flags"]) == 1
     assert "ROUTER_FLIP_AFTER_SECONDS" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- circuits
+
+
+def circuits(run_dir: Path) -> CircuitLedger:
+    """The ledger as another process sees it."""
+    return CircuitLedger(Database(f"sqlite:///{run_dir / 'ledger.db'}"))
+
+
+@pytest.fixture
+def migrated(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A run directory whose ledger has its tables."""
+    assert main(["migrate"]) == 0
+    capsys.readouterr()
+    return run_dir
+
+
+@pytest.mark.parametrize(
+    ("order", "state"),
+    [("force-open", State.FORCED_OPEN), ("bypass", State.BYPASS), ("metrics-only", State.METRICS_ONLY)],
+)
+def test_an_order_to_a_circuit_is_on_record_with_who_and_why(
+    order: str, state: State, migrated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every process follows the row; the command says what holds, and `breaker` shows it."""
+    assert main(["breaker", "stripe", order, "--reason", "fraud wave, OPS-77"]) == 0
+    assert capsys.readouterr().out == f"stripe: {state.value} from now on\n"
+    (row,) = circuits(migrated).history("stripe", limit=9)
+    assert (row.state, row.reason, row.until) == (state, "fraud wave, OPS-77", None)
+    assert row.actor == f"operator: {getpass.getuser()} at {socket.gethostname()}"
+    assert main(["breaker", "stripe"]) == 0
+    shown = capsys.readouterr().out
+    assert re.fullmatch(
+        rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d  {state.value}  by {re.escape(row.actor)}: fraud wave, OPS-77\n", shown
+    )
+
+
+def test_an_order_may_end_by_itself(migrated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """After so many minutes, which is on record and shown."""
+    assert main(["breaker", "adyen", "bypass", "--reason", "why", "--for-minutes", "90"]) == 0
+    (row,) = circuits(migrated).history("adyen", limit=9)
+    assert row.until is not None
+    assert abs(row.until - row.at - dt.timedelta(minutes=90)) < dt.timedelta(seconds=10)
+    capsys.readouterr()
+    main(["breaker", "adyen"])
+    assert f"bypass, until {row.until:%Y-%m-%d %H:%M:%S}  by " in capsys.readouterr().out
+
+
+def test_a_circuit_goes_back_to_automatic_by_degrees(migrated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was shut comes back with a tenth of its payments; the newest stands first."""
+    main(["breaker", "stripe", "force-open", "--reason", "why"])
+    capsys.readouterr()
+    assert main(["breaker", "stripe", "automatic", "--reason", "over"]) == 0
+    assert capsys.readouterr().out == "stripe: slow_start from now on\n"
+    main(["breaker", "stripe"])
+    newest, oldest = capsys.readouterr().out.splitlines()
+    assert "  slow_start at 10%  by operator: " in newest
+    assert newest.endswith(": over")
+    assert "  forced_open  by " in oldest
+
+
+def test_a_circuit_that_never_moved_and_one_that_is_suspect_are_shown(
+    migrated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ten transitions at most: the page of the HTTP interface has the rest."""
+    assert main(["breaker", "stripe"]) == 0
+    assert capsys.readouterr().out == "stripe: closed, and always has been\n"
+    ledger, last = circuits(migrated), None
+    for n in range(1, 13):
+        last = following(
+            last,
+            State.CLOSED,
+            provider="stripe",
+            at=dt.datetime(2026, 11, 21, 10, n, tzinfo=dt.UTC),
+            actor="web:1",
+            reason=f"mark {n}",
+            suspect=bool(n % 2),
+        )
+        assert ledger.append(last)
+    main(["breaker", "stripe"])
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "2026-11-21 10:12:00  closed  by web:1: mark 12"
+    assert shown[1] == "2026-11-21 10:11:00  closed, suspect  by web:1: mark 11"
+    assert len(shown) == 10
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["automatic", "--reason", "why"], "the circuit of stripe is automatic: nothing is overridden"),
+        (["bypass", "--reason", ""], "--reason: 1 to 255"),
+        (["bypass", "--reason", "x" * 256], "--reason: 1 to 255"),
+        (["bypass", "--reason", "two\nlines"], "--reason: 1 to 255"),
+        (["bypass", "--reason", "\x1b[2J"], "--reason: 1 to 255"),
+        (["bypass", "--reason", "4111 1111 1111 1111"], "--reason:"),
+        (["bypass", "--reason", "why", "--for-minutes", "0"], "--for-minutes"),
+        (["bypass", "--reason", "why", "--for-minutes", "-5"], "--for-minutes"),
+        (["bypass", "--reason", "why", "--for-minutes", "nan"], "--for-minutes"),
+        (["bypass", "--reason", "why", "--for-minutes", "inf"], "--for-minutes"),
+        (["bypass", "--reason", "why", "--for-minutes", "600000"], "--for-minutes"),
+        (["automatic", "--reason", "why", "--for-minutes", "5"], "--for-minutes: an automatic circuit has no end"),
+    ],
+)
+def test_a_wrong_order_to_a_circuit_is_refused_in_one_line(
+    words: list[str], said: str, migrated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is ordered, and no card number is repeated."""
+    assert main(["breaker", "stripe", *words]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"pointsman: {said}")
+    assert shown.err.count("\n") == 1
+    assert "1111" not in shown.err + shown.out
+    assert circuits(migrated).history("stripe", limit=9) == []
+
+
+@pytest.mark.parametrize(
+    "words", [["paypal", "bypass", "--reason", "why"], ["stripe", "close"], ["stripe", "bypass"]]
+)
+def test_an_order_that_is_none_names_what_there_is(
+    words: list[str], migrated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unknown provider, an unknown order, and one without its reason."""
+    with pytest.raises(SystemExit) as ended:
+        main(["breaker", *words])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert any(word in said for word in ("'stripe', 'adyen'", "'automatic'", "--reason"))
+
+
+@pytest.mark.parametrize("words", [["stripe"], ["stripe", "bypass", "--reason", "why"]])
+def test_circuits_of_a_ledger_without_tables_are_one_line(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says what to do."""
+    assert main(["breaker", *words]) == 1
+    assert "pointsman migrate" in capsys.readouterr().err

@@ -1,0 +1,246 @@
+"""An operator's orders: what each does to a circuit, whose word wins, and who and why on record."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+
+import pytest
+
+from providers.contract import Health
+from router.breaker import BreakerSettings
+from router.clock import ManualClock
+from router.health import ProviderHealth
+from router.ledger.unavailable import LedgerUnavailableError
+from router.overrides import (
+    MODES,
+    AlreadyAutomaticError,
+    AutomaticHasNoEndError,
+    EndsInThePastError,
+    Mode,
+    Overrides,
+    UnknownProviderError,
+)
+from router.transitions import OVERRIDES, State, Transition, following
+from tests.fakes.house import BREAKERS, a_health, move, teach
+from tests.fakes.ledger import MemoryStore
+
+BY = "operator: ann of shop"
+ORDERS: list[Mode] = ["forced_open", "bypass", "metrics_only"]
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def overrides(store: MemoryStore, clock: ManualClock) -> Overrides:
+    return Overrides(("stripe", "adyen"), store, BREAKERS, clock=clock)
+
+
+@pytest.fixture
+def health(store: MemoryStore, clock: ManualClock) -> ProviderHealth:
+    """A process that follows."""
+    process: ProviderHealth = a_health(("stripe", "adyen"), store=store, clock=clock)
+    return process
+
+
+def in_state(state: State, health: ProviderHealth, overrides: Overrides, clock: ManualClock) -> None:
+    """Bring stripe's circuit there."""
+    if state in OVERRIDES:
+        health.follow(overrides.order("stripe", state.value, reason="earlier", by=BY))  # type: ignore[arg-type]  # is one
+        return
+    for step in (State.OPEN, State.HALF_OPEN, State.SLOW_START, State.CLOSED):
+        move(health, "stripe", step, clock)
+        if step is state:
+            return
+
+
+@pytest.mark.parametrize("mode", ORDERS)
+@pytest.mark.parametrize("before", list(State))
+def test_an_order_holds_whatever_the_circuit_was(
+    overrides: Overrides, health: ProviderHealth, clock: ManualClock, mode: Mode, before: State
+) -> None:
+    """A transition like any other, with who and why and from when."""
+    in_state(before, health, overrides, clock)
+    clock.advance(7)
+    until = clock.now() + dt.timedelta(hours=1)
+    ordered = overrides.order("stripe", mode, reason="a migration", by=BY, until=until)
+    assert (ordered.state, ordered.reason, ordered.actor) == (MODES[mode], "a migration", BY)
+    assert (ordered.at, ordered.until) == (clock.now(), until)
+    health.sync_once()
+    circuit = health.snapshot("stripe")
+    assert (circuit.state, circuit.until, circuit.last) == (MODES[mode], until, ordered)
+    assert health.snapshot("adyen").state is State.CLOSED
+
+
+def test_forced_open_lets_nothing_through_however_long(
+    overrides: Overrides, health: ProviderHealth, clock: ManualClock
+) -> None:
+    """Time alone ends nothing that has no end."""
+    health.follow(overrides.order("stripe", "forced_open", reason="fraud", by=BY))
+    clock.advance(7 * 86400)
+    health.sync_once()
+    assert health.admit("stripe") is None
+    assert health.snapshot("stripe").until is None
+
+
+@pytest.mark.parametrize("mode", ["bypass", "metrics_only"])
+def test_bypass_and_metrics_only_admit_whatever_fails(
+    overrides: Overrides, health: ProviderHealth, mode: Mode
+) -> None:
+    """Also after a release and an order anew."""
+    health.follow(overrides.order("stripe", mode, reason="false alarm", by=BY))
+    teach(health, Health.UNREACHABLE, 100)
+    assert health.is_admitting("stripe")
+
+
+# ---------------------------------------------------------------- back to automatic
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "share"),
+    [
+        (State.FORCED_OPEN, State.SLOW_START, 0.1),
+        (State.BYPASS, State.CLOSED, 1.0),
+        (State.METRICS_ONLY, State.CLOSED, 1.0),
+    ],
+)
+def test_what_was_shut_comes_back_by_degrees_and_the_rest_at_once(
+    overrides: Overrides, health: ProviderHealth, clock: ManualClock, before: State, after: State, share: float
+) -> None:
+    """Nobody knows whether a provider that was sent nothing is well."""
+    in_state(before, health, overrides, clock)
+    released = overrides.order("stripe", "automatic", reason="over", by=BY)
+    assert (released.state, released.share, released.actor, released.until) == (after, share, BY, None)
+    health.sync_once()
+    assert health.readiness("stripe").share == share
+
+
+def test_without_stages_what_was_shut_comes_back_at_once(store: MemoryStore, clock: ManualClock) -> None:
+    """Slow start is switched off."""
+    overrides = Overrides(("stripe",), store, BreakerSettings(stages=()), clock=clock)
+    overrides.order("stripe", "forced_open", reason="why", by=BY)
+    assert overrides.order("stripe", "automatic", reason="over", by=BY).state is State.CLOSED
+
+
+@pytest.mark.parametrize("before", [State.CLOSED, State.OPEN, State.HALF_OPEN, State.SLOW_START])
+def test_what_is_automatic_cannot_be_released(
+    overrides: Overrides, health: ProviderHealth, store: MemoryStore, clock: ManualClock, before: State
+) -> None:
+    """An open circuit is not closed by a word: the operator has bypass for that."""
+    in_state(before, health, overrides, clock)
+    rows = dict(store.rows)
+    with pytest.raises(AlreadyAutomaticError):
+        overrides.order("stripe", "automatic", reason="please", by=BY)
+    with pytest.raises(AlreadyAutomaticError):
+        overrides.order("adyen", "automatic", reason="please", by=BY)
+    assert store.rows == rows
+
+
+# ---------------------------------------------------------------- what is refused, and what changes nothing
+
+
+def test_an_unknown_provider_is_refused(overrides: Overrides, store: MemoryStore) -> None:
+    """Or a typing error would be on record, and the provider that was meant open."""
+    with pytest.raises(UnknownProviderError):
+        overrides.order("strip", "forced_open", reason="why", by=BY)
+    assert store.rows == {}
+
+
+@pytest.mark.parametrize("seconds", [0, -1, -86400])
+def test_an_end_that_is_not_in_the_future_is_refused(
+    overrides: Overrides, store: MemoryStore, clock: ManualClock, seconds: float
+) -> None:
+    """This very instant too."""
+    with pytest.raises(EndsInThePastError):
+        overrides.order("stripe", "bypass", reason="why", by=BY, until=clock.now() + dt.timedelta(seconds=seconds))
+    assert store.rows == {}
+
+
+def test_automatic_has_no_end(overrides: Overrides, clock: ManualClock) -> None:
+    """Whoever gives one means something else, and must hear it."""
+    overrides.order("stripe", "forced_open", reason="why", by=BY)
+    with pytest.raises(AutomaticHasNoEndError):
+        overrides.order("stripe", "automatic", reason="why", by=BY, until=clock.now() + dt.timedelta(hours=1))
+
+
+@pytest.mark.parametrize("mode", ORDERS)
+def test_the_same_order_again_changes_nothing(
+    overrides: Overrides, store: MemoryStore, clock: ManualClock, mode: Mode
+) -> None:
+    """A request that was sent twice: one row, and the same answer."""
+    until = clock.now() + dt.timedelta(hours=1)
+    first = overrides.order("stripe", mode, reason="why", by=BY, until=until)
+    clock.advance(5)
+    assert overrides.order("stripe", mode, reason="why", by=BY, until=until) == first
+    assert list(store.rows.values()) == [first]
+
+
+def test_another_end_or_reason_is_a_new_order_in_the_same_state(
+    overrides: Overrides, store: MemoryStore, clock: ManualClock
+) -> None:
+    """On record with its author; the state began when it began."""
+    first = overrides.order("stripe", "forced_open", reason="why", by=BY)
+    clock.advance(60)
+    until = clock.now() + dt.timedelta(hours=1)
+    second = overrides.order("stripe", "forced_open", reason="until the morning", by="operator: bob", until=until)
+    assert (second.version, second.began, second.actor, second.until) == (2, first.at, "operator: bob", until)
+    assert len(store.rows) == 2
+
+
+def test_with_the_ledger_away_nothing_is_ordered(
+    store: MemoryStore, clock: ManualClock, health: ProviderHealth
+) -> None:
+    """The operator hears so, rather than that it holds."""
+
+    class Away(MemoryStore):
+        def append(self, transition: Transition) -> bool:
+            raise LedgerUnavailableError("OperationalError")
+
+    with pytest.raises(LedgerUnavailableError):
+        Overrides(("stripe",), Away(), BREAKERS, clock=clock).order("stripe", "forced_open", reason="why", by=BY)
+    assert health.is_admitting("stripe")
+
+
+# ---------------------------------------------------------------- against the machine
+
+
+@dataclasses.dataclass
+class Busy(MemoryStore):
+    """The circuit moves by itself between an order's look and its writing, so many times."""
+
+    moves: int
+    clock: ManualClock
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def append(self, transition: Transition) -> bool:
+        if self.moves:
+            self.moves -= 1
+            last = next(iter(self.latest([transition.provider])), None)
+            state = State.CLOSED if last is not None and last.state is State.OPEN else State.OPEN
+            moved = following(last, state, provider="stripe", at=self.clock.now(), actor="web:1", reason="by itself")
+            assert super().append(moved)
+        return super().append(transition)
+
+
+def test_an_order_wins_against_the_machines_own_transitions(clock: ManualClock) -> None:
+    """The circuit opened, and closed, in the same instant: the order follows on that."""
+    store = Busy(2, clock)
+    ordered = Overrides(("stripe",), store, BREAKERS, clock=clock).order("stripe", "bypass", reason="why", by=BY)
+    assert [row.state for row in store.rows.values()] == [State.OPEN, State.CLOSED, State.BYPASS]
+    assert ordered.version == 3
+
+
+def test_a_circuit_that_never_stands_still_is_an_error(clock: ManualClock) -> None:
+    """Not an endless loop in a request."""
+    with pytest.raises(RuntimeError, match="moves all the time"):
+        Overrides(("stripe",), Busy(99, clock), BREAKERS, clock=clock).order("stripe", "bypass", reason="w", by=BY)
