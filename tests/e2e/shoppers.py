@@ -60,10 +60,13 @@ class Shopping:
         return str(self.body["reference"])
 
 
-def shopping_list(count: int, rng: random.Random) -> list[Shopping]:
-    """Payments of all kinds: most are captured at once, some declined, some captured, canceled, refunded later."""
+def shopping_list(count: int, rng: random.Random, *, first: int = 0) -> list[Shopping]:
+    """Payments of all kinds: most are captured at once, some declined, some captured, canceled, refunded later.
+
+    `first` numbers them, where there are others at the same router.
+    """
     wanted = []
-    for number in range(count):
+    for number in range(first, first + count):
         lot, stripe, capture = rng.random(), "pm_card_visa", "automatic"
         follow_up: FollowUp | None = None
         amount = 1000 + number
