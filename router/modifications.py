@@ -124,12 +124,14 @@ class Modifications:
         journal = self._journals.open(*loaded)
         try:
             act(journal)
-        except KeyTakenError:
-            # The same call, sent twice in the same instant: the other one does it.
+        except (KeyTakenError, StateConflictError) as refusal:
+            # The same call, sent twice in the same instant: the other one does it, or has just done it.
             replay = self._replay(merchant, request)
-            if replay is None:
-                raise RequestInProgressError from None
-            return replay
+            if replay is not None:
+                return replay
+            if isinstance(refusal, StateConflictError):
+                raise
+            raise RequestInProgressError from None
         except StaleError:
             # The resolver, a webhook or another call came in between.
             raise RequestInProgressError from None

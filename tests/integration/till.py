@@ -94,7 +94,8 @@ class Till(Desk):
         """Everything that a refused request must leave alone: rows, books, and what the providers were asked."""
         asked = self.shop.control("GET", "/control")
         requests = {name: state["requests"] for name, state in asked.items()}
-        return self.shop.counts(), self.shop.charges("stripe"), self.shop.charges("adyen"), requests
+        counts = {table: rows for table, rows in self.shop.counts().items() if table != "api_keys"}
+        return counts, self.shop.charges("stripe"), self.shop.charges("adyen"), requests
 
 
 def problem(answer: TestResponse, status: int, kind: str) -> dict[str, Any]:
