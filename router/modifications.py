@@ -200,7 +200,8 @@ class Modifications:
         if not doubtful:
             raise StateConflictError(journal.payment.status, "nothing of it is in doubt.")
         operation, now = doubtful[-1], self._clock.now()
-        done = verdict in ("approved", "canceled")
+        # A void is done when its payment is canceled; a canceled capture or refund took nothing.
+        done = verdict == "approved" or (verdict == "canceled" and operation.kind == "void")
         log.warning("resolved_by_operator", payment=journal.payment.id, operation=operation.id, outcome=verdict)
         state: OperationState = "done" if done else "refused"
         journal.learned(dataclasses.replace(operation, state=state, reason=f"operator: {evidence}", finished_at=now))

@@ -1,4 +1,4 @@
-"""The customer's 3-D Secure step, finished by `/complete`: at the same provider always, by the provider's word only."""
+"""The customer's 3-D Secure step, finished by `/complete`: at the same provider, by the provider's word only."""
 
 from __future__ import annotations
 
