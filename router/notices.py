@@ -149,7 +149,9 @@ class Notices:
         kind, state = _OPERATIONS[notice.kind]
         operation = _operation(journal.operations, attempt, kind, notice)
         if operation is not None:
-            if not standing.advances(operation.state, state):
+            # An authorization that is released stays so, whatever is told of one of its voids.
+            released = kind == "void" and attempt.outcome == "canceled"
+            if released or not standing.advances(operation.state, state):
                 return None
             journal.learned(dataclasses.replace(operation, state=state, finished_at=now))
             return {}
