@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 import sentry_sdk
 import structlog
@@ -73,6 +74,22 @@ def _before_send(event: Event, _hint: Hint) -> Event | None:
     return cleaned
 
 
+class _Unfailing:
+    """A stream that loses what it cannot write: a disk that is full of logs may not cost a payment its answer."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
 def configure(settings: Settings, *, process: str) -> None:
     """Set this process's logs and, with a DSN, its Sentry client up. Called once, by the composition root."""
     as_json = settings.log_format == "json"
@@ -89,7 +106,7 @@ def configure(settings: Settings, *, process: str) -> None:
             else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(sys.stderr))),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)

@@ -179,6 +179,19 @@ def reckon(house: House, url: str, wanted: Iterable[Shopping], *, within_s: floa
     return ledger
 
 
+def charged_once(wanted: Iterable[Shopping], ledger: Ledger, books: Books) -> None:
+    """Each of these is captured by one charge of all its money, at the primary, and the other never heard of it."""
+    stands = {row["reference"]: row["status"] for row in ledger.payments}
+    shown = {
+        each.reference: (
+            stands.get(each.reference),
+            [(charge["provider"], charge["amount_captured"]) for charge in books.charges.get(each.reference, [])],
+        )
+        for each in wanted
+    }
+    assert shown == {each.reference: ("captured", [("stripe", each.body["amount"])]) for each in wanted}
+
+
 def history(url: str, reference: str) -> Sequence[str]:
     """A payment's events, attempts and operations, for whoever has to find out what went wrong."""
     database = Database(url, pool_size=1)
