@@ -109,7 +109,7 @@ def test_the_key_of_a_completion_replays(till: Till) -> None:
     conflict(till.do(body, "complete", asked), "captured")
 
 
-@pytest.mark.parametrize("mode", ["down", "lose_reply", "drop_request", "errors", "hang"])
+@pytest.mark.parametrize("mode", ["down", "lose_reply", "drop_request", "errors"])
 def test_a_completion_whose_answer_is_lost_is_asked_for_again(till: Till, mode: str) -> None:
     """Still awaited, for all that is known; the same details under another key end it with one charge."""
     body = till.waiting()

@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 from providers.sandbox.server import Sandbox
 from tests.integration.conftest import BACKENDS, ledger_on
 from tests.integration.desk import OTHER, SECRETS, Desk
-from tests.integration.shop import HANG_READ_TIMEOUT_S, Shop, open_shop, paying_with
+from tests.integration.shop import Shop, open_shop, paying_with
 
 SETTINGS = [(backend, name) for backend in BACKENDS for name in OTHER]
 """Each ledger, with each provider as the primary."""
@@ -129,7 +129,6 @@ def till_shop(
     chosen: dict[str, Any] = {
         "flags": {"payments-primary-provider": primary},
         "breaker_minimum_calls": 1000,
-        "read_timeout_seconds": HANG_READ_TIMEOUT_S,
         **SECRETS,
     }
     with ledger_on(backend, request, folder) as url, open_shop(url, sandbox, folder, **chosen | settings) as shop:
