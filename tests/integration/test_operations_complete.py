@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from providers.sandbox.server import Sandbox
+from tests.fakes.threads import together
 from tests.integration.desk import OTHER, LetterBox, letter_box
 from tests.integration.shop import Shop
 from tests.integration.till import AMOUNT, SETTINGS, Till, conflict, pass_step, problem, till_shop
@@ -107,6 +109,21 @@ def test_the_key_of_a_completion_replays(till: Till) -> None:
     problem(till.do(body, "complete", {"details": {"redirectResult": "x"}}, key=key), 422, "idempotency-key-reused")
     assert till.trace() == before
     conflict(till.do(body, "complete", asked), "captured")
+
+
+def test_two_completions_at_the_same_instant_are_one_charge(till: Till) -> None:
+    """Under one key or two: one does it, the other replays, is told to wait, or that there is nothing to complete."""
+    for keys in (("a", "a"), ("a", "b")):
+        body = till.waiting()
+        asked = details(till, pass_step(body))
+        codes: list[int] = []
+
+        def complete(key: str, body: dict[str, Any] = body, asked: Any = asked, codes: list[int] = codes) -> None:
+            codes.append(till.do(body, "complete", asked, key=f"{key}-{body['id']}").status_code)
+
+        together([partial(complete, key) for key in keys])
+        assert sorted(codes) in ([200, 200], [200, 409])
+        assert till.totals(body) == till.book(body) == ("captured", AMOUNT, 0)
 
 
 @pytest.mark.parametrize("mode", ["down", "lose_reply", "drop_request", "errors"])
