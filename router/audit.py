@@ -47,6 +47,7 @@ BEFORE_0002: Mapping[str, Any] = {
     "attempt_id": None,
     "contact_at": 0,
     "told": False,
+    "given_up_at": None,
     "dispute": None,
     "resolve_at": None,
     "resolve_tries": 0,

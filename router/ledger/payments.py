@@ -66,12 +66,15 @@ class Attempt:
     health: str | None = None
     provider_reference: str | None = None
     decline: Mapping[str, Any] | None = None
+    next_action: Mapping[str, Any] | None = None
     at_once: bool = False
     """Sent to be captured with its approval."""
     capture: str | None = None
     """What became of that: `done`, `pending` or `failed`."""
     sends: int = 1
     latency_us: int | None = None
+    last_sent_at: dt.datetime | None = None
+    """When it was sent again for the last time; None: never."""
     finished_at: dt.datetime | None = None
 
     @property
@@ -109,6 +112,7 @@ class Payment:
     attempt_id: str | None = None
     contact_at: dt.datetime = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
     told: bool = False
+    given_up_at: dt.datetime | None = None
     attention: str | None = None
     dispute: Mapping[str, Any] | None = None
     resolve_at: dt.datetime | None = None
@@ -135,7 +139,9 @@ _MOMENTS = {
     "next_try_at",
     "resolve_at",
     "started_at",
+    "last_sent_at",
     "finished_at",
+    "given_up_at",
 }
 
 
@@ -357,9 +363,11 @@ _FINISHED_COLUMNS = [
     "health",
     "provider_reference",
     "decline",
+    "next_action",
     "capture",
     "sends",
     "latency_us",
+    "last_sent_at",
     "finished_at",
 ]
 

@@ -30,14 +30,14 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("number", name=op.f("pk_webhooks")),
         sa.UniqueConstraint("provider", "notice_id", name=op.f("uq_webhooks_provider_notice_id")),
     )
-    with op.batch_alter_table("webhooks", schema=None) as batch_op:
-        batch_op.create_index(
-            "ix_webhooks_waiting",
-            ["next_try_at"],
-            unique=False,
-            sqlite_where=sa.text("applied_at IS NULL"),
-            postgresql_where=sa.text("applied_at IS NULL"),
-        )
+    op.create_index(
+        "ix_webhooks_waiting",
+        "webhooks",
+        ["next_try_at"],
+        unique=False,
+        sqlite_where=sa.text("applied_at IS NULL"),
+        postgresql_where=sa.text("applied_at IS NULL"),
+    )
 
     op.create_table(
         "operations",
@@ -59,52 +59,55 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["payment_id"], ["payments.id"], name=op.f("fk_operations_payment_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_operations")),
     )
-    with op.batch_alter_table("operations", schema=None) as batch_op:
-        batch_op.create_index("ix_operations_payment", ["payment_id"], unique=False)
+    op.create_index("ix_operations_payment", "operations", ["payment_id"], unique=False)
 
-    with op.batch_alter_table("attempts", schema=None) as batch_op:
-        batch_op.add_column(sa.Column("at_once", sa.Boolean(), server_default=sa.false(), nullable=False))
-        batch_op.add_column(sa.Column("capture", sa.Text(), nullable=True))
-        batch_op.add_column(sa.Column("sends", sa.Integer(), server_default="1", nullable=False))
-        batch_op.add_column(sa.Column("card", sa.Text(), nullable=True))
-        batch_op.create_index(
-            "ix_attempts_tries_of_card",
-            ["card", "started_at"],
-            unique=False,
-            sqlite_where=sa.text("outcome IN ('declined', 'requires_action', 'unknown')"),
-            postgresql_where=sa.text("outcome IN ('declined', 'requires_action', 'unknown')"),
-        )
+    op.add_column("attempts", sa.Column("at_once", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.add_column("attempts", sa.Column("capture", sa.Text(), nullable=True))
+    op.add_column("attempts", sa.Column("sends", sa.Integer(), server_default="1", nullable=False))
+    op.add_column("attempts", sa.Column("card", sa.Text(), nullable=True))
+    op.add_column("attempts", sa.Column("next_action", sa.JSON(none_as_null=True), nullable=True))
+    op.add_column("attempts", sa.Column("last_sent_at", sa.BigInteger(), nullable=True))
+    op.create_index(
+        "ix_attempts_tries_of_card",
+        "attempts",
+        ["card", "started_at"],
+        unique=False,
+        sqlite_where=sa.text("outcome IN ('declined', 'requires_action', 'unknown')"),
+        postgresql_where=sa.text("outcome IN ('declined', 'requires_action', 'unknown')"),
+    )
 
-    with op.batch_alter_table("idempotency_keys", schema=None) as batch_op:
-        batch_op.add_column(sa.Column("operation_id", sa.Text(), nullable=True))
-        batch_op.create_index("ix_idempotency_keys_created_at", ["created_at"], unique=False)
+    op.add_column("idempotency_keys", sa.Column("operation_id", sa.Text(), nullable=True))
+    op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"], unique=False)
 
-    with op.batch_alter_table("payments", schema=None) as batch_op:
-        batch_op.add_column(sa.Column("attempt_id", sa.Text(), nullable=True))
-        batch_op.add_column(sa.Column("contact_at", sa.BigInteger(), server_default="0", nullable=False))
-        batch_op.add_column(sa.Column("told", sa.Boolean(), server_default=sa.false(), nullable=False))
-        batch_op.add_column(sa.Column("dispute", sa.JSON(none_as_null=True), nullable=True))
-        batch_op.add_column(sa.Column("resolve_at", sa.BigInteger(), nullable=True))
-        batch_op.add_column(sa.Column("resolve_tries", sa.Integer(), server_default="0", nullable=False))
-        batch_op.add_column(sa.Column("attention", sa.Text(), nullable=True))
-        batch_op.create_index(
-            "ix_payments_awaiting_customer",
-            ["updated_at"],
-            unique=False,
-            sqlite_where=sa.text("status = 'requires_action'"),
-            postgresql_where=sa.text("status = 'requires_action'"),
-        )
-        batch_op.create_index(
-            "ix_payments_leased",
-            ["lease_until"],
-            unique=False,
-            sqlite_where=sa.text("lease_until IS NOT NULL"),
-            postgresql_where=sa.text("lease_until IS NOT NULL"),
-        )
-        batch_op.create_index(
-            "ix_payments_to_resolve",
-            ["resolve_at"],
-            unique=False,
-            sqlite_where=sa.text("resolve_at IS NOT NULL"),
-            postgresql_where=sa.text("resolve_at IS NOT NULL"),
-        )
+    op.add_column("payments", sa.Column("attempt_id", sa.Text(), nullable=True))
+    op.add_column("payments", sa.Column("contact_at", sa.BigInteger(), server_default="0", nullable=False))
+    op.add_column("payments", sa.Column("told", sa.Boolean(), server_default=sa.false(), nullable=False))
+    op.add_column("payments", sa.Column("given_up_at", sa.BigInteger(), nullable=True))
+    op.add_column("payments", sa.Column("dispute", sa.JSON(none_as_null=True), nullable=True))
+    op.add_column("payments", sa.Column("resolve_at", sa.BigInteger(), nullable=True))
+    op.add_column("payments", sa.Column("resolve_tries", sa.Integer(), server_default="0", nullable=False))
+    op.add_column("payments", sa.Column("attention", sa.Text(), nullable=True))
+    op.create_index(
+        "ix_payments_awaiting_customer",
+        "payments",
+        ["updated_at"],
+        unique=False,
+        sqlite_where=sa.text("status = 'requires_action'"),
+        postgresql_where=sa.text("status = 'requires_action'"),
+    )
+    op.create_index(
+        "ix_payments_leased",
+        "payments",
+        ["lease_until"],
+        unique=False,
+        sqlite_where=sa.text("lease_until IS NOT NULL"),
+        postgresql_where=sa.text("lease_until IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_payments_to_resolve",
+        "payments",
+        ["resolve_at"],
+        unique=False,
+        sqlite_where=sa.text("resolve_at IS NOT NULL"),
+        postgresql_where=sa.text("resolve_at IS NOT NULL"),
+    )
