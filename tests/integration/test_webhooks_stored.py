@@ -139,7 +139,7 @@ def test_what_is_acknowledged_is_in_the_ledger(shop: Shop, primary: str, monkeyp
     _, letter = failed_capture(shop, primary)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Inbox, "store", die(None))
-            send(shop, letter)
+        send(shop, letter)
     assert inbox(shop) == []
     assert send(shop, letter) == (200, "[accepted]" if primary == "adyen" else "ok")
     assert [each["result"] for each in inbox(shop)] == [None]
