@@ -65,11 +65,10 @@ class Town:
 
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    """Two web processes and a worker, whose leases are short."""
+    """Web and worker, whose leases are short."""
     with fillable(tmp_path_factory.mktemp("disk")) as disk:
         house = House(
             disk.folder,
-            ROUTER_WEB_PROCESSES="2",
             ROUTER_DEADLINE_SECONDS="5",
             ROUTER_LEASE_MARGIN_SECONDS="1",
             ROUTER_BREAKER_MINIMUM_CALLS="1000",
@@ -103,20 +102,23 @@ def test_new_payments_are_refused_while_the_disk_is_full(town: Town) -> None:
     charged_once(wanted, ledger, Books.read(town.house))
 
 
-def test_a_web_that_dies_on_a_full_disk_is_started_again_on_it(town: Town) -> None:
-    """The supervisor starts it though it cannot write whom; it refuses payments until there is room."""
-    wanted = plain(4)
-    before = town.processes("web")
+def test_who_dies_on_a_full_disk_is_started_again_on_it(town: Town) -> None:
+    """The supervisor starts them though it cannot write whom; payments are refused until there is room."""
+    wanted, roles = plain(4), ("web", "worker")
+    before = {role: town.processes(role) for role in roles}
     town.disk.fill(town.house)
     try:
-        kill(before)
-        eventually(lambda: replaced(before, town.processes("web")) and _answers(town), 30)
+        kill([*before["web"], *before["worker"]])
+        eventually(lambda: all(replaced(before[role], town.processes(role)) for role in roles), 30)
+        eventually(lambda: _answers(town), 30)
         answer = town.pay(wanted[0])
         assert (answer.status, answer.problem) == (503, "ledger-unavailable")
     finally:
         town.disk.free(town.house)
     town.ask(wanted).join(60)
-    eventually(lambda: {each.pid for each in town.processes("web")} <= set(town.house.pids()["web"]), 10)
+    for role in roles:
+        living = {each.pid for each in town.processes(role)}
+        eventually(lambda living=living, role=role: living <= set(town.house.pids()[role]), 10)  # type: ignore[misc]
     ledger = reckon(town.house, town.url, wanted, within_s=FINAL_WITHIN_S)
     charged_once(wanted, ledger, Books.read(town.house))
 
@@ -144,25 +146,24 @@ def test_answers_that_could_not_be_written_are_found_out_when_there_is_room(town
     for provider in ("stripe", "adyen"):
         house.control("PUT", f"/{provider}", {"mode": "down"})
         house.control("PUT", f"/{provider}/webhooks", {"mode": "hold"})  # or they would tell before anybody asks
+    pids = house.pids()
     parked, wanted = plain(2), plain(4)
     assert {town.pay(each).body["status"] for each in parked} == {"parked"}
 
     before = town.asked()
-    house.control("PUT", "/stripe", {"mode": "slow", "latency_ms": 2500})
+    house.control("PUT", "/stripe", {"mode": "slow", "latency_ms": 1500})
     eventually(lambda: town.asked() > before, 30)  # the worker tries the first of the parked
     shoppers = town.ask(wanted)
     eventually(lambda: town.asked() >= before + 1 + len(wanted), 30)
     town.disk.fill(house)
     try:
-        worker = town.processes("worker")
-        kill(worker)  # the next one begins on a full disk
         shoppers.join(60)
-        told = {(each.answers[0].status, each.answers[0].body["status"]) for each in wanted}
-        assert told == {(202, "processing")}
+        # On a very slow machine the first are answered before the last one's disk is full.
+        in_doubt = {each.reference for each in wanted if each.answers[0].body["status"] == "processing"}
+        assert in_doubt
         asked = town.asked()
         house.control("PUT", "/stripe", {"mode": "ok"})
-        assert unfinished(town) >= {each.reference for each in (*parked, *wanted)}
-        eventually(lambda: replaced(worker, town.processes("worker")), 30)
+        assert unfinished(town) >= in_doubt
     finally:
         town.disk.free(house)
 
@@ -172,6 +173,7 @@ def test_answers_that_could_not_be_written_are_found_out_when_there_is_room(town
         house.control("PUT", f"/{provider}/webhooks", {"mode": "ok"})
     ledger = reckon(house, town.url, [*parked, *wanted], within_s=FINAL_WITHIN_S)
     charged_once([*parked, *wanted], ledger, Books.read(house))
+    assert house.pids() == pids, "a full disk must not need a restart"
 
 
 def unfinished(town: Town) -> set[str]:
