@@ -156,6 +156,12 @@ class Outcome:
     """`{"type": "redirect", "url"}` or `{"type": "sdk", "provider", …}` for the customer's browser."""
     our_fault: bool = False
     """The provider rejected what we sent: an alert for us, not a mark against the provider."""
+    final_record: bool = False
+    """The provider's own record of this attempt says that nothing was charged, and nothing will be.
+
+    Only where the body carries that record: a resultCode, an intent with a status. It ends the doubt that an earlier
+    send left. Never of a refusal that says nothing of that send: a connection refused, 401, 403, 429, a 5xx.
+    """
 
 
 class ModificationKind(enum.StrEnum):
