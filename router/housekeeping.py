@@ -81,7 +81,7 @@ class Housekeeping:
     def run_once(self) -> Done:
         """One round. Raises LedgerUnavailableError."""
         now = self._clock.now()
-        due = self._upkeep.abandoned(since=self._action_expires, again=AGAIN_AFTER, now=now, limit=ROUND)
+        due = self._upkeep.abandoned(since=self._action_expires, now=now, limit=ROUND)
         return Done(
             canceled=sum(self._guarded(payment_id, self._end_abandoned) for payment_id in due),
             warned=self._warn(now),

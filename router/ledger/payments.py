@@ -190,13 +190,17 @@ class PaymentLedger:
                 _append_event(connection, payment.id, "created", row)
                 if first is not None:
                     _insert_attempt(connection, first)
-        except sa.exc.IntegrityError:
+        except sa.exc.IntegrityError as error:
             # Two requests in the same instant, both past the checks above: the unique keys decide.
             with self._database.read() as connection:
                 holder = None if repeat else _holder_of(connection, payment.merchant, payment.reference)
-            if self.find_key(payment.merchant, key) is None and holder is not None:
+            if self.find_key(payment.merchant, key) is not None:
+                raise KeyTakenError from None
+            if holder is not None:
                 raise ReferenceInUseError(holder) from None
-            raise KeyTakenError from None
+            if not _breaks(error, "uq_payments_held_reference", "payments.merchant, payments.reference"):
+                raise
+            raise KeyTakenError from None  # its holder has just ended: the next try finds the reference free
 
     def change(
         self,
@@ -221,6 +225,9 @@ class PaymentLedger:
         values = _to_row({**changes, "updated_at": now, "version": payment.version + 1})
         if "status" in changes:
             values["holds_reference"] = payment.holds_reference and changes["status"] in HOLDING_STATUSES
+            if payment.status == "parked" != changes["status"]:
+                # `postpone` moved it without an event, so the event that ends the waiting says what becomes of it.
+                values.setdefault("next_try_at", None)
         holds = (
             payments.c.lease_holder.is_(None)
             if payment.lease_holder is None
@@ -320,8 +327,11 @@ class PaymentLedger:
             sa.and_(payments.c.resolve_at <= at, payments.c.lease_until.is_(None)),
             payments.c.lease_until <= at,
         )
+        query = sa.select(payments.c.id).where(due)
+        # The longest waiting first: where more is due than a round takes, all have their turn.
+        query = query.order_by(sa.func.coalesce(payments.c.resolve_at, payments.c.lease_until))
         with self._database.read() as connection:
-            return connection.scalars(sa.select(payments.c.id).where(due).limit(limit)).all()
+            return connection.scalars(query.limit(limit)).all()
 
     def find_attempt(self, provider: str, *, attempt_id: str | None, provider_reference: str | None) -> str | None:
         """The payment of an attempt that a provider's notice is about, by our id of it or by the provider's."""
@@ -341,8 +351,16 @@ def _one_key() -> Iterator[None]:
     """Of two requests that consume a key in the same instant, the database lets one."""
     try:
         yield
-    except sa.exc.IntegrityError:
+    except sa.exc.IntegrityError as error:
+        if not _breaks(error, "pk_idempotency_keys", "idempotency_keys.merchant, idempotency_keys.key"):
+            raise  # two events of one version, say: a fault in the ledger, which no replay mends
         raise KeyTakenError from None
+
+
+def _breaks(error: sa.exc.IntegrityError, constraint: str, columns: str) -> bool:
+    """Whether it is this constraint that was broken: PostgreSQL names it, SQLite its columns."""
+    name = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
+    return name == constraint if name is not None else str(error.orig).endswith(f": {columns}")
 
 
 def _get(connection: sa.Connection, payment_id: str) -> tuple[Payment, Sequence[Attempt]] | None:

@@ -91,7 +91,7 @@ payments = sa.Table(
     ),
     sa.Index(
         "ix_payments_awaiting_customer",
-        "updated_at",
+        "attempt_id",
         sqlite_where=sa.text("status = 'requires_action'"),
         postgresql_where=sa.text("status = 'requires_action'"),
     ),

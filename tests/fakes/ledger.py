@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -101,6 +102,10 @@ class MoodyLedger(PaymentLedger):
     def get(self, payment_id: str) -> tuple[Payment, Sequence[Attempt]] | None:
         with self._mood("get"):
             return super().get(payment_id)
+
+    def touch(self, payment_id: str, now: dt.datetime) -> None:
+        with self._mood("touch"):
+            super().touch(payment_id, now)
 
     @contextlib.contextmanager
     def _mood(self, name: str) -> Iterator[None]:

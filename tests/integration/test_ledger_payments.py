@@ -17,6 +17,7 @@ from router.ledger.migrate import migrate
 from router.ledger.payments import (
     Attempt,
     KeyTakenError,
+    NewKey,
     Payment,
     PaymentLedger,
     ReferenceInUseError,
@@ -155,6 +156,41 @@ def test_one_key_makes_one_payment(ledger: PaymentLedger) -> None:
         _create(ledger, _payment(2))
     assert ledger.get("pay_2") is None
     _create(ledger, _payment(3, merchant="other"))
+
+
+def test_a_key_that_is_consumed_and_a_ledger_that_contradicts_itself_are_told_apart(
+    ledger: PaymentLedger, database: Database
+) -> None:
+    """The first is checkout's double call; the second is a fault that no replay mends, and must be seen."""
+    ledger.create(_payment(), key="k", fingerprint="f", repeat=False, first=None)
+    payment = _payment()
+    with pytest.raises(KeyTakenError):
+        ledger.change(payment, {}, event="claimed", now=LATER, key=NewKey("k", "g"))
+    with database.write() as connection:
+        row = {"payment_id": "pay_1", "version": 2, "type": "from nowhere", "changes": {}, "at": 0}
+        connection.execute(payment_events.insert(), row)
+    with pytest.raises(sa.exc.IntegrityError):
+        ledger.change(payment, {}, event="claimed", now=LATER, key=NewKey("new", "g"))
+    assert ledger.find_key("shop", "new") is None
+    again = dataclasses.replace(payment, reference="another")
+    with pytest.raises(sa.exc.IntegrityError):
+        ledger.create(again, key="another", fingerprint="f", repeat=False, first=None)
+
+
+def test_what_is_to_be_resolved_is_taken_up_in_order(ledger: PaymentLedger, database: Database) -> None:
+    """The longest waiting first, whether they wait for a time or for a lease to run out; none is starved."""
+    order = [7, 2, 9, 4, 1, 8, 3, 6, 0, 5]
+    for number in order:
+        waits = NOW + dt.timedelta(seconds=number)
+        when = {"lease_holder": "gone", "lease_until": waits} if number % 3 == 0 else {"resolve_at": waits}
+        ledger.create(_payment(number, **when), key=f"k{number}", fingerprint="f", repeat=False, first=None)
+    with database.write() as connection:
+        # Written again, PostgreSQL puts a row behind the others.
+        connection.execute(sa.text("UPDATE payments SET contact_at = 1 WHERE id IN ('pay_1', 'pay_2')"))
+    in_order = [f"pay_{number}" for number in range(9)]
+    due = NOW + dt.timedelta(seconds=8)
+    assert ledger.due_unresolved(due, limit=100) == in_order
+    assert ledger.due_unresolved(due, limit=3) == in_order[:3]
 
 
 def test_of_many_creations_at_once_one_is_written(ledger: PaymentLedger) -> None:

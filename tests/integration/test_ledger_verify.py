@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -170,6 +171,25 @@ def test_a_payment_that_is_worked_on_is_compared_with_its_events_only(database: 
     change(database, "UPDATE payments SET lease_holder = 'me' WHERE id = :id", id=made["captured"])
     change(database, "UPDATE attempts SET outcome = NULL WHERE payment_id = :id", id=made["captured"])
     assert [(each.payment_id, each.column) for each in differences(database)] == [(made["captured"], "lease_holder")]
+
+
+def test_a_postponed_payment_is_sound_while_it_is_tried_and_when_that_was_cut_short(database: Database) -> None:
+    """No event says when it is tried next; the one that ends its waiting says that it waits no more."""
+    house = build_house(database, [FakeProvider("stripe")])
+    stripe = house.providers["stripe"]
+    stripe.outcomes.append(REFUSED)
+    payment = house.pay().payment
+    house.ledger.postpone(payment, house.clock.now() + dt.timedelta(seconds=90))
+    house.clock.advance(100)
+    seen: list[Difference] = []
+    stripe.during = lambda _call: seen.extend(differences(database))
+    stripe.outcomes.append(UNKNOWN)
+    house.payments.retry_parked(payment.id)
+    assert seen == []
+    found = house.ledger.get(payment.id)
+    assert found is not None
+    assert found[0].next_try_at is None
+    assert differences(database) == []
 
 
 def test_a_payment_that_the_first_version_wrote_after_the_upgrade_is_found(database: Database) -> None:

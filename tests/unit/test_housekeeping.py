@@ -240,6 +240,26 @@ def test_an_approval_after_the_end_is_refunded_by_itself(home: Home, outcome: Ou
     assert (ended.status, ended.resolve_at) == ("canceled", None)
 
 
+def test_a_customer_is_not_waited_for_longer_because_another_attempt_is_in_doubt(database: Database) -> None:
+    """The resolver looks for that one every minute; the customer's time began when the step was asked for."""
+    home = Home(database, RoutingFlags(unknown_outcome_policy="void-and-fail-over"))
+    home.stripe.outcomes.extend([UNKNOWN] * 1000)
+    home.stripe.look_ups.extend([LookUp(LookUpKind.UNAVAILABLE)] * 1000)
+    home.adyen.outcomes.append(ACTION)
+    home.adyen.look_ups.append(FOUND_WAITING)
+    payment = home.house.pay().payment
+    assert payment.status == "requires_action"
+    canceled = []
+    for minute in range(1, 63):
+        home.clock.advance(60)
+        home.resolver.run_once()
+        if home.housekeeping.run_once().canceled:
+            canceled.append(minute)
+    assert canceled == [60]
+    assert home.adyen.voided == ["ref_1"]
+    assert [each.outcome for each in home.now(payment)[1]] == ["unknown", "canceled"]
+
+
 def test_a_payment_that_is_worked_on_is_left_alone(home: Home) -> None:
     """The customer is back: `complete` holds the lease, and the compare-and-set keeps us out."""
     payment = home.awaiting()

@@ -132,7 +132,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_payments_awaiting_customer",
         "payments",
-        ["updated_at"],
+        ["attempt_id"],
         unique=False,
         sqlite_where=sa.text("status = 'requires_action'"),
         postgresql_where=sa.text("status = 'requires_action'"),
