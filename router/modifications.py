@@ -157,10 +157,10 @@ class Modifications:
         journal.claim(request.new_key)
         outcome = self._sender.complete(attempt, details, self._clock.monotonic() + self._deadline_s)
         # Of a payment that waited for its customer, "not executed" is said by the provider, and final.
-        if standing.is_news(attempt.outcome, outcome.kind.value) or outcome.kind is OutcomeKind.NOT_EXECUTED:
+        final = (OutcomeKind.NOT_EXECUTED, OutcomeKind.REQUIRES_ACTION)  # the latter: one more step
+        if standing.is_news(attempt.outcome, outcome.kind.value) or outcome.kind in final:
             journal.learned(learned(attempt, outcome, self._clock.now()))
-        action: dict[str, Any] = {} if outcome.next_action is None else {"next_action": outcome.next_action}
-        self._settle(journal, f"completed_{outcome.kind.value}", nothing="failed", more=action)
+        self._settle(journal, f"completed_{outcome.kind.value}", nothing="failed")
 
     def _settle(self, journal: Journal, event: str, **more: Any) -> None:
         """Commit what a provider has answered. A ledger that is away cannot undo it: the resolver asks again."""
@@ -233,7 +233,9 @@ def _in_doubt(journal: Journal) -> Sequence[Attempt]:
     because the payment stands on another.
     """
     chosen = settling.chosen(journal)
-    others = standing.orphans(chosen.id if chosen else None, journal.attempts, journal.operations)
+    others = standing.orphans(
+        journal.payment.amount, chosen.id if chosen else None, journal.attempts, journal.operations
+    )
     return [each for each in journal.attempts if not each.is_settled] or [
         each for each in others if each.outcome == "requires_action"
     ]

@@ -234,11 +234,9 @@ class Payments:
             if attempt.outcome == "approved" and order.capture == "automatic" and not plan.at_once:
                 self._capture_now(journal, attempt, deadline)
             stands = standing.columns(order.amount, order.capture, attempt, journal.attempts, journal.operations)
-            if stands["status"] == "requires_action":
-                stands["next_action"] = next((each.next_action for each in tried if each.next_action), None)
             # The answer follows this commit: checkout is told, and expects the payment from now on.
             told: dict[str, Any] = {"told": True, "next_try_at": None, "resolve_at": None}
-            if not standing.is_resolved(journal.attempts, journal.operations, stands):
+            if not standing.is_resolved(order.amount, journal.attempts, journal.operations, stands):
                 told["resolve_at"] = self._clock.now()
             journal.finish(stands | decided | told, event=str(stands["status"]))
         elif rejected:
@@ -256,7 +254,7 @@ class Payments:
 
     def _capture_now(self, journal: Journal, attempt: Attempt, deadline: float) -> None:
         """The second call of a payment that was authorized first, unless another authorization may exist."""
-        others = standing.orphans(attempt.id, journal.attempts, journal.operations)
+        others = standing.orphans(journal.payment.amount, attempt.id, journal.attempts, journal.operations)
         if others or deadline - self._clock.monotonic() < LEAST_TIME_S:
             return  # the resolver proves the others void, and captures then
         operation = self._journals.operation(journal, attempt, "capture", journal.payment.amount, asked_by="router")

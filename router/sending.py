@@ -218,8 +218,10 @@ def is_doubtful(outcome: Outcome) -> bool:
 
 
 def says_more(outcome: Outcome) -> bool:
-    """Whether a re-send's outcome settles what an unknown send left open."""
-    return outcome.kind not in (OutcomeKind.UNKNOWN, OutcomeKind.NOT_EXECUTED)
+    """Whether a re-send's outcome settles what an unknown send left open: by a result, not by a refused send."""
+    if outcome.kind is OutcomeKind.NOT_EXECUTED:
+        return outcome.final_record
+    return outcome.kind is not OutcomeKind.UNKNOWN
 
 
 def learned(attempt: Attempt, outcome: Outcome, now: dt.datetime) -> Attempt:
@@ -235,6 +237,9 @@ def learned(attempt: Attempt, outcome: Outcome, now: dt.datetime) -> Attempt:
         health=outcome.health.value,
         provider_reference=outcome.provider_reference or attempt.provider_reference,
         decline=decline_json(outcome),
+        # Where it still waits, what was said before holds until something else is said.
+        next_action=outcome.next_action
+        or (attempt.next_action if outcome.kind is OutcomeKind.REQUIRES_ACTION else None),
         capture=capture,
         finished_at=now,
     )

@@ -90,12 +90,14 @@ class Journal:
         self._change(self._lease(), f"{operation.kind}_started", asked=operation, key=key)
         self.operations.append(operation)
 
-    def claim(self, key: NewKey | None = None) -> None:
+    def claim(self, key: NewKey | None = None, *, given_up_at: dt.datetime | None = None) -> None:
         """Commit that this process works on the payment from now on, and the key of the call that asks it to.
 
-        Raises StaleError if another process does, KeyTakenError for a consumed key.
+        Likewise that checkout is held to expect it no more, and what was learned. Raises StaleError if another
+        process works on it, KeyTakenError for a consumed key.
         """
-        self._change(self._lease(), "claimed", key=key)
+        more = {} if given_up_at is None else {"given_up_at": given_up_at}
+        self._change(self._lease() | more, "claimed", key=key)
 
     def learned(self, news: Attempt | Operation) -> None:
         """Remember how an attempt or an operation stands; the next commit writes it."""

@@ -18,6 +18,7 @@ from router.ledger import operations as operation_rows
 from router.ledger.engine import Database
 from router.ledger.operations import Operation
 from router.ledger.tables import attempts, from_micros, idempotency_keys, payment_events, payments, to_micros
+from router.ledger.tables import operations as operation_table
 
 OPEN_STATUSES = frozenset({"processing", "requires_action", "authorized", "parked"})
 HOLDING_STATUSES = OPEN_STATUSES | {"captured"}
@@ -220,11 +221,14 @@ class PaymentLedger:
 
         `asked` is a new operation, `key` the idempotency key that checkout's call consumes.
         Compare-and-set: raises StaleError when the payment's version or lease holder is not what `payment` says;
-        KeyTakenError when the key was consumed before. Then nothing is written.
+        KeyTakenError when the key was consumed before; ReferenceInUseError when a payment that ended would be open
+        again, and another has its reference by now. Then nothing is written.
         """
         values = _to_row({**changes, "updated_at": now, "version": payment.version + 1})
+        reopened = payment.status not in HOLDING_STATUSES and changes.get("status") in HOLDING_STATUSES
         if "status" in changes:
-            values["holds_reference"] = payment.holds_reference and changes["status"] in HOLDING_STATUSES
+            held = payment.holds_reference or (reopened and not payment.order.get("allow_repeat_reference"))
+            values["holds_reference"] = held and changes["status"] in HOLDING_STATUSES
             if payment.status == "parked" != changes["status"]:
                 # `postpone` moved it without an event, so the event that ends the waiting says what becomes of it.
                 values.setdefault("next_try_at", None)
@@ -234,6 +238,8 @@ class PaymentLedger:
             else payments.c.lease_holder == payment.lease_holder
         )
         with _one_key(), self._database.write() as connection:
+            if reopened and (holder := _holder_of(connection, payment.merchant, payment.reference)) is not None:
+                raise ReferenceInUseError(holder)
             row = (
                 connection.execute(
                     payments.update()
@@ -333,17 +339,29 @@ class PaymentLedger:
         with self._database.read() as connection:
             return connection.scalars(query.limit(limit)).all()
 
-    def find_attempt(self, provider: str, *, attempt_id: str | None, provider_reference: str | None) -> str | None:
-        """The payment of an attempt that a provider's notice is about, by our id of it or by the provider's."""
-        query = sa.select(attempts.c.payment_id).where(attempts.c.provider == provider)
+    def find_attempt(
+        self, provider: str, *, ours: Sequence[str], provider_reference: str | None
+    ) -> tuple[str, str] | None:
+        """The payment and the attempt that a provider's notice is about.
+
+        `ours`: ids of our own that it carries, of attempts or of operations; else by the provider's id.
+        """
+        tried = sa.select(attempts.c.payment_id, attempts.c.id).where(attempts.c.provider == provider)
+        made = sa.select(operation_table.c.payment_id, operation_table.c.attempt_id)
+        made = made.where(operation_table.c.provider == provider)
+        queries = [
+            query
+            for each in ours
+            for query in (tried.where(attempts.c.id == each), made.where(operation_table.c.id == each))
+        ]
+        if provider_reference is not None:
+            queries.append(tried.where(attempts.c.provider_reference == provider_reference).limit(1))
         with self._database.read() as connection:
-            if attempt_id is not None:
-                found = connection.scalar(query.where(attempts.c.id == attempt_id))
+            for query in queries:
+                found = connection.execute(query).one_or_none()
                 if found is not None:
-                    return str(found)
-            if provider_reference is None:
-                return None
-            return connection.scalar(query.where(attempts.c.provider_reference == provider_reference).limit(1))
+                    return found[0], found[1]
+        return None
 
 
 @contextlib.contextmanager

@@ -202,7 +202,7 @@ def test_what_is_nobodys_waits_and_ends_unmatched_and_holds_nobody_up(
     theirs = "SELECT count(*) FROM webhooks WHERE applied_at IS NULL AND tries > 0"
     assert desk.scalar(theirs) == 7
     with desk.shop.core.database.write() as connection:
-        connection.exec_driver_sql(f"UPDATE webhooks SET tries = {notices.UNMATCHED_AFTER_TRIES}")
+        connection.exec_driver_sql("UPDATE webhooks SET received_at = 0")
     monkeypatch.setattr(notices, "ROUND", 200)
     begun = LOG.tell()
     assert desk.read_notices() == 7

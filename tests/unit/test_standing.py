@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router import standing
-from router.ledger.operations import IN_FORCE, RANK, UNSETTLED, Operation, OperationKind, OperationState
+from router.ledger.operations import IN_FORCE, RANK, UNSEEN, UNSETTLED, Operation, OperationKind, OperationState
 from router.ledger.payments import Attempt
 
 AMOUNT = 1999
@@ -78,12 +78,14 @@ def test_the_order_of_news_never_matters(
 ) -> None:
     """Any permutation of the news, with any of it doubled, ends in the same columns."""
     known = attempt(at_once=at_once, decline={"code": "x"})
-    # Of one attempt a provider tells either `unknown` or `not_executed`, which rank alike: see below.
+    # Of one attempt a provider tells either `unknown` or `not_executed`, which rank alike; and that one which never
+    # held anything was canceled is no news after its decline: see below.
+    never = ("not_executed", data.draw(st.sampled_from(["declined", "canceled"])))
     about = ["attempt", *(each.id for each in operations)]
     told = st.sampled_from(about).flatmap(
         lambda which: st.tuples(
             st.just(which),
-            st.sampled_from([each for each in OUTCOMES if each != "not_executed"] if which == "attempt" else STATES),
+            st.sampled_from([each for each in OUTCOMES if each not in never] if which == "attempt" else STATES),
         )
     )
     news = data.draw(st.lists(told, min_size=1, max_size=7))
@@ -116,14 +118,24 @@ def test_news_ranks() -> None:
     """An older word never undoes a newer one; nothing is news twice."""
     for known, told in itertools.product([None, *OUTCOMES], OUTCOMES):
         assert not (standing.is_news(known, told) and standing.is_news(told, known or told))
-    for before, after in itertools.pairwise(["unknown", "requires_action", "declined", "approved", "canceled"]):
+    ranks = ["unknown", "requires_action", "declined", "approved"]
+    for before, after in itertools.pairwise(ranks):
         assert standing.is_news(before, after)
         assert not standing.is_news(after, before)
     assert not standing.is_news("unknown", "not_executed")
     assert not standing.is_news("not_executed", "unknown")
+    assert standing.is_news("approved", "canceled")
+    assert not standing.is_news("declined", "canceled")
     assert sorted(RANK, key=RANK.__getitem__) == ["started", "unknown", "received", "refused", "done", "failed"]
     for before, after in itertools.product(STATES, STATES):
         assert standing.advances(before, after) == (RANK[after] > RANK[before])
+
+
+@pytest.mark.parametrize("known", [None, *OUTCOMES])
+def test_nothing_by_the_providers_own_record_ends_a_doubt(known: str | None) -> None:
+    """What an unknown send left open, and a step of the customer's; what is decided stays so."""
+    open_still = known in (None, "unknown", "requires_action")
+    assert standing.is_news(known, "not_executed", final_record=True) == open_still
 
 
 # ---------------------------------------------------------------- columns
@@ -148,6 +160,7 @@ def test_news_ranks() -> None:
         (attempt(outcome="requires_action"), [("void", "done", AMOUNT)], ("canceled", 0, 0, False)),
         (attempt(outcome="requires_action"), [], ("requires_action", 0, 0, False)),
         (attempt(outcome="canceled"), [], ("canceled", 0, 0, False)),
+        (attempt(outcome="canceled", at_once=True, capture="done"), [], ("canceled", 0, 0, False)),
         (attempt(outcome="unknown"), [], ("processing", 0, 0, False)),
         (attempt(), [], ("processing", 0, 0, False)),
         (
@@ -191,6 +204,52 @@ def test_while_another_authorization_may_exist_it_is_processing(outcome: str | N
         assert stands(held, others=[attempt(2, gone)])["status"] == "authorized"
 
 
+def test_what_waits_for_the_customer_says_what_is_to_be_done() -> None:
+    """What its own attempt was told, and nothing once it is over or another attempt is decisive."""
+    action = {"type": "redirect", "url": "u"}
+    waiting = attempt(2, "requires_action", next_action=action)
+    assert stands(waiting)["next_action"] == action
+    assert stands(attempt(outcome="approved"), others=[waiting])["next_action"] is None
+    assert stands(dataclasses.replace(waiting, outcome="approved"))["next_action"] is None
+
+
+@pytest.mark.parametrize(("parts", "left"), [((500,), True), ((500, 1498), True), ((500, 1499), False)])
+def test_an_orphan_is_released_when_all_of_it_is_paid_back(parts: tuple[int, ...], left: bool) -> None:
+    """In either order of capture and refund: a part leaves the rest taken."""
+    refunds = [operation("refund", amount=each, of=2, number=n) for n, each in enumerate(parts, 1)]
+    held, orphan = attempt(outcome="approved"), attempt(2, "approved", at_once=True, capture="done")
+    assert bool(standing.orphans(AMOUNT, "att_1", [held, orphan], refunds)) == left
+    assert standing.comes_too_late(AMOUNT, [orphan], refunds) == left
+    assert not standing.is_resolved(AMOUNT, [held, orphan], refunds, {"status": "captured"}) or not left
+
+
+def test_a_refund_ahead_of_its_capture_releases_nothing() -> None:
+    """Nothing is known to be taken, so nothing is known to be paid back."""
+    orphan = attempt(2, "approved")
+    assert standing.orphans(AMOUNT, "att_1", [orphan], [operation("refund", amount=500, of=2)]) == [orphan]
+
+
+def test_a_void_by_our_own_id_counts_only_when_it_is_confirmed() -> None:
+    """It may have come ahead of the authorization."""
+    held = attempt(outcome="approved")
+    blind = dataclasses.replace(operation("void", "received"), asked_by=UNSEEN)
+    assert stands(held, blind)["status"] == "authorized"
+    assert standing.comes_too_late(AMOUNT, [held], [blind])
+    assert stands(held, dataclasses.replace(blind, state="done"))["status"] == "canceled"
+
+
+def test_doubt_is_as_old_as_the_oldest_thing_that_is_open() -> None:
+    """Not as old as the payment: a refund of an old one is in doubt since it was asked for."""
+    day = dt.timedelta(days=1)
+    held = attempt(outcome="approved", finished_at=NOW)
+    refund = dataclasses.replace(operation("refund", "unknown"), started_at=NOW + day)
+    assert standing.in_doubt_since(AMOUNT, "att_1", [held], []) is None
+    assert standing.in_doubt_since(AMOUNT, "att_1", [held], [refund]) == NOW + day
+    assert standing.in_doubt_since(AMOUNT, "att_1", [held, attempt(2, "unknown")], [refund]) == NOW
+    late = attempt(2, "approved", finished_at=NOW + 2 * day)
+    assert standing.in_doubt_since(AMOUNT, "att_1", [held, late], []) == NOW + 2 * day
+
+
 def test_another_attempts_money_is_not_this_ones() -> None:
     """Nor is what is refunded of an orphan."""
     found = stands(attempt(outcome="approved"), operation("capture", of=2), operation("refund", of=2, number=2))
@@ -208,7 +267,7 @@ def test_a_promise_covers_whatever_may_turn_out(
         dataclasses.replace(each, state=random.choice(IN_FORCE)) if each.state in UNSETTLED else each for each in now
     ]
     assert standing.refunded(held, later) == standing.promised("refund", held, now)
-    at_once = AMOUNT if capture in ("done", "pending") else 0
+    at_once = AMOUNT if outcome == "approved" and capture in ("done", "pending") else 0
     assert standing.captured(AMOUNT, held, later) == at_once + standing.promised("capture", held, now)
 
 
@@ -240,10 +299,10 @@ def test_a_closed_or_declined_payment_is_not_reopened() -> None:
     for closed in sorted(standing.CLOSED):
         assert standing.decisive(closed, "att_2", late) is None
     assert standing.decisive("declined", "att_1", late) == late[0]
-    assert [each.id for each in standing.orphans("att_1", late, [])] == ["att_2"]
-    assert standing.comes_too_late(late, [])
-    assert standing.comes_too_late(late, [operation("void", "unknown", of=2)])
-    assert not standing.comes_too_late(late, [operation("void", "received", of=2)])
+    assert [each.id for each in standing.orphans(AMOUNT, "att_1", late, [])] == ["att_2"]
+    assert standing.comes_too_late(AMOUNT, late, [])
+    assert standing.comes_too_late(AMOUNT, late, [operation("void", "unknown", of=2)])
+    assert not standing.comes_too_late(AMOUNT, late, [operation("void", "received", of=2)])
 
 
 @given(st.sampled_from(STATES))
@@ -251,6 +310,6 @@ def test_nothing_is_resolved_while_an_operation_is_in_doubt(state: OperationStat
     """Nor while the payment is processing, or an orphan may hold money."""
     held = attempt(outcome="approved")
     known = {"status": "captured", "attempt_id": "att_1"}
-    assert standing.is_resolved([held], [operation("capture", state)], known) == (state not in UNSETTLED)
-    assert not standing.is_resolved([held], [], known | {"status": "processing"})
-    assert not standing.is_resolved([held, attempt(2, "approved")], [], known)
+    assert standing.is_resolved(AMOUNT, [held], [operation("capture", state)], known) == (state not in UNSETTLED)
+    assert not standing.is_resolved(AMOUNT, [held], [], known | {"status": "processing"})
+    assert not standing.is_resolved(AMOUNT, [held, attempt(2, "approved")], [], known)
