@@ -184,7 +184,9 @@ _MESSAGES_BY_WORD = MappingProxyType(
 
 def of_stripe(error: Mapping[str, object]) -> Decline:
     """The decline in Stripe's error object (`error` of a 402, or a PaymentIntent's `last_payment_error`)."""
-    word = _text(error.get("decline_code")) or _text(error.get("code")) or "unknown"
+    word = _text(error.get("decline_code")) or _text(error.get("code"))
+    if word is None:
+        word = "api_error" if error.get("type") == "api_error" else "unknown"
     found = BY_WORD.get(word)
     if found is None and word.startswith("revocation_"):
         found = _HARD

@@ -93,6 +93,8 @@ _APPROVED = re.compile(rf"pm_card_(?:{_BRANDS.replace(' ', '|')}|[a-z]{{2}})|pm_
 CARDS = {token: Card(decline=DECLINES[code]) for token, code in _DECLINED_TOKENS.items()} | {
     token: Card(three_d_secure="required") for token in _THREE_D_TOKENS
 }
+# The sandbox's own: Stripe has no test token of an acquirer that cannot be reached.
+CARDS["pm_sandbox_api_error"] = Card(decline=Decline("api_error", advice_code=None, network_decline_code=None))
 APPROVED = Card()
 
 

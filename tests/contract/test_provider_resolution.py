@@ -87,6 +87,16 @@ def test_a_charge_whose_answer_was_lost_is_found(stripe_case: Case, mode: str) -
     )
 
 
+def test_an_acquirers_fault_whose_answer_was_lost_is_found_as_nothing_charged(stripe_case: Case) -> None:
+    """The intent itself says that it holds nothing."""
+    stripe_case.break_it("lose_reply", calls="authorize")
+    assert stripe_case.charge(SHORT, token=stripe_case.driver.acquirer_fault).kind is OutcomeKind.UNKNOWN
+    found = look_up(stripe_case).outcome
+    assert found is not None
+    assert (found.kind, found.reason, found.final_record) == (OutcomeKind.NOT_EXECUTED, "acquirer_error", True)
+    assert stripe_case.books() == []
+
+
 def test_a_request_that_was_dropped_is_not_found(stripe_case: Case) -> None:
     """Stripe has nothing of it, among others that it has."""
     stripe_case.charge(attempt_id="att_0")

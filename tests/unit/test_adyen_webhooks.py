@@ -296,6 +296,7 @@ def test_an_acquirers_fault_is_no_decline() -> None:
     outcome = told(authorisation(success="false", reason="Acquirer Error")).outcome
     assert outcome is not None
     assert (outcome.kind, outcome.reason) == (OutcomeKind.NOT_EXECUTED, "acquirer_error")
+    assert outcome.final_record  # it ends the doubt that a lost answer left
 
 
 CANCELED = Outcome(OutcomeKind.CANCELED, Health.OK, provider_reference=PAYMENT)

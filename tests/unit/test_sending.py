@@ -20,6 +20,9 @@ from tests.fakes.providers import AUTHORIZED, CAPTURED, REFUSED, REJECTED, UNKNO
 
 DEADLINE_S = 25.0
 NOW = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
+NOTHING_CHARGED = Outcome(
+    OutcomeKind.NOT_EXECUTED, Health.PROVIDER_ERROR, "acquirer_error", provider_reference="ref_1", final_record=True
+)
 PENDING = Outcome(OutcomeKind.UNKNOWN, Health.OK, "pending", provider_reference="ref_1")
 ATTEMPT = Attempt("att_1", "pay_1", 1, "stripe", "att_1", {"payment": "pay_1", "amount": 1999}, NOW, at_once=True)
 
@@ -52,7 +55,7 @@ def test_what_the_first_send_settles_is_sent_once(outcome: Outcome) -> None:
     assert (attempt.outcome, attempt.sends) == (outcome.kind.value, 1)
 
 
-@pytest.mark.parametrize("later", [CAPTURED, declined()])
+@pytest.mark.parametrize("later", [CAPTURED, declined(), NOTHING_CHARGED])
 @pytest.mark.parametrize("between", [(), (UNKNOWN,), (REFUSED,)], ids=len)
 def test_an_unknown_send_is_repeated_under_its_own_key_until_it_is_known(
     between: tuple[Outcome, ...], later: Outcome
@@ -74,16 +77,19 @@ def test_unknown_and_then_refused_stays_unknown(then: Outcome) -> None:
     assert len(provider.calls) == SENDS_IN_A_REQUEST
 
 
-@given(st.lists(st.sampled_from([UNKNOWN, REFUSED, REJECTED, CAPTURED, declined(), PENDING]), min_size=4, max_size=4))
-def test_only_a_first_send_can_prove_that_nothing_happened(outcomes: list[Outcome]) -> None:
+ANY = st.sampled_from([UNKNOWN, REFUSED, REJECTED, CAPTURED, declined(), PENDING, NOTHING_CHARGED])
+
+
+@given(st.lists(ANY, min_size=4, max_size=4))
+def test_only_a_first_send_or_the_providers_record_can_prove_that_nothing_happened(outcomes: list[Outcome]) -> None:
     """Whatever the sends say: not executed only where the one and only send was, never above the bound of sends."""
     attempt, told, provider, _ = authorize(*outcomes)
     assert 1 <= attempt.sends == len(provider.calls) <= SENDS_IN_A_REQUEST
-    if told.kind is OutcomeKind.NOT_EXECUTED:
+    if told.kind is OutcomeKind.NOT_EXECUTED and not told.final_record:
         assert outcomes[0].kind is OutcomeKind.NOT_EXECUTED
         assert attempt.sends == 1
     if outcomes[0] is UNKNOWN and told is not UNKNOWN:
-        assert told.kind in (OutcomeKind.APPROVED, OutcomeKind.DECLINED)
+        assert told.kind in (OutcomeKind.APPROVED, OutcomeKind.DECLINED) or told.final_record
 
 
 def test_without_time_nothing_is_sent() -> None:
