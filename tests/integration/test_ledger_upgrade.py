@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from tests.fakes.house import DEADLINE_S, TIMES
 from tests.fakes.providers import CAPTURED, DONE, UNKNOWN
 from tests.integration import old_ledger
 from tests.integration.old_ledger import ACTION, AT
+from tests.integration.postgres import Databases
 from tests.unit.test_housekeeping import HOUR_S, Home
 
 STORIES: dict[str, tuple[str, list[old_ledger.Tried], dict[str, Any]]] = {
@@ -174,6 +176,32 @@ def test_more_payments_than_a_batch_upgrade(ledger_url: str) -> None:
     assert found[-1].payments == 1_001
     assert [each for progress in found for each in progress.differences] == []
     database.close()
+
+
+def test_an_upgrade_waits_for_what_the_first_version_is_just_writing(postgres: Databases) -> None:
+    """It writes a payment, then its attempt: whoever locks them the other way round makes one of the two fail."""
+    url = postgres.create()
+    database = Database(url, pool_size=4)
+    old_ledger.first_version(database)
+    old_ledger.write(database, "busy", "captured", [("stripe", "approved")])
+    with ThreadPoolExecutor(1) as pool:
+        with database.write() as connection:
+            connection.execute(sa.text("UPDATE payments SET version = 3 WHERE id = 'pay_busy'"))
+            upgrading = pool.submit(migrate, database)
+            while not _waits_for_a_lock(database):
+                assert not upgrading.done()
+            connection.execute(sa.text("UPDATE attempts SET reason = 'late' WHERE payment_id = 'pay_busy'"))
+        upgrading.result(30)
+    payment, (attempt,), _ = Branch(database).load("busy")
+    assert (payment.version, attempt.reason, attempt.capture) == (4, "late", "done")
+    database.close()
+    postgres.drop(url)
+
+
+def _waits_for_a_lock(database: Database) -> bool:
+    query = "SELECT count(*) FROM pg_locks JOIN pg_class ON pg_class.oid = relation WHERE NOT granted"
+    with database.read() as connection:
+        return bool(connection.scalar(sa.text(query)))
 
 
 # ---------------------------------------------------------------- what was in doubt

@@ -57,6 +57,9 @@ payment_events = sa.table(
 
 def upgrade() -> None:
     """Apply."""
+    if op.get_bind().dialect.name == "postgresql":
+        # In the order in which a payment's commits take them, so that neither waits for the other for ever.
+        op.execute("LOCK TABLE payments, idempotency_keys, payment_events, attempts IN ACCESS EXCLUSIVE MODE")
     op.create_table(
         "webhooks",
         sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
