@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from router import standing
 from router.ledger import operations as operation_rows
 from router.ledger.engine import Database
-from router.ledger.payments import Attempt, Payment, from_row
+from router.ledger.records import Attempt, Payment, from_row
 from router.ledger.tables import attempts, operations, payment_events, payments
 
 BATCH = 200

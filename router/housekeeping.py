@@ -17,7 +17,8 @@ from router import settling
 from router.clock import Clock
 from router.ledger.journal import Journal, Journals
 from router.ledger.operations import IN_FORCE, UNSETTLED
-from router.ledger.payments import Attempt, PaymentLedger, StaleError
+from router.ledger.payments import PaymentLedger
+from router.ledger.records import Attempt, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
 from router.ledger.upkeep import Upkeep
 from router.sending import LEAST_TIME_S, Sender, learned, says_more

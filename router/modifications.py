@@ -20,7 +20,8 @@ from router import settling, standing
 from router.clock import Clock
 from router.ledger.journal import Journal, Journals
 from router.ledger.operations import UNSETTLED, OperationKind, OperationState
-from router.ledger.payments import Attempt, KeyTakenError, NewKey, Payment, PaymentLedger, StaleError
+from router.ledger.payments import PaymentLedger
+from router.ledger.records import Attempt, KeyTakenError, NewKey, Payment, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
 from router.payments import Answer, IdempotencyKeyReusedError, PaymentRefusedError, RequestInProgressError
 from router.sending import Sender, learned

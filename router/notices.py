@@ -19,7 +19,8 @@ from router.clock import Clock
 from router.ledger.inbox import Inbox, Stored
 from router.ledger.journal import Journal, Journals
 from router.ledger.operations import Operation, OperationKind, OperationState
-from router.ledger.payments import Attempt, PaymentLedger, StaleError
+from router.ledger.payments import PaymentLedger
+from router.ledger.records import Attempt, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
 from router.sending import learned
 from router.settling import NOTHING_TO_VOID, settle

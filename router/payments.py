@@ -31,7 +31,8 @@ from router import policy, standing
 from router.clock import Clock, Ids
 from router.health import ProviderHealth
 from router.ledger.journal import Journal, Journals
-from router.ledger.payments import Attempt, KeyTakenError, NewKey, Payment, PaymentLedger, StaleError
+from router.ledger.payments import PaymentLedger
+from router.ledger.records import Attempt, KeyTakenError, NewKey, Payment, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
 from router.order import Order
 from router.planning import Plan, Planner

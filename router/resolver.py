@@ -21,7 +21,8 @@ from router import settling, standing
 from router.clock import Clock
 from router.ledger.journal import Journal, Journals
 from router.ledger.operations import IN_FORCE, UNSEEN, UNSETTLED, Operation, OperationKind, OperationState
-from router.ledger.payments import Attempt, PaymentLedger, StaleError
+from router.ledger.payments import PaymentLedger
+from router.ledger.records import Attempt, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
 from router.sending import LEAST_TIME_S, Sender, learned, says_more
 from router.settling import NOTHING_TO_VOID, settle

@@ -10,7 +10,7 @@ import structlog
 
 from router import standing
 from router.ledger.journal import Journal
-from router.ledger.payments import Attempt, NewKey, ReferenceInUseError
+from router.ledger.records import Attempt, NewKey, ReferenceInUseError
 
 log = structlog.get_logger("router.settling")
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from router.ledger.operations import IN_FORCE, RANK, UNSEEN, UNSETTLED, Operation
-from router.ledger.payments import Attempt, Payment
+from router.ledger.records import Attempt, Payment
 
 OUTCOME_RANK: Mapping[str | None, int] = {
     None: 0,

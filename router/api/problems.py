@@ -11,7 +11,7 @@ from flask import Flask, Response, json, request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import HTTPException
 
-from router.ledger.payments import ReferenceInUseError
+from router.ledger.records import ReferenceInUseError
 from router.ledger.unavailable import LedgerUnavailableError
 from router.modifications import NoSuchPaymentError, StateConflictError
 from router.payments import (

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from flags.contract import RoutingFlags
 from router.breaker import Snapshot
 from router.ledger.flips import Flip
-from router.ledger.payments import Attempt
+from router.ledger.records import Attempt
 from router.payments import Answer
 
 PaymentStatus = Literal[

@@ -15,7 +15,8 @@ import tenacity
 
 from router.clock import Clock, Ids
 from router.ledger.operations import Operation, OperationKind
-from router.ledger.payments import Attempt, NewKey, Payment, PaymentLedger, StaleError
+from router.ledger.payments import PaymentLedger
+from router.ledger.records import Attempt, NewKey, Payment, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
 
 COMMIT_PATIENCE_S = 5.0

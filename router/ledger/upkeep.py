@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from router.ledger.engine import Database
-from router.ledger.payments import OPEN_STATUSES
+from router.ledger.records import OPEN_STATUSES
 from router.ledger.tables import attempts, idempotency_keys, payments, to_micros, webhooks
 
 

@@ -15,7 +15,8 @@ from router.breaker import Transition
 from router.ledger.circuits import CircuitLedger
 from router.ledger.engine import Database
 from router.ledger.migrate import migrate
-from router.ledger.payments import Attempt, Payment, PaymentLedger
+from router.ledger.payments import PaymentLedger
+from router.ledger.records import Attempt, Payment
 from router.ledger.tables import circuit_transitions
 from router.ledger.unavailable import LedgerUnavailableError
 

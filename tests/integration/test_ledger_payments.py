@@ -14,15 +14,8 @@ import sqlalchemy as sa
 
 from router.ledger.engine import Database
 from router.ledger.migrate import migrate
-from router.ledger.payments import (
-    Attempt,
-    KeyTakenError,
-    NewKey,
-    Payment,
-    PaymentLedger,
-    ReferenceInUseError,
-    StaleError,
-)
+from router.ledger.payments import PaymentLedger
+from router.ledger.records import Attempt, KeyTakenError, NewKey, Payment, ReferenceInUseError, StaleError
 from router.ledger.tables import attempts, metadata, payment_events, payments
 from tests.integration.conftest import OpenShop
 from tests.integration.shop import Shop, order, paying_with

@@ -26,7 +26,7 @@ from router.ledger.engine import Database
 from router.ledger.journal import Journals
 from router.ledger.migrate import migrate
 from router.ledger.operations import Operation
-from router.ledger.payments import Attempt, Payment, StaleError
+from router.ledger.records import Attempt, Payment, StaleError
 from router.modifications import Modifications
 from router.sending import Sender
 from tests.fakes.house import DEADLINE_S, TIMES

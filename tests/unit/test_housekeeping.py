@@ -25,7 +25,7 @@ from router.ledger.engine import Database
 from router.ledger.inbox import Inbox
 from router.ledger.journal import Journals
 from router.ledger.operations import Operation
-from router.ledger.payments import Attempt, Payment, StaleError
+from router.ledger.records import Attempt, Payment, StaleError
 from router.ledger.upkeep import Upkeep
 from router.notices import Notices
 from router.resolver import Resolver, ResolverSettings

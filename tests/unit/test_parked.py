@@ -12,7 +12,7 @@ from flags.contract import RoutingFlags
 from router import parked as module
 from router.breaker import State
 from router.ledger.engine import Database
-from router.ledger.payments import Attempt, Payment
+from router.ledger.records import Attempt, Payment
 from router.parked import Parked
 from router.payments import PARKED_FOR
 from router.sending import SENDS_IN_A_REQUEST

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from providers.contract import Health
 from router.ledger.engine import Database
-from router.ledger.payments import Attempt, Payment, ReferenceInUseError
+from router.ledger.records import Attempt, Payment, ReferenceInUseError
 from router.ledger.tables import payment_events
 from router.ledger.unavailable import LedgerUnavailableError
 from router.order import Order

@@ -15,7 +15,7 @@ from providers.contract import Decline, DeclineClass, Health, Outcome, OutcomeKi
 from router.breaker import State
 from router.clock import SequentialIds
 from router.ledger.engine import Database
-from router.ledger.payments import Attempt, Payment
+from router.ledger.records import Attempt, Payment
 from router.payments import NoEligibleProviderError, ProvidersUnavailableError
 from router.sending import SENDS_IN_A_REQUEST
 from tests.fakes.house import House, an_order, build_house, move

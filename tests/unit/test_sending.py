@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from providers.contract import Health, Outcome, OutcomeKind, Timeouts
 from router.clock import ManualClock
-from router.ledger.payments import Attempt
+from router.ledger.records import Attempt
 from router.sending import LEAST_TIME_S, RESEND_WAIT_S, SENDS_IN_A_REQUEST, Sender, SendTimes
 from tests.fakes.providers import AUTHORIZED, CAPTURED, REFUSED, REJECTED, UNKNOWN, Call, FakeProvider, declined
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from router import standing
 from router.ledger.operations import IN_FORCE, RANK, UNSEEN, UNSETTLED, Operation, OperationKind, OperationState
-from router.ledger.payments import Attempt
+from router.ledger.records import Attempt
 
 AMOUNT = 1999
 NOW = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
