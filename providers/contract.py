@@ -274,6 +274,9 @@ class Provider(Protocol):
     def name(self) -> str:
         """`stripe`, `adyen`, …: the word used in flags, routes and records."""
 
+    def is_reference(self, reference: str) -> bool:
+        """Whether this can be the vendor's id of a payment, by its shape: a person may have mistyped it."""
+
     def render(self, request: ChargeRequest) -> Params:
         """The exact vendor parameters of this attempt. Pure. Raises Ineligible where it cannot be expressed."""
 

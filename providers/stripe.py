@@ -90,6 +90,9 @@ class StripeProvider:
     def name(self) -> str:
         return "stripe"
 
+    def is_reference(self, reference: str) -> bool:
+        return stripe_answers.PAYMENT_INTENT.fullmatch(reference) is not None
+
     # ------------------------------------------------------------ charging
 
     def render(self, request: ChargeRequest) -> Params:

@@ -20,7 +20,7 @@ from providers.faults import safe_word
 OPERATION = "operation"
 """The metadata that names a refund by our idempotency key of it."""
 
-_PAYMENT_INTENT = re.compile(r"pi_[A-Za-z0-9_]{1,250}")
+PAYMENT_INTENT = re.compile(r"pi_[A-Za-z0-9_]{1,250}")
 
 _HOLDS_NOTHING = frozenset({"requires_payment_method", "canceled"})
 """The statuses in which an intent neither holds nor takes money, nor will without a further confirm."""
@@ -133,4 +133,4 @@ def modified(result: object, meanings: Mapping[str, ModificationKind]) -> Modifi
 
 def is_intent(value: object) -> bool:
     """Whether this is the shape of a PaymentIntent's id."""
-    return isinstance(value, str) and _PAYMENT_INTENT.fullmatch(value) is not None
+    return isinstance(value, str) and PAYMENT_INTENT.fullmatch(value) is not None
