@@ -71,7 +71,7 @@ class PaymentLedger:
                 raise KeyTakenError from None
             if holder is not None:
                 raise ReferenceInUseError(holder) from None
-            if not _breaks(error, "uq_payments_held_reference", "payments.merchant, payments.reference"):
+            if not _breaks(error, *_REFERENCE):
                 raise
             raise KeyTakenError from None  # its holder has just ended: the next try finds the reference free
 
@@ -88,10 +88,12 @@ class PaymentLedger:
         key: NewKey | None = None,
         operations: Sequence[Operation] = (),
         release_key: bool = False,
+        note: Mapping[str, Any] | None = None,
     ) -> Payment:
         """Commit one transition of a payment, with what it finishes and starts. Answers the payment as it is then.
 
-        `asked` is a new operation, `key` the idempotency key that checkout's call consumes.
+        `asked` is a new operation, `key` the idempotency key that checkout's call consumes, `note` what the event
+        says beside the columns that it sets.
         Compare-and-set: raises StaleError when the payment's version or lease holder is not what `payment` says;
         KeyTakenError when the key was consumed before; ReferenceInUseError when a payment that ended would be open
         again, and another has its reference by now. Then nothing is written.
@@ -109,7 +111,7 @@ class PaymentLedger:
             if payment.lease_holder is None
             else payments.c.lease_holder == payment.lease_holder
         )
-        with _one_key(), self._database.write() as connection:
+        with self._one_of_two(payment), self._database.write() as connection:
             if reopened and (holder := _holder_of(connection, payment.merchant, payment.reference)) is not None:
                 raise ReferenceInUseError(holder)
             row = (
@@ -124,7 +126,7 @@ class PaymentLedger:
             )
             if row is None:
                 raise StaleError
-            _append_event(connection, payment.id, event, values)
+            _append_event(connection, payment.id, event, values if note is None else {**values, "note": note})
             for attempt in finished:
                 connection.execute(
                     attempts.update()
@@ -143,6 +145,22 @@ class PaymentLedger:
             if release_key:
                 connection.execute(idempotency_keys.delete().where(idempotency_keys.c.payment_id == payment.id))
         return Payment(**from_row(row))
+
+    @contextlib.contextmanager
+    def _one_of_two(self, payment: Payment) -> Iterator[None]:
+        """Of two requests that take a key or a reference in the same instant, the database lets one."""
+        try:
+            yield
+        except sa.exc.IntegrityError as error:
+            if _breaks(error, *_KEY):
+                raise KeyTakenError from None
+            if not _breaks(error, *_REFERENCE):
+                raise  # two events of one version, say: a fault in the ledger, which no replay mends
+            with self._database.read() as connection:
+                holder = _holder_of(connection, payment.merchant, payment.reference)
+            if holder is None:
+                raise StaleError from None  # it has just ended: the next try finds the reference free
+            raise ReferenceInUseError(holder) from None
 
     def postpone(self, payment: Payment, next_try_at: dt.datetime) -> None:
         """Commit when a parked payment is tried next; no transition, so neither version nor event."""
@@ -236,15 +254,8 @@ class PaymentLedger:
         return None
 
 
-@contextlib.contextmanager
-def _one_key() -> Iterator[None]:
-    """Of two requests that consume a key in the same instant, the database lets one."""
-    try:
-        yield
-    except sa.exc.IntegrityError as error:
-        if not _breaks(error, "pk_idempotency_keys", "idempotency_keys.merchant, idempotency_keys.key"):
-            raise  # two events of one version, say: a fault in the ledger, which no replay mends
-        raise KeyTakenError from None
+_KEY = ("pk_idempotency_keys", "idempotency_keys.merchant, idempotency_keys.key")
+_REFERENCE = ("uq_payments_held_reference", "payments.merchant, payments.reference")
 
 
 def _breaks(error: sa.exc.IntegrityError, constraint: str, columns: str) -> bool:

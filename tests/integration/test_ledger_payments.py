@@ -170,6 +170,24 @@ def test_a_key_that_is_consumed_and_a_ledger_that_contradicts_itself_are_told_ap
         ledger.create(again, key="another", fingerprint="f", repeat=False, first=None)
 
 
+@pytest.mark.parametrize("refusal", [ReferenceInUseError, StaleError])
+def test_a_reference_that_is_taken_as_a_payment_is_reopened_stays_taken(
+    ledger: PaymentLedger, monkeypatch: pytest.MonkeyPatch, refusal: type[Exception]
+) -> None:
+    """Another order came between the look and the commit; by the time we look again it may have ended."""
+    declined = _payment(status="declined", holds_reference=False)
+    ledger.create(declined, key="k", fingerprint="f", repeat=False, first=None)
+    other = _payment(2, reference=declined.reference)
+    ledger.create(other, key="other", fingerprint="f", repeat=False, first=None)
+    looks = iter([None, other.id if refusal is ReferenceInUseError else None])
+    monkeypatch.setattr("router.ledger.payments._holder_of", lambda *_: next(looks))
+    with pytest.raises(refusal):
+        ledger.change(declined, {"status": "captured"}, event="captured", now=LATER)
+    found = ledger.get(declined.id)
+    assert found is not None
+    assert found[0] == declined
+
+
 def test_what_is_to_be_resolved_is_taken_up_in_order(ledger: PaymentLedger, database: Database) -> None:
     """The longest waiting first, whether they wait for a time or for a lease to run out; none is starved."""
     order = [7, 2, 9, 4, 1, 8, 3, 6, 0, 5]
