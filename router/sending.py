@@ -164,7 +164,7 @@ class Sender:
         """
         outcome = self._complete_once(attempt, details, deadline)
         for _ in range(SENDS_IN_A_REQUEST - 1):
-            if not is_doubtful_completion(outcome) or outcome.provider_reference is not None:
+            if outcome.our_fault or not is_doubtful(outcome):
                 break
             self._pause(self._jitter_s(), deadline)
             later = self._complete_once(attempt, details, deadline)

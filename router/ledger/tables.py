@@ -154,7 +154,8 @@ payment_events = sa.Table(
     sa.Column("payment_id", sa.Text, sa.ForeignKey("payments.id"), nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("type", sa.Text, nullable=False),
-    # What this transition set, column by column: folding a payment's events gives its row.
+    # What this transition set, column by column: folding a payment's events gives its row. And `note`, which is no
+    # column: what is to be kept of it besides, as an operator's evidence.
     sa.Column("changes", Json, nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("payment_id", "version"),

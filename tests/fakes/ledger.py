@@ -18,7 +18,7 @@ from router.ledger.migrate import migrate
 from router.ledger.payments import PaymentLedger
 from router.ledger.records import Attempt, Payment
 from router.ledger.tables import circuit_transitions
-from router.ledger.unavailable import LedgerUnavailableError
+from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
 
 
 @contextlib.contextmanager
@@ -117,4 +117,4 @@ class MoodyLedger(PaymentLedger):
         yield
         if self.forget[name] > 0:
             self.forget[name] -= 1
-            raise LedgerUnavailableError("OperationalError")
+            raise CommitUnknownError("OperationalError")
