@@ -163,8 +163,9 @@ class Housekeeping:
         if operation.state == "refused" and attempt.provider_reference is None:
             # By our own id, where the provider has said none yet, and found nothing: an approval that comes all the
             # same is undone.
-            ended = {"status": "canceled", "next_action": None, "next_try_at": None}
-            settle(journal, event="abandoned", now=self._clock.now(), more=ended)
+            now = self._clock.now()
+            ended = {"status": "canceled", "next_action": None, "next_try_at": None, "given_up_at": now}
+            settle(journal, event="abandoned", now=now, more=ended)
             return True
         if operation.state not in IN_FORCE:
             # Refused: the customer finished at this moment, and a look-up or a webhook will say so.
@@ -173,7 +174,8 @@ class Housekeeping:
         now = self._clock.now()
         if operation.state == "done":
             journal.learned(dataclasses.replace(attempt, outcome="canceled", finished_at=now))
-        settle(journal, event="abandoned", now=now, more={"next_try_at": None})
+        # What else is in doubt is not sent again: the customer has gone.
+        settle(journal, event="abandoned", now=now, more={"next_try_at": None, "given_up_at": now})
         return True
 
     def _later(self, journal: Journal) -> bool:

@@ -40,6 +40,8 @@ an approval that arrives all the same is voided or refunded, with an alert."""
 
 ORPHAN = "router: orphan"
 """Who asked to void or refund an approval that is not the payment's."""
+ACTED_ON_LATE = dt.timedelta(minutes=1)
+"""How long after a round's deadline a provider can still begin to act on a send of that round."""
 UNDONE_AT_MOST = 5
 """Voids or refunds of one orphan that the router asks for by itself: what five do not undo, a person must."""
 NOT_UNDONE = "an authorization that is not the payment's could not be released: ask its provider, then resolve"
@@ -102,6 +104,11 @@ class Resolver:
         given_up = standing.given_up(journal.payment, now, self._settings.resend_max_age_s)
         # From this commit on it is for good: a void of ours must not meet a re-send of ours.
         first_time = given_up and journal.payment.given_up_at is None
+        if not given_up:
+            for attempt in journal.attempts:
+                if self._may_be_sent_again(journal, attempt, now):
+                    # As with everything that is sent: that it may have been now is written first.
+                    journal.learned(dataclasses.replace(attempt, last_sent_at=now))
         journal.claim(given_up_at=now if first_time else None)
         deadline = self._clock.monotonic() + self._settings.deadline_s
         for attempt in list(journal.attempts):
@@ -139,9 +146,9 @@ class Resolver:
         now = self._clock.now()
         max_age_s = self._settings.resend_max_age_s
         # A payment that became too old in this round is given up in the next one, by a commit of its own.
-        expected = journal.payment.status == "processing" and journal.payment.given_up_at is None
+        expected = _is_expected(journal)
         pending = attempt.provider_reference is not None
-        if expected and not pending and now - attempt.started_at < KEY_LIVES:
+        if self._may_be_sent_again(journal, attempt, now):
             attempt, outcome = self._sender.resend(attempt, deadline - self._clock.monotonic())
             journal.learned(attempt)
             if says_more(outcome):
@@ -154,8 +161,8 @@ class Resolver:
         if chosen and expected:
             return  # it may still be approved: only a payment given up, or an orphan, is voided
         # Until then it may have been sent again, by a worker that still expected it to be wanted.
-        until = journal.payment.given_up_at or journal.payment.contact_at + dt.timedelta(seconds=max_age_s)
-        sent_last = max(attempt.last_sent_at or attempt.started_at, until)
+        until = journal.payment.contact_at + dt.timedelta(seconds=max_age_s)
+        sent_last = max(attempt.last_sent_at or attempt.started_at, min(until, journal.payment.given_up_at or until))
         found_nothing = found.kind is LookUpKind.NOT_FOUND or (
             # Where there is no look-up, the provider has said so of a void.
             found.kind is LookUpKind.UNSUPPORTED and attempt.reason == NOTHING_TO_VOID
@@ -166,8 +173,17 @@ class Resolver:
         elif found.kind is LookUpKind.UNSUPPORTED:
             self._void_unseen(journal, attempt, deadline)
 
+    def _may_be_sent_again(self, journal: Journal, attempt: Attempt, now: dt.datetime) -> bool:
+        in_doubt = not attempt.is_settled and attempt.provider_reference is None
+        return in_doubt and _is_expected(journal) and now - attempt.started_at < KEY_LIVES
+
     def _look_up(self, attempt: Attempt, deadline: float) -> LookUp:
-        """How the attempt stands in the provider's own records."""
+        """How the attempt stands in the provider's own records.
+
+        The window ends a while after the last send: it does not grow with waiting.
+        """
+        sent_last = attempt.last_sent_at or attempt.started_at
+        acted_on_by = sent_last + dt.timedelta(seconds=self._settings.deadline_s) + ACTED_ON_LATE
         left_s = deadline - self._clock.monotonic()
         if left_s < LEAST_TIME_S / 2:
             return LookUp(LookUpKind.UNAVAILABLE, reason="no_time_left")
@@ -175,7 +191,7 @@ class Resolver:
             attempt.id,
             provider_reference=attempt.provider_reference,
             sent_from=attempt.started_at,
-            sent_until=self._clock.now(),
+            sent_until=min(self._clock.now(), acted_on_by),
             timeouts=self._sender.timeouts(left_s),
         )
 
@@ -298,6 +314,10 @@ class Resolver:
         journal.learned(operation)
         if operation.state == "done" and operation.kind == "void":
             journal.learned(dataclasses.replace(attempt, outcome="canceled", finished_at=self._clock.now()))
+
+
+def _is_expected(journal: Journal) -> bool:
+    return journal.payment.status == "processing" and journal.payment.given_up_at is None
 
 
 def _of(journal: Journal, attempt: Attempt) -> list[Operation]:
