@@ -27,7 +27,7 @@ from providers.contract import (
 from router import audit
 from router.ledger.engine import Database
 from router.ledger.operations import UNSEEN
-from router.ledger.payments import Payment, ReferenceInUseError
+from router.ledger.records import Payment, ReferenceInUseError
 from router.modifications import Modifications
 from router.notices import UNMATCHED_AFTER
 from router.resolver import KEY_FORGOTTEN, KEY_LIVES, NOT_UNDONE, UNDONE_AT_MOST
