@@ -305,7 +305,11 @@ class Provider(Protocol):
         sent_until: dt.datetime,
         timeouts: Timeouts,
     ) -> LookUp:
-        """Read how an attempt stands, by the provider's id where it is known, else among what was made in between."""
+        """Read how an attempt stands, by the provider's id where it is known, else among what was made in between.
+
+        `sent_from` is the first send, `sent_until` the last. What they can have made is read to its end, in several
+        calls where that is much: until then the answer is UNAVAILABLE, and NOT_FOUND is said of all of it only.
+        """
 
     def void_attempt(self, attempt_id: str, *, idempotency_key: str, timeouts: Timeouts) -> ModificationOutcome:
         """Release whatever this attempt authorized, without knowing the provider's id of it.

@@ -40,8 +40,6 @@ an approval that arrives all the same is voided or refunded, with an alert."""
 
 ORPHAN = "router: orphan"
 """Who asked to void or refund an approval that is not the payment's."""
-ACTED_ON_LATE = dt.timedelta(minutes=1)
-"""How long after a round's deadline a provider can still begin to act on a send of that round."""
 UNDONE_AT_MOST = 5
 """Voids or refunds of one orphan that the router asks for by itself: what five do not undo, a person must."""
 NOT_UNDONE = "an authorization that is not the payment's could not be released: ask its provider, then resolve"
@@ -109,11 +107,14 @@ class Resolver:
                 if self._may_be_sent_again(journal, attempt, now):
                     # As with everything that is sent: that it may have been now is written first.
                     journal.learned(dataclasses.replace(attempt, last_sent_at=now))
-        journal.claim(given_up_at=now if first_time else None)
+        # Before the commit: so it lies inside the lease, however long that commit takes.
         deadline = self._clock.monotonic() + self._settings.deadline_s
+        journal.claim(given_up_at=now if first_time else None)
         for attempt in list(journal.attempts):
             if not attempt.is_settled:
                 self._find_out(journal, attempt, deadline)
+            elif standing.is_completing(attempt) and journal.payment.status == "requires_action":
+                self._look_for_completion(journal, attempt, deadline)
         for operation in list(journal.operations):
             if operation.state in UNSETTLED:
                 self._send_again(journal, operation, deadline)
@@ -141,6 +142,12 @@ class Resolver:
         return None
 
     # ------------------------------------------------------------ an attempt in doubt
+
+    def _look_for_completion(self, journal: Journal, attempt: Attempt, deadline: float) -> None:
+        """The answer to the customer's step was lost. Checkout may send it again; the provider's record may say."""
+        found = self._look_up(attempt, deadline)
+        if found.kind is LookUpKind.FOUND and found.outcome is not None and says_more(found.outcome):
+            journal.learned(learned(attempt, found.outcome, self._clock.now()))
 
     def _find_out(self, journal: Journal, attempt: Attempt, deadline: float) -> None:
         now = self._clock.now()
@@ -180,10 +187,10 @@ class Resolver:
     def _look_up(self, attempt: Attempt, deadline: float) -> LookUp:
         """How the attempt stands in the provider's own records.
 
-        The window ends a while after the last send: it does not grow with waiting.
+        Around its sends, and not until now: that would be more to read the longer it is waited for.
         """
-        sent_last = attempt.last_sent_at or attempt.started_at
-        acted_on_by = sent_last + dt.timedelta(seconds=self._settings.deadline_s) + ACTED_ON_LATE
+        # A request that died has left no more than when it began.
+        sent_last = attempt.last_sent_at or attempt.started_at + dt.timedelta(seconds=self._settings.deadline_s)
         left_s = deadline - self._clock.monotonic()
         if left_s < LEAST_TIME_S / 2:
             return LookUp(LookUpKind.UNAVAILABLE, reason="no_time_left")
@@ -191,7 +198,7 @@ class Resolver:
             attempt.id,
             provider_reference=attempt.provider_reference,
             sent_from=attempt.started_at,
-            sent_until=min(self._clock.now(), acted_on_by),
+            sent_until=sent_last,
             timeouts=self._sender.timeouts(left_s),
         )
 

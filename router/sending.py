@@ -223,7 +223,10 @@ class Sender:
 
     def _ended(self, attempt: Attempt, outcome: Outcome, begun: float, sends: int) -> Attempt:
         latency_us = round((self._clock.monotonic() - begun) * 1e6)
-        ended = learned(attempt, outcome, self._clock.now())
+        now = self._clock.now()
+        ended = dataclasses.replace(
+            learned(attempt, outcome, now), last_sent_at=now if sends else attempt.last_sent_at
+        )
         return dataclasses.replace(ended, latency_us=latency_us, sends=max(1, sends))
 
 
