@@ -32,13 +32,14 @@ from providers.contract import Provider, Timeouts
 from providers.fees import DEFAULT_SCHEDULES
 from providers.stripe import StripeProvider
 from router import telemetry
-from router.api import gate, operations, problems, webhooks
+from router.api import attention, gate, operations, problems, webhooks
 from router.api import payments as payments_api
 from router.breaker import WINDOW_CALLS, BreakerSettings
 from router.clock import Clock, Ids, SystemClock, TimeOrderedIds
 from router.flipper import Flipper
 from router.health import SYNC_INTERVAL_S, ProviderHealth
 from router.housekeeping import Housekeeping
+from router.ledger.attention import AttentionLedger
 from router.ledger.cards import CardLedger
 from router.ledger.circuits import CircuitLedger
 from router.ledger.engine import Database
@@ -254,6 +255,7 @@ def web_app(core: Core) -> Flask:
         clock=core.clock,
     )
     app.register_api(payments_api.blueprint(core.payments, modifications))
+    app.register_api(attention.blueprint(AttentionLedger(core.database)))
     app.register_api(webhooks.blueprint(core.providers, Inbox(core.database), core.clock))
     app.register_api(
         operations.blueprint(

@@ -126,14 +126,15 @@ class Housekeeping:
         attempt = settling.chosen(journal)
         if attempt is None or attempt.outcome != OutcomeKind.REQUIRES_ACTION:
             return False
-        journal.claim()  # from here on neither `complete` nor a webhook gets in between
+        # Before the commit: so it lies inside the lease, however long that commit takes.
         deadline = self._clock.monotonic() + self._deadline_s
+        journal.claim()  # from here on neither `complete` nor a webhook gets in between
         provider = self._providers[attempt.provider]
         found = provider.look_up(
             attempt.id,
             provider_reference=attempt.provider_reference,
             sent_from=attempt.started_at,
-            sent_until=self._clock.now(),
+            sent_until=attempt.last_sent_at or attempt.started_at,
             timeouts=self._sender.timeouts(max(LEAST_TIME_S, deadline - self._clock.monotonic())),
         )
         outcome = found.outcome if found.kind is LookUpKind.FOUND else None

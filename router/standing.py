@@ -115,14 +115,29 @@ def comes_too_late(amount: int, attempts: Sequence[Attempt], operations: Sequenc
     return any(each.outcome == "approved" and not _undone(amount, each, operations, IN_FORCE) for each in attempts)
 
 
+COMPLETING = "completion_in_doubt:"
+"""What an attempt's reason begins with while it is not known whether the customer's step, as it was sent to the
+provider, has ended it; a word for that step follows."""
+
+
+def is_completing(attempt: Attempt) -> bool:
+    """Whether the provider may have finished an attempt that waits for its customer, for all that is known."""
+    return attempt.outcome == "requires_action" and (attempt.reason or "").startswith(COMPLETING)
+
+
 def is_resolved(
     amount: int, attempts: Sequence[Attempt], operations: Sequence[Operation], stands: Mapping[str, Any]
 ) -> bool:
     """Whether nothing is left to find out or to do: no attempt or operation in doubt, no orphan, no capture due."""
+    chosen_id = stands.get("attempt_id")
+    if stands.get("status") == "requires_action" and any(
+        each.id == chosen_id and is_completing(each) for each in attempts
+    ):
+        return False
     return (
         stands.get("status") != "processing"
         and not any(each.state in UNSETTLED for each in operations)
-        and not orphans(amount, stands.get("attempt_id"), attempts, operations)
+        and not orphans(amount, chosen_id, attempts, operations)
     )
 
 

@@ -24,6 +24,10 @@ OPTIONAL_BODY = frozenset(f"payments.{name}_payment" for name in ("capture", "ca
 SCOPES_BY_PATH = {"/v1/payments": "payments"}
 OPERATORS = frozenset({"payments.resolve_payment"})
 """Views under those paths that are an operator's."""
+READERS = frozenset({"payments.read_payment"})
+"""Views under those paths that are an operator's too: who is to resolve a payment has to see it."""
+LARGE_BODIES = {"payments.complete_payment": 256 * 1024}
+"""What a 3-D Secure challenge brings back can be a hundred thousand characters by itself."""
 
 
 class StrictRequest(Request):
@@ -49,7 +53,7 @@ class KeyRing:
     def caller(self, key: str) -> Caller | None:
         """The key's merchant and scopes; None for a key that is not valid. Raises LedgerUnavailableError."""
         if self._bootstrap is not None and hmac.compare_digest(key.encode(), self._bootstrap.encode()):
-            return Caller("default", SCOPES)
+            return Caller("default", SCOPES, "bootstrap key")
         now = self._clock.monotonic()
         known = self._known.get(key)
         if known is not None and now - known[1] < KNOWN_KEY_FOR_S:
@@ -78,7 +82,12 @@ def install(app: Flask, keys: KeyRing) -> None:
         for prefix, scope in SCOPES_BY_PATH.items():
             if request.path.startswith(prefix):
                 # Before the body is looked at: what a key may not do, it learns nothing about.
-                require("operate" if request.endpoint in OPERATORS else scope)
+                if request.endpoint in OPERATORS:
+                    require("operate")
+                else:
+                    require(scope, *(["operate"] if request.endpoint in READERS else []))
+        if request.endpoint in LARGE_BODIES:
+            request.max_content_length = LARGE_BODIES[request.endpoint]
         if contains_pan(request.path):
             raise _pan_refused("path")
         if any(contains_pan(part) for pair in request.args.items(multi=True) for part in pair):

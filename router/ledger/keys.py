@@ -21,6 +21,8 @@ class Caller:
 
     merchant: str
     scopes: frozenset[str]
+    label: str = ""
+    """What the key is for: named where an order of its holder is recorded."""
 
 
 def digest(key: str) -> str:
@@ -52,8 +54,8 @@ class KeyLedger:
         """Whose key this is; None for an unknown or revoked one."""
         with self._database.read() as connection:
             row = connection.execute(
-                sa.select(api_keys.c.merchant, api_keys.c.scopes).where(
+                sa.select(api_keys.c.merchant, api_keys.c.scopes, api_keys.c.label).where(
                     api_keys.c.digest == digest(key), api_keys.c.revoked_at.is_(None)
                 )
             ).one_or_none()
-        return None if row is None else Caller(row[0], frozenset(row[1]))
+        return None if row is None else Caller(row[0], frozenset(row[1]), row[2])
