@@ -38,7 +38,12 @@ def outcome(answer: Mapping[str, Any], *, automatic: bool) -> Outcome:
             return Outcome(OutcomeKind.APPROVED, Health.OK, provider_reference=reference, captured=automatic)
         case "Refused":
             code = answer.get("refusalReasonCode")
-            return refused(None if code is None else str(code), answer.get("additionalData"), reference)
+            return refused(
+                None if code is None else str(code),
+                answer.get("additionalData"),
+                reference,
+                payment_method=answer.get("paymentMethod"),
+            )
         case "Cancelled":
             decline = declines.shopper_cancelled()
             return Outcome(
@@ -69,11 +74,14 @@ def outcome(answer: Mapping[str, Any], *, automatic: bool) -> Outcome:
             )
 
 
-def refused(refusal: str | None, additional_data: object, reference: str | None) -> Outcome:
+def refused(
+    refusal: str | None, additional_data: object, reference: str | None, *, payment_method: object = None
+) -> Outcome:
     """What a refusal with this refusalReasonCode is: a decline, or an acquirer that could not ask the issuer."""
     if refusal in declines.ADYEN_ACQUIRER_FAULTS:
         return _acquirer_fault(reference)
-    decline = declines.of_adyen(refusal, additional_data if isinstance(additional_data, Mapping) else {})
+    more = additional_data if isinstance(additional_data, Mapping) else {}
+    decline = declines.of_adyen(refusal, more, payment_method=payment_method)
     if not decline.known:
         _log.error("unrecognised_decline_code", provider="adyen", code=decline.code)
     return Outcome(OutcomeKind.DECLINED, Health.OK, decline.code, provider_reference=reference, decline=decline)

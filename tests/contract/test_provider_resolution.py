@@ -95,6 +95,34 @@ def test_an_acquirers_fault_whose_answer_was_lost_is_found_as_nothing_charged(st
     assert stripe_case.books() == []
 
 
+@pytest.mark.parametrize("way", ["the answer", "by id", "by time"])
+@pytest.mark.parametrize(
+    ("brand", "code", "decline_class", "cascade", "advice"),
+    [
+        ("visa", "01", DeclineClass.SOFT, True, "try_again_later"),
+        ("visa", "03", DeclineClass.SOFT, True, "try_again_later"),
+        ("mastercard", "01", DeclineClass.INVALID, False, "01"),
+        ("mastercard", "03", DeclineClass.HARD, False, "03"),
+        ("mastercard", "24", DeclineClass.SOFT, False, "24"),
+    ],
+)
+def test_a_networks_advice_is_read_by_the_cards_brand_wherever_stripe_tells_it(
+    stripe_case: Case, way: str, brand: str, code: str, decline_class: DeclineClass, cascade: bool, advice: str
+) -> None:
+    """Mastercard's numbers are no advice for a Visa card."""
+    outcome = stripe_case.charge(token=f"pm_sandbox_{brand}_advice_{code}")
+    if way != "the answer":
+        found = ways_of_asking(stripe_case, str(outcome.provider_reference))[way]().outcome
+        assert found is not None
+        outcome = found
+    assert outcome.decline is not None
+    assert (outcome.decline.decline_class, outcome.decline.cascade, outcome.decline.advice) == (
+        decline_class,
+        cascade,
+        advice,
+    )
+
+
 def test_a_request_that_was_dropped_is_not_found(stripe_case: Case) -> None:
     """Stripe has nothing of it, among others that it has."""
     stripe_case.charge(attempt_id="att_0")

@@ -183,7 +183,12 @@ def test_an_approval_says_whether_the_money_was_taken() -> None:
 
 def test_a_decline_carries_the_networks_words_and_the_intent() -> None:
     """Everything that a later try depends on."""
-    more = {"network_decline_code": "05", "network_advice_code": "03", "payment_intent": intent("x")}
+    more = {
+        "network_decline_code": "05",
+        "network_advice_code": "03",
+        "payment_intent": intent("x"),
+        "payment_method": {"id": "pm_1", "type": "card", "card": {"brand": "mastercard"}},
+    }
     outcome = authorize(402, error(**CARD_ERROR, **more))
     assert outcome.decline is not None
     assert (outcome.decline.decline_class, outcome.decline.network_code, outcome.decline.advice) == (
