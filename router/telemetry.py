@@ -8,24 +8,45 @@ import datetime as dt
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import sentry_sdk
 import structlog
 from pydantic import BaseModel
+from sentry_sdk.scrubber import DEFAULT_DENYLIST, DEFAULT_PII_DENYLIST
 from sentry_sdk.types import Event, Hint
 
 from router.pan import contains_pan
 from router.settings import Settings
 
+if TYPE_CHECKING:  # they exist for type checkers only
+    from sentry_sdk._types import DataCollectionUserOptions, KeyValueCollectionBehaviour
+
 REMOVED = "[removed]"
 # Known by their field, because no pattern finds them: Luhn alone misses nine digits in ten.
 _SECRET_WORDS = ("authorization", "api_key", "apikey", "secret", "token", "password", "cookie", "dsn", "params")
+# Sentry's own scrubber is off once `data_collection` is set: what it knew by name is scrubbed here.
+_SECRET_NAMES = frozenset(name.lower() for name in (*DEFAULT_DENYLIST, *DEFAULT_PII_DENYLIST))
+
+_NONE: KeyValueCollectionBehaviour = {"mode": "off"}
+_COLLECTED: DataCollectionUserOptions = {
+    "user_info": False,
+    "cookies": _NONE,
+    "http_headers": {"request": _NONE},
+    "http_bodies": [],
+    "url_query_params": _NONE,
+    "graphql": {"document": False, "variables": False},
+    "gen_ai": {"inputs": False, "outputs": False},
+    "database_query_data": False,
+    "queues": False,
+    "stack_frame_variables": False,
+}
+"""What Sentry's integrations may add by themselves: nothing, each kind by name, because what is not named is."""
 
 
 def scrub(value: Any, name: str = "") -> Any:
     """The same value without what must not leave the process: by the field's name, and by what it holds."""
-    if any(word in name.lower().replace("-", "_") for word in _SECRET_WORDS):
+    if name.lower() in _SECRET_NAMES or any(word in name.lower().replace("-", "_") for word in _SECRET_WORDS):
         return REMOVED
     match value:
         case None | bool() | dt.date():
@@ -114,9 +135,9 @@ def configure(settings: Settings, *, process: str) -> None:
         sentry_sdk.init(
             dsn=settings.sentry_dsn.get_secret_value(),
             before_send=_before_send,
-            # Local variables and bodies are where card data and keys would be.
+            # Local variables and bodies are where card data and keys would be; of the rest nothing is needed either.
+            data_collection=_COLLECTED,
             include_local_variables=False,
             max_request_body_size="never",
-            send_default_pii=False,
             server_name=process,
         )
