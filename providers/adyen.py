@@ -38,6 +38,8 @@ from providers.transport import SendFailed, Transport, checked_base_url, sending
 
 IDEMPOTENCY_KEY_CHARS = 64
 _KEY_IN_PROGRESS_CODE = "704"
+_PSP_REFERENCE_AS_SHOWN = re.compile(r"[A-Z0-9]{16}")
+"""As Adyen makes them today; what its answers may carry is taken more widely."""
 _DETAILS_CHARS = {
     "MD": 20_000,
     "PaReq": 20_000,
@@ -93,6 +95,9 @@ class AdyenProvider:
     @property
     def name(self) -> str:
         return "adyen"
+
+    def is_reference(self, reference: str) -> bool:
+        return _PSP_REFERENCE_AS_SHOWN.fullmatch(reference) is not None
 
     # ------------------------------------------------------------ charging
 

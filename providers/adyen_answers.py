@@ -38,14 +38,19 @@ def outcome(answer: Mapping[str, Any], *, automatic: bool) -> Outcome:
             return Outcome(OutcomeKind.APPROVED, Health.OK, provider_reference=reference, captured=automatic)
         case "Refused":
             code = answer.get("refusalReasonCode")
-            return refused(None if code is None else str(code), answer.get("additionalData"), reference)
+            return refused(
+                None if code is None else str(code),
+                answer.get("additionalData"),
+                reference,
+                payment_method=answer.get("paymentMethod"),
+            )
         case "Cancelled":
             decline = declines.shopper_cancelled()
             return Outcome(
                 OutcomeKind.DECLINED, Health.OK, decline.code, provider_reference=reference, decline=decline
             )
         case "Error":
-            return replace(faults.ACQUIRER_FAULT.as_outcome(), provider_reference=reference)
+            return _acquirer_fault(reference)
         case "RedirectShopper" | "IdentifyShopper" | "ChallengeShopper":
             return Outcome(
                 OutcomeKind.REQUIRES_ACTION,
@@ -69,14 +74,29 @@ def outcome(answer: Mapping[str, Any], *, automatic: bool) -> Outcome:
             )
 
 
-def refused(refusal: str | None, additional_data: object, reference: str | None) -> Outcome:
+def refused(
+    refusal: str | None, additional_data: object, reference: str | None, *, payment_method: object = None
+) -> Outcome:
     """What a refusal with this refusalReasonCode is: a decline, or an acquirer that could not ask the issuer."""
     if refusal in declines.ADYEN_ACQUIRER_FAULTS:
-        return replace(faults.ACQUIRER_FAULT.as_outcome(), provider_reference=reference)
-    decline = declines.of_adyen(refusal, additional_data if isinstance(additional_data, Mapping) else {})
+        return _acquirer_fault(reference)
+    more = additional_data if isinstance(additional_data, Mapping) else {}
+    decline = declines.of_adyen(refusal, more, payment_method=payment_method)
     if not decline.known:
         _log.error("unrecognised_decline_code", provider="adyen", code=decline.code)
     return Outcome(OutcomeKind.DECLINED, Health.OK, decline.code, provider_reference=reference, decline=decline)
+
+
+def _acquirer_fault(reference: str | None) -> Outcome:
+    """The acquirer answered that there is no authorization.
+
+    `Error` and `Refused` are final states by the vendor's schema of `resultCode` (Checkout v72), and so is an
+    AUTHORISATION without success: a payment's record, which carries its pspReference. It ends the doubt that an
+    earlier send left, because a key's first result is what every send under it is answered with.
+    """
+    return replace(
+        faults.ACQUIRER_FAULT.as_outcome(), provider_reference=reference, final_record=reference is not None
+    )
 
 
 def _next_action(action: object) -> Mapping[str, Any]:

@@ -61,7 +61,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One notification item, parsed, and its signature verified. `reason` and `additional_data` are not signed."""
+    """One notification item, parsed, and its signature verified. The last three are not signed."""
 
     event: str
     success: bool
@@ -72,6 +72,8 @@ class Item:
     currency: str
     reason: object
     additional_data: Mapping[str, Any]
+    payment_method: object = None
+    """The card's brand in Adyen's words."""
 
 
 def notice(item: Item) -> Notice:
@@ -104,7 +106,12 @@ def _authorisation(item: Item) -> Notice:
         outcome = Outcome(OutcomeKind.APPROVED, Health.OK, provider_reference=reference)
     else:
         reason = item.reason.strip().lower() if isinstance(item.reason, str) else ""
-        outcome = adyen_answers.refused(declines.ADYEN_REASONS.get(reason), item.additional_data, reference)
+        outcome = adyen_answers.refused(
+            declines.ADYEN_REASONS.get(reason),
+            item.additional_data,
+            reference,
+            payment_method=item.payment_method,
+        )
     return Notice(
         _id(item),
         NoticeKind.ATTEMPT,

@@ -102,6 +102,7 @@ def _parsed(found: Mapping[str, Any], additional_data: Mapping[str, Any]) -> tup
         currency=_text(amount.get("currency"), _CURRENCY),
         reason=found.get("reason"),
         additional_data=additional_data,
+        payment_method=found.get("paymentMethod"),
     )
     return item, _text(found.get("merchantAccountCode"), _NO_COLON)
 

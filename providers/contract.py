@@ -156,6 +156,12 @@ class Outcome:
     """`{"type": "redirect", "url"}` or `{"type": "sdk", "provider", …}` for the customer's browser."""
     our_fault: bool = False
     """The provider rejected what we sent: an alert for us, not a mark against the provider."""
+    final_record: bool = False
+    """The provider's own record of this attempt says that nothing was charged, and nothing will be.
+
+    Only where the body carries that record: a resultCode, an intent with a status. It ends the doubt that an earlier
+    send left. Never of a refusal that says nothing of that send: a connection refused, 401, 403, 429, a 5xx.
+    """
 
 
 class ModificationKind(enum.StrEnum):
@@ -268,6 +274,9 @@ class Provider(Protocol):
     def name(self) -> str:
         """`stripe`, `adyen`, …: the word used in flags, routes and records."""
 
+    def is_reference(self, reference: str) -> bool:
+        """Whether this can be the vendor's id of a payment, by its shape: a person may have mistyped it."""
+
     def render(self, request: ChargeRequest) -> Params:
         """The exact vendor parameters of this attempt. Pure. Raises Ineligible where it cannot be expressed."""
 
@@ -296,7 +305,11 @@ class Provider(Protocol):
         sent_until: dt.datetime,
         timeouts: Timeouts,
     ) -> LookUp:
-        """Read how an attempt stands, by the provider's id where it is known, else among what was made in between."""
+        """Read how an attempt stands, by the provider's id where it is known, else among what was made in between.
+
+        `sent_from` is the first send, `sent_until` the last. What they can have made is read to its end, in several
+        calls where that is much: until then the answer is UNAVAILABLE, and NOT_FOUND is said of all of it only.
+        """
 
     def void_attempt(self, attempt_id: str, *, idempotency_key: str, timeouts: Timeouts) -> ModificationOutcome:
         """Release whatever this attempt authorized, without knowing the provider's id of it.

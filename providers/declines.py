@@ -4,13 +4,14 @@ Sources: https://docs.stripe.com/declines/codes, https://docs.stripe.com/decline
 https://docs.adyen.com/development-resources/refusal-reasons; the classes are facts/providers.md's. The words are
 Stripe's, as the most widely known; Adyen's numbers are translated into them.
 
-Advice beats the code: an issuer that adds "do not try again" means it, whatever its first word was.
+Advice beats the code: an issuer that adds "do not try again" means it, whatever its first word was. Its number is
+read by the card's network: 03 is Mastercard's "do not try again", and something else at every other network.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from providers.contract import Decline, DeclineClass
@@ -152,14 +153,24 @@ ADYEN_REASONS: Mapping[str, str] = MappingProxyType(
 )
 """A webhook says in words (any case) what an answer says in refusalReasonCode."""
 
+_ADYEN_BRANDS = ("paymentMethod", "cardPaymentMethod", "paymentMethodVariant")
+"""Where `additionalData` names the card's brand."""
+
 ADYEN_ACQUIRER_FAULTS = frozenset({"4", "21"})
 
-_STOP = frozenset({"do_not_try_again", "03", "21"})
-"""Stripe's advice and Mastercard's merchant advice codes that forbid any further try."""
+_STOP_WORD = "do_not_try_again"
+"""Stripe's own advice, whatever the card's network."""
+_CORRECT_WORD = "confirm_card_data"
+"""Likewise: the data is out of date, and the same data will fail elsewhere too."""
+_STOP = frozenset({"03", "21"})
+"""Mastercard's merchant advice codes that forbid any further try."""
+_CORRECT = frozenset({"01"})
+"""Mastercard: there is new account data."""
 _WAIT = frozenset({"24", "25", "26", "27", "28", "29", "30"})
 """Mastercard: try again in 1 h, 24 h, 2, 4, 6, 8 or 10 days, and not at once at another provider."""
-_CORRECT = frozenset({"confirm_card_data", "01"})
-"""The data is out of date: the same data will fail elsewhere too."""
+
+_MASTERCARD = re.compile(r"mc.*|mastercard.*|maestro.*|cirrus.*", re.ASCII)
+"""Mastercard's brands in the vendors' words: Stripe's `mastercard`, Adyen's `mc`, `mccredit`, `maestro`, …"""
 
 _MESSAGES = MappingProxyType(
     {
@@ -183,8 +194,13 @@ _MESSAGES_BY_WORD = MappingProxyType(
 
 
 def of_stripe(error: Mapping[str, object]) -> Decline:
-    """The decline in Stripe's error object (`error` of a 402, or a PaymentIntent's `last_payment_error`)."""
-    word = _text(error.get("decline_code")) or _text(error.get("code")) or "unknown"
+    """The decline in Stripe's error object (`error` of a 402, or a PaymentIntent's `last_payment_error`).
+
+    Stripe gives `network_advice_code` as the network said it, whichever that is.
+    """
+    word = _text(error.get("decline_code")) or _text(error.get("code"))
+    if word is None:
+        word = "api_error" if error.get("type") == "api_error" else "unknown"
     found = BY_WORD.get(word)
     if found is None and word.startswith("revocation_"):
         found = _HARD
@@ -192,18 +208,29 @@ def of_stripe(error: Mapping[str, object]) -> Decline:
         word,
         found,
         network_code=_text(error.get("network_decline_code")),
-        advices=(_text(error.get("network_advice_code")), _text(error.get("advice_code"))),
+        advice=_text(error.get("advice_code")),
+        network_advice=_text(error.get("network_advice_code")),
+        mastercard=_is_mastercard(*_stripe_brands(error)),
     )
 
 
-def of_adyen(refusal_code: str | None, additional_data: Mapping[str, object]) -> Decline:
-    """The decline of an Adyen `Refused` or `Cancelled`, with `additionalData` where the account has it enabled."""
+def of_adyen(
+    refusal_code: str | None, additional_data: Mapping[str, object], *, payment_method: object = None
+) -> Decline:
+    """The decline of an Adyen `Refused` or `Cancelled`, with `additionalData` where the account has it enabled.
+
+    `merchantAdviceCode` is Mastercard's by the vendor's schema, so it is taken to be where no brand is told.
+    """
+    brand = payment_method.get("brand") if isinstance(payment_method, Mapping) else payment_method
+    brands = (brand, *(additional_data.get(name) for name in _ADYEN_BRANDS))
     word = ADYEN_WORDS.get(refusal_code or "", f"refusal_{refusal_code or 'unknown'}")
     return _decline(
         word,
         BY_WORD.get(word),
         network_code=_leading_code(additional_data.get("refusalReasonRaw")),
-        advices=(_leading_code(additional_data.get("merchantAdviceCode")),),
+        advice=None,
+        network_advice=_leading_code(additional_data.get("merchantAdviceCode")),
+        mastercard=_is_mastercard(*brands) is not False,
     )
 
 
@@ -217,32 +244,57 @@ def _decline(
     found: tuple[DeclineClass, bool] | None,
     *,
     network_code: str | None,
-    advices: tuple[str | None, ...],
+    advice: str | None,
+    network_advice: str | None,
+    mastercard: bool | None,
 ) -> Decline:
     decline_class, cascade = found or _LIMIT
-    given = {advice for advice in advices if advice}
-    if given & _STOP:
+    if mastercard is False:
+        network_advice = None  # a code of another network's own, of which the facts have no table
+    # Of two advices the one that forbids any further try, by the word that no network can read otherwise; else the
+    # network's own, which says more: the card's later payments are judged by it.
+    kept = _STOP_WORD if advice == _STOP_WORD else network_advice or advice
+    judged = network_advice if mastercard else None
+    if advice == _STOP_WORD or judged in _STOP:
         cascade = False
         if decline_class is not DeclineClass.FRAUD:  # which is never tried again either, and says more
             decline_class = DeclineClass.HARD
-    elif given & _CORRECT:
+    elif advice == _CORRECT_WORD or judged in _CORRECT:
         cascade = False
         if decline_class is DeclineClass.SOFT:
             decline_class = DeclineClass.INVALID
-    elif given & _WAIT:
-        cascade = False
+    elif network_advice in _STOP | _CORRECT | _WAIT:
+        cascade = False  # of a card whose brand nobody told, too: it may be Mastercard's, and is called nothing worse
     return Decline(
         decline_class=decline_class,
         code=safe_word(word),
         message=_MESSAGES_BY_WORD.get(word) or _MESSAGES[decline_class],
         cascade=cascade,
         network_code=safe_word(network_code) if network_code else None,
-        # Of two advices the one that forbids any further try: the card's later payments are judged by it.
-        advice=next(
-            (safe_word(each) for each in sorted(filter(None, advices), key=lambda each: each not in _STOP)), None
-        ),
+        advice=safe_word(kept) if kept else None,
         known=found is not None,
     )
+
+
+def _is_mastercard(*brands: object) -> bool | None:
+    """By the first of them that says anything; None where none does."""
+    told = (re.sub(r"[^a-z]", "", each.lower()) for each in brands if isinstance(each, str))
+    brand = next((each for each in told if each not in ("", "unknown", "card", "scheme")), None)
+    return None if brand is None else _MASTERCARD.fullmatch(brand) is not None
+
+
+def _stripe_brands(error: Mapping[str, object]) -> Iterator[object]:
+    """The network of the charge, where it is expanded; else the card's brand, in the error or its intent."""
+    intent = _mapping(error.get("payment_intent"))
+    for charge in (error.get("charge"), intent.get("latest_charge")):
+        card = _mapping(_mapping(_mapping(charge).get("payment_method_details")).get("card"))
+        yield from (card.get("network"), card.get("brand"))
+    for method in (error.get("payment_method"), error.get("source"), intent.get("payment_method")):
+        yield _mapping(_mapping(method).get("card")).get("brand") or _mapping(method).get("brand")
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _text(value: object) -> str | None:

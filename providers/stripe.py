@@ -84,11 +84,15 @@ class StripeProvider:
             max_network_retries=0,
         )
         self._monotonic = monotonic
+        self._readings = stripe_look_up.Readings()
         self._webhooks = StripeWebhooks(webhook_secrets)
 
     @property
     def name(self) -> str:
         return "stripe"
+
+    def is_reference(self, reference: str) -> bool:
+        return stripe_answers.PAYMENT_INTENT.fullmatch(reference) is not None
 
     # ------------------------------------------------------------ charging
 
@@ -176,6 +180,7 @@ class StripeProvider:
                 sent_until=sent_until,
                 timeouts=timeouts,
                 monotonic=self._monotonic,
+                readings=self._readings,
             )
         except stripe.InvalidRequestError as error:
             if error.http_status == 404 and provider_reference is not None and code(error) == "resource_missing":

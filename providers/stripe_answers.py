@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -19,7 +20,10 @@ from providers.faults import safe_word
 OPERATION = "operation"
 """The metadata that names a refund by our idempotency key of it."""
 
-_PAYMENT_INTENT = re.compile(r"pi_[A-Za-z0-9_]{1,250}")
+PAYMENT_INTENT = re.compile(r"pi_[A-Za-z0-9_]{1,250}")
+
+_HOLDS_NOTHING = frozenset({"requires_payment_method", "canceled"})
+"""The statuses in which an intent neither holds nor takes money, nor will without a further confirm."""
 
 _log = structlog.get_logger(__name__)
 
@@ -85,11 +89,29 @@ def declined(error: Mapping[str, Any]) -> Outcome:
     reference = str(reference) if is_intent(reference) else None
     decline = declines.of_stripe(error)
     if decline.code in declines.STRIPE_ACQUIRER_FAULTS:
-        fault = faults.ACQUIRER_FAULT
-        return Outcome(OutcomeKind.NOT_EXECUTED, fault.health, fault.reason, provider_reference=reference)
+        return _acquirer_fault(intent, reference)
     if not decline.known:
         _log.error("unrecognised_decline_code", provider="stripe", code=decline.code)
     return Outcome(OutcomeKind.DECLINED, Health.OK, decline.code, provider_reference=reference, decline=decline)
+
+
+def _acquirer_fault(intent: object, reference: str | None) -> Outcome:
+    """Stripe answered that no issuer took it, as far as the intent in the answer bears that out.
+
+    An intent that wants a payment method has let go of the one it was given, and holds and takes no money (Stripe's
+    lifecycle of intents). Only a confirm with another payment method could charge it later, by our key or by its
+    client secret. We confirm once, with the create; and the secret is handed to a browser for a 3-D Secure step
+    only, which is no answer of this kind. The same of one that is canceled. Any other status contradicts the error:
+    unknown, and to be looked up by its id. An answer that names no intent is the verdict on its own send, no record.
+    """
+    fault = faults.ACQUIRER_FAULT
+    if not isinstance(intent, Mapping) or reference is None:
+        return fault.as_outcome()
+    status = intent.get("status")
+    if status in _HOLDS_NOTHING:
+        return replace(fault.as_outcome(), provider_reference=reference, final_record=True)
+    _log.error("error_contradicts_intent", provider="stripe", status=safe_word(status))
+    return Outcome(OutcomeKind.UNKNOWN, fault.health, "error_contradicts_intent", provider_reference=reference)
 
 
 def modified(result: object, meanings: Mapping[str, ModificationKind]) -> ModificationOutcome:
@@ -111,4 +133,4 @@ def modified(result: object, meanings: Mapping[str, ModificationKind]) -> Modifi
 
 def is_intent(value: object) -> bool:
     """Whether this is the shape of a PaymentIntent's id."""
-    return isinstance(value, str) and _PAYMENT_INTENT.fullmatch(value) is not None
+    return isinstance(value, str) and PAYMENT_INTENT.fullmatch(value) is not None

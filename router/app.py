@@ -33,7 +33,7 @@ from providers.contract import Provider, Timeouts
 from providers.fees import DEFAULT_SCHEDULES
 from providers.stripe import StripeProvider
 from router import telemetry
-from router.api import circuits, gate, operations, problems, webhooks
+from router.api import attention, circuits, gate, operations, problems, webhooks
 from router.api import payments as payments_api
 from router.baseline import Fixed
 from router.breaker import BreakerSettings
@@ -42,6 +42,7 @@ from router.fleet import FleetCounts
 from router.flipper import Flipper
 from router.health import EXCHANGE_INTERVAL_S, SYNC_INTERVAL_S, WATCH_INTERVAL_S, ProviderHealth
 from router.housekeeping import Housekeeping
+from router.ledger.attention import AttentionLedger
 from router.ledger.cards import CardLedger
 from router.ledger.circuits import CircuitLedger
 from router.ledger.counts import CountLedger
@@ -305,6 +306,7 @@ def web_app(core: Core) -> Flask:
         clock=core.clock,
     )
     app.register_api(payments_api.blueprint(core.payments, modifications))
+    app.register_api(attention.blueprint(AttentionLedger(core.database)))
     app.register_api(webhooks.blueprint(core.providers, Inbox(core.database), core.clock))
     circuit_ledger = CircuitLedger(core.database)
     app.register_api(

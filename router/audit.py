@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from router import standing
 from router.ledger import operations as operation_rows
 from router.ledger.engine import Database
-from router.ledger.payments import Attempt, Payment, from_row
+from router.ledger.records import Attempt, Payment, from_row
 from router.ledger.tables import attempts, operations, payment_events, payments
 
 BATCH = 200
@@ -43,16 +43,6 @@ SHOWN = frozenset(
     }
 )
 """Columns whose values may be shown: numbers, and words of ours. The others can hold a customer's or a secret."""
-BEFORE_0002: Mapping[str, Any] = {
-    "attempt_id": None,
-    "contact_at": 0,
-    "told": False,
-    "dispute": None,
-    "resolve_at": None,
-    "resolve_tries": 0,
-    "attention": None,
-}
-"""What the columns that came with the second migration hold in payments made before it."""
 _MISSING = object()
 
 
@@ -95,16 +85,13 @@ def _batch(database: Database, after: str) -> Progress | None:
         between = (after, rows[-1]["id"])
         unfolded = {row["id"]: row for row in rows}
         found: list[Difference] = []
-        modern: set[str] = set()
         for payment_id, events in groupby(_events(connection, between), key=lambda event: event["payment_id"]):
             row = unfolded.pop(payment_id, None)
             if row is not None:
                 folded, differences = _fold(payment_id, events)
                 found += differences or list(_compare(row, folded))
-                if "attempt_id" in folded:
-                    modern.add(payment_id)
         found += [Difference(payment_id, "version", "has no events") for payment_id in unfolded]
-        found += _standings(connection, [row for row in rows if row["id"] in modern], between)
+        found += _standings(connection, rows, between)
         return Progress(len(rows), Payment(**from_row(rows[-1])), sorted(found, key=lambda each: each.payment_id))
 
 
@@ -138,7 +125,7 @@ def _compare(row: Mapping[str, Any], folded: Mapping[str, Any]) -> Iterator[Diff
     for column, value in row.items():
         if column in _unlogged(row):
             continue
-        expected = folded.get(column, BEFORE_0002.get(column, _MISSING))
+        expected = folded.get(column, _MISSING)
         if expected is _MISSING:
             yield Difference(row["id"], column, "is set by no event")
         elif value != expected:

@@ -16,6 +16,7 @@ from router.cli_circuits import CommandError, add_commands, current_ledger
 from router.ledger.unavailable import LedgerUnavailableError
 from router.settings import PROVIDER_NAMES, Settings, SettingsError, load_settings
 
+ATTENTION_PAGE = 100
 PROGRESS_S = 2.0
 """Between two lines of a long check."""
 
@@ -52,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
 
     ledger = add("ledger", _verify_ledger, "check the ledger against itself, payment by payment; changes nothing")
     ledger.add_argument("action", choices=["verify"])
+
+    add("attention", _show_attention, "list the payments that need a person, of every merchant, and what is in doubt")
 
     flags = add("flags", _show_flags, "show the flags of the flags file, or set one")
     actions = flags.add_subparsers(metavar="action")
@@ -166,6 +169,30 @@ def _verify_ledger(_options: argparse.Namespace, settings: Settings) -> int | No
             print(f"{checked} payments checked, up to {until}; {differences} differences", file=sys.stderr)
     print(f"{checked} payments checked, {differences} differences", file=sys.stderr)
     return 1 if differences else 0
+
+
+def _show_attention(_options: argparse.Namespace, settings: Settings) -> int | None:
+    from router import doubts
+    from router.ledger.attention import AttentionLedger
+    from router.ledger.engine import Database
+    from router.ledger.migrate import is_current
+
+    database = Database(settings.ledger_url, pool_size=1)
+    if not is_current(database):
+        raise CommandError("the ledger's tables are another version's, or none: `pointsman migrate` brings them here")
+    queue, after, shown = AttentionLedger(database), None, 0
+    while page := queue.page(merchant=None, limit=ATTENTION_PAGE, after=after):
+        for payment, attempts, operations in page:
+            amount = f"{payment.amount} {payment.currency}"
+            print(f"{payment.id}\t{payment.merchant}\t{payment.status}\t{amount}\t{payment.attention}")
+            for each in doubts.of_payment(payment, attempts, operations):
+                kind = "authorization" if each.operation is None else each.operation.kind
+                known_as = each.attempt.provider_reference or "no reference"
+                since = f"since {each.since:%Y-%m-%d %H:%M:%S}"
+                print(f"\t{each.id}\t{kind} {each.state}\t{each.attempt.provider} {known_as}\t{since}", flush=True)
+        after, shown = page[-1][0].id, shown + len(page)
+    print(f"{shown} payments need a person", file=sys.stderr)
+    return 0
 
 
 # ---------------------------------------------------------------- flags and keys

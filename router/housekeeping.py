@@ -12,15 +12,16 @@ from dataclasses import dataclass
 
 import structlog
 
-from providers.contract import LookUpKind, ModificationKind, OutcomeKind, Provider
+from providers.contract import LookUpKind, OutcomeKind, Provider
 from router import settling
 from router.clock import Clock
 from router.ledger.journal import Journal, Journals
-from router.ledger.operations import IN_FORCE
-from router.ledger.payments import Attempt, PaymentLedger, StaleError
+from router.ledger.operations import IN_FORCE, UNSETTLED
+from router.ledger.payments import PaymentLedger
+from router.ledger.records import Attempt, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
 from router.ledger.upkeep import Upkeep
-from router.sending import Sender, learned, says_more
+from router.sending import LEAST_TIME_S, Sender, learned, says_more
 from router.settling import settle
 
 log = structlog.get_logger("router.housekeeping")
@@ -81,7 +82,7 @@ class Housekeeping:
     def run_once(self) -> Done:
         """One round. Raises LedgerUnavailableError."""
         now = self._clock.now()
-        due = self._upkeep.abandoned(since=self._action_expires, again=AGAIN_AFTER, now=now, limit=ROUND)
+        due = self._upkeep.abandoned(since=self._action_expires, now=now, limit=ROUND)
         return Done(
             canceled=sum(self._guarded(payment_id, self._end_abandoned) for payment_id in due),
             warned=self._warn(now),
@@ -125,15 +126,16 @@ class Housekeeping:
         attempt = settling.chosen(journal)
         if attempt is None or attempt.outcome != OutcomeKind.REQUIRES_ACTION:
             return False
-        journal.claim()  # from here on neither `complete` nor a webhook gets in between
+        # Before the commit: so it lies inside the lease, however long that commit takes.
         deadline = self._clock.monotonic() + self._deadline_s
+        journal.claim()  # from here on neither `complete` nor a webhook gets in between
         provider = self._providers[attempt.provider]
         found = provider.look_up(
             attempt.id,
             provider_reference=attempt.provider_reference,
             sent_from=attempt.started_at,
-            sent_until=self._clock.now(),
-            timeouts=self._sender.timeouts(max(1.0, deadline - self._clock.monotonic())),
+            sent_until=attempt.last_sent_at or attempt.started_at,
+            timeouts=self._sender.timeouts(max(LEAST_TIME_S, deadline - self._clock.monotonic())),
         )
         outcome = found.outcome if found.kind is LookUpKind.FOUND else None
         if outcome is not None and outcome.kind is not OutcomeKind.REQUIRES_ACTION:
@@ -142,8 +144,6 @@ class Housekeeping:
             )
         if found.kind is LookUpKind.UNAVAILABLE:
             return self._later(journal)
-        if attempt.provider_reference is None:
-            return self._void_unseen(journal, attempt, provider, deadline)
         return self._void(journal, attempt, deadline)
 
     def _completed_meanwhile(self, journal: Journal, attempt: Attempt, known: bool) -> bool:
@@ -154,11 +154,20 @@ class Housekeeping:
         return True
 
     def _void(self, journal: Journal, attempt: Attempt, deadline: float) -> bool:
+        if any(each.kind == "void" and each.state in UNSETTLED for each in journal.operations):
+            return self._later(journal)  # the resolver is sending it again
         asked_by = "router: abandoned"
         operation = self._journals.operation(journal, attempt, "void", journal.payment.amount, asked_by=asked_by)
         journal.ask(operation)
         operation = self._sender.operate(operation, attempt, journal.payment.currency, deadline)
         journal.learned(operation)
+        if operation.state == "refused" and attempt.provider_reference is None:
+            # By our own id, where the provider has said none yet, and found nothing: an approval that comes all the
+            # same is undone.
+            now = self._clock.now()
+            ended = {"status": "canceled", "next_action": None, "next_try_at": None, "given_up_at": now}
+            settle(journal, event="abandoned", now=now, more=ended)
+            return True
         if operation.state not in IN_FORCE:
             # Refused: the customer finished at this moment, and a look-up or a webhook will say so.
             # In doubt: the resolver sends it again.
@@ -166,19 +175,8 @@ class Housekeeping:
         now = self._clock.now()
         if operation.state == "done":
             journal.learned(dataclasses.replace(attempt, outcome="canceled", finished_at=now))
-        settle(journal, event="abandoned", now=now, more={"next_try_at": None})
-        return True
-
-    def _void_unseen(self, journal: Journal, attempt: Attempt, provider: Provider, deadline: float) -> bool:
-        """Ask to void by our own id, without the provider's. An approval that comes all the same is undone."""
-        asked = provider.void_attempt(
-            attempt.id,
-            idempotency_key=f"{attempt.id}-void",
-            timeouts=self._sender.timeouts(max(1.0, deadline - self._clock.monotonic())),
-        )
-        if asked.kind in (ModificationKind.UNKNOWN, ModificationKind.NOT_EXECUTED):
-            return self._later(journal)
-        journal.finish({"status": "canceled", "next_action": None, "next_try_at": None}, event="abandoned")
+        # What else is in doubt is not sent again: the customer has gone.
+        settle(journal, event="abandoned", now=now, more={"next_try_at": None, "given_up_at": now})
         return True
 
     def _later(self, journal: Journal) -> bool:

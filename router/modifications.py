@@ -16,14 +16,22 @@ from typing import Any, Literal
 import structlog
 
 from providers.contract import OutcomeKind
-from router import settling, standing
+from router import doubts, standing
 from router.clock import Clock
+from router.doubts import Doubt
 from router.ledger.journal import Journal, Journals
 from router.ledger.operations import UNSETTLED, OperationKind, OperationState
-from router.ledger.payments import Attempt, KeyTakenError, NewKey, Payment, PaymentLedger, StaleError
+from router.ledger.payments import PaymentLedger
+from router.ledger.records import Attempt, KeyTakenError, NewKey, Payment, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
-from router.payments import Answer, IdempotencyKeyReusedError, PaymentRefusedError, RequestInProgressError
-from router.sending import Sender, learned
+from router.payments import (
+    Answer,
+    IdempotencyKeyReusedError,
+    PaymentBusyError,
+    PaymentRefusedError,
+    RequestInProgressError,
+)
+from router.sending import Sender, is_doubtful_completion, learned, step_of
 from router.settling import settle
 
 log = structlog.get_logger("router.modifications")
@@ -31,6 +39,8 @@ log = structlog.get_logger("router.modifications")
 Asked = Literal["capture", "cancel", "refund", "complete", "resolve"]
 Verdict = Literal["approved", "declined", "canceled", "not_executed"]
 """What a provider's dashboard can say of an attempt in doubt; `not_executed`: it has nothing of it."""
+BY_OPERATOR = "operator"
+"""The reason of what a person has said; the evidence is in the payment's event, and not for checkout."""
 
 
 class NoSuchPaymentError(PaymentRefusedError):
@@ -40,9 +50,15 @@ class NoSuchPaymentError(PaymentRefusedError):
 class StateConflictError(PaymentRefusedError):
     """The payment's state does not allow it; the message names the state, and `status` is it."""
 
-    def __init__(self, status: str, why: str) -> None:
+    def __init__(self, status: str, why: str, in_doubt: Sequence[Doubt] = ()) -> None:
         super().__init__(f"The payment is {status}: {why}")
         self.status = status
+        self.in_doubt = [each.id for each in in_doubt]
+        """Ids of what an operator can name."""
+
+
+class WrongReferenceError(PaymentRefusedError):
+    """What an operator gave as a provider's id of a payment cannot be one of that provider's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +82,17 @@ class _Request:
         return NewKey(self.key, self.fingerprint())
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What an operator says of one thing in doubt."""
+
+    verdict: Verdict
+    evidence: str
+    reference: str | None
+    about: str | None
+    by: str
+
+
 class Modifications:
     """Changes payments that exist. Thread-safe; holds no transaction while a provider is called."""
 
@@ -84,58 +111,98 @@ class Modifications:
         Raises a PaymentRefusedError or LedgerUnavailableError; then nothing was sent.
         """
         request = _Request("capture", payment_id, amount, key)
-        return self._do(merchant, request, lambda journal: self._operate(journal, request, "capture"))
+        return self._do(
+            merchant, request, lambda journal, deadline: self._operate(journal, deadline, request, "capture")
+        )
 
     def cancel(self, merchant: str, payment_id: str, *, key: str) -> Answer:
         """Release a payment of which nothing is captured. Raises as `capture`."""
         request = _Request("cancel", payment_id, None, key)
-        return self._do(merchant, request, lambda journal: self._operate(journal, request, "void"))
+        return self._do(
+            merchant, request, lambda journal, deadline: self._operate(journal, deadline, request, "void")
+        )
 
     def refund(self, merchant: str, payment_id: str, amount: int | None, *, key: str) -> Answer:
         """Pay a captured payment back, or part of it. Raises as `capture`."""
         request = _Request("refund", payment_id, amount, key)
-        return self._do(merchant, request, lambda journal: self._operate(journal, request, "refund"))
+        return self._do(
+            merchant, request, lambda journal, deadline: self._operate(journal, deadline, request, "refund")
+        )
 
     def complete(self, merchant: str, payment_id: str, details: Mapping[str, str], *, key: str) -> Answer:
-        """Finish after the customer's 3-D Secure step, at the same provider always. Raises as `capture`."""
+        """Finish after the customer's 3-D Secure step, at the same provider always. Raises as `capture`.
+
+        While it is in doubt whether the provider has done so, the same call sends the same details again.
+        """
         request = _Request("complete", payment_id, dict(details), key)
-        return self._do(merchant, request, lambda journal: self._complete(journal, details, request))
+        return self._do(
+            merchant,
+            request,
+            lambda journal, deadline: self._complete(journal, deadline, details, request),
+            is_open=lambda answer: _is_in_doubt(answer, step_of(details)),
+        )
 
     def resolve(
-        self, merchant: str, payment_id: str, verdict: Verdict, evidence: str, reference: str | None, *, key: str
+        self,
+        merchant: str,
+        payment_id: str,
+        verdict: Verdict,
+        evidence: str,
+        reference: str | None,
+        *,
+        key: str,
+        about: str | None = None,
+        by: str = "",
     ) -> Answer:
-        """An operator says what the provider's dashboard says of the attempt in doubt. Raises as `capture`."""
-        request = _Request("resolve", payment_id, [verdict, evidence, reference], key)
-        return self._do(
-            merchant, request, lambda journal: self._resolve(journal, verdict, evidence, reference, request)
-        )
+        """An operator says what the provider's dashboard says of what is in doubt. Raises as `capture`.
+
+        `about`: the attempt or operation that it is said of; needed where more than one is in doubt.
+        `by`: who says it.
+        """
+        said = [verdict, evidence, reference] if about is None else [verdict, evidence, reference, about]
+        request = _Request("resolve", payment_id, said, key)
+        told = _Told(verdict, evidence, reference, about, by)
+        return self._do(merchant, request, lambda journal, _deadline: self._resolve(journal, told, request))
 
     # ------------------------------------------------------------ within
 
-    def _do(self, merchant: str, request: _Request, act: Callable[[Journal], None]) -> Answer:
+    def _do(
+        self,
+        merchant: str,
+        request: _Request,
+        act: Callable[[Journal, float], None],
+        *,
+        is_open: Callable[[Answer], bool] = lambda _answer: False,
+    ) -> Answer:
+        """`is_open`: whether a call that was answered before has to be made again."""
+        # From before the first commit on, so that it lies inside the lease: a process that is paused after a commit,
+        # until somebody else has taken the payment over, finds no time left when it wakes, and sends nothing.
+        deadline = self._clock.monotonic() + self._deadline_s
         replay = self._replay(merchant, request)
-        if replay is not None:
+        if replay is not None and not is_open(replay):
             return replay
         loaded = self._ledger.load(request.payment_id)
         if loaded is None or loaded[0].merchant != merchant:
             raise NoSuchPaymentError
         if loaded[0].in_progress(self._clock.now()):
-            raise RequestInProgressError
+            raise PaymentBusyError
         journal = self._journals.open(*loaded)
         try:
-            act(journal)
-        except KeyTakenError:
-            # The same call, sent twice in the same instant: the other one does it.
+            act(journal, deadline)
+        except (KeyTakenError, StateConflictError) as refusal:
+            # The same call, sent twice in the same instant: the other one does it, or has just done it.
             replay = self._replay(merchant, request)
-            if replay is None:
-                raise RequestInProgressError from None
-            return replay
+            if replay is not None:
+                return replay
+            if isinstance(refusal, StateConflictError):
+                raise
+            raise RequestInProgressError from None
         except StaleError:
             # The resolver, a webhook or another call came in between.
-            raise RequestInProgressError from None
+            raise PaymentBusyError from None
         return Answer(journal.payment, journal.attempts)
 
-    def _operate(self, journal: Journal, request: _Request, kind: OperationKind) -> None:
+    def _operate(self, journal: Journal, deadline: float, request: _Request, kind: OperationKind) -> None:
         if kind == "void" and journal.payment.status == "parked":
             journal.finish({"status": "canceled", "next_try_at": None}, event="canceled", key=request.new_key)
             return
@@ -143,22 +210,26 @@ class Modifications:
         amount = _allowed(journal, attempt, request)
         operation = self._journals.operation(journal, attempt, kind, amount, asked_by="checkout")
         journal.ask(operation, request.new_key)
-        deadline = self._clock.monotonic() + self._deadline_s
         operation = self._sender.operate(operation, attempt, journal.payment.currency, deadline)
         journal.learned(operation)
         self._settle(journal, f"{kind}_{operation.state}")
 
-    def _complete(self, journal: Journal, details: Mapping[str, str], request: _Request) -> None:
+    def _complete(self, journal: Journal, deadline: float, details: Mapping[str, str], request: _Request) -> None:
         attempt = self._attempt(journal)
         if journal.payment.status != "requires_action":
             raise StateConflictError(journal.payment.status, "no step of the customer's is awaited.")
-        journal.claim(request.new_key)
-        outcome = self._sender.complete(attempt, details, self._clock.monotonic() + self._deadline_s)
-        # Of a payment that waited for its customer, "not executed" is said by the provider, and final.
-        if standing.is_news(attempt.outcome, outcome.kind.value) or outcome.kind is OutcomeKind.NOT_EXECUTED:
+        # Written before it is sent, as everything is: a process that dies now leaves a doubt, and not a customer who
+        # is asked to pay again.
+        journal.learned(dataclasses.replace(attempt, reason=standing.COMPLETING + step_of(details)))
+        known = self._ledger.find_key(journal.payment.merchant, request.key)
+        journal.claim(request.new_key if known is None else None)
+        outcome = self._sender.complete(attempt, details, deadline)
+        if outcome.kind is not OutcomeKind.UNKNOWN:
+            # Of a payment that waited for its customer, "not executed" is said by the provider, and final.
             journal.learned(learned(attempt, outcome, self._clock.now()))
-        action: dict[str, Any] = {} if outcome.next_action is None else {"next_action": outcome.next_action}
-        self._settle(journal, f"completed_{outcome.kind.value}", nothing="failed", more=action)
+        elif not is_doubtful_completion(outcome):
+            journal.learned(attempt)  # refused: it stands as it stood
+        self._settle(journal, f"completed_{outcome.kind.value}", nothing="failed")
 
     def _settle(self, journal: Journal, event: str, **more: Any) -> None:
         """Commit what a provider has answered. A ledger that is away cannot undo it: the resolver asks again."""
@@ -169,43 +240,57 @@ class Modifications:
             log.exception("answer_not_written", payment=journal.payment.id)
             journal.payment = dataclasses.replace(journal.payment, resolve_at=now)
 
-    def _resolve(
-        self, journal: Journal, verdict: Verdict, evidence: str, reference: str | None, request: _Request
-    ) -> None:
-        doubtful = _in_doubt(journal)
-        if not doubtful:
-            self._resolve_operation(journal, verdict, evidence, request)
-            return
-        attempt, now = doubtful[-1], self._clock.now()
-        reference = reference or attempt.provider_reference
-        if verdict == "approved" and reference is None:
-            raise StateConflictError(journal.payment.status, "an approval needs the provider's reference.")
-        log.warning("resolved_by_operator", payment=journal.payment.id, attempt=attempt.id, outcome=verdict)
-        told = dataclasses.replace(
-            attempt,
-            outcome=verdict,
-            reason=f"operator: {evidence}",
-            provider_reference=reference,
-            capture="done" if verdict == "approved" and attempt.at_once else attempt.capture,
-            finished_at=now,
-        )
-        journal.learned(told)
-        settle(journal, event="resolved_by_operator", now=now, nothing="failed", key=request.new_key)
-
-    def _resolve_operation(self, journal: Journal, verdict: Verdict, evidence: str, request: _Request) -> None:
-        """The same of a capture, void or refund: `not_executed` and `declined` say that it was not done."""
-        doubtful = [each for each in journal.operations if each.state in UNSETTLED]
-        if not doubtful:
-            raise StateConflictError(journal.payment.status, "nothing of it is in doubt.")
-        operation, now = doubtful[-1], self._clock.now()
-        done = verdict in ("approved", "canceled")
-        log.warning("resolved_by_operator", payment=journal.payment.id, operation=operation.id, outcome=verdict)
-        state: OperationState = "done" if done else "refused"
-        journal.learned(dataclasses.replace(operation, state=state, reason=f"operator: {evidence}", finished_at=now))
-        if done and operation.kind == "void":
-            attempt = next(each for each in journal.attempts if each.id == operation.attempt_id)
-            journal.learned(dataclasses.replace(attempt, outcome="canceled", finished_at=now))
+    def _resolve(self, journal: Journal, told: _Told, request: _Request) -> None:
+        doubt, now = self._doubt(journal, told.about), self._clock.now()
+        subject = {"attempt" if doubt.operation is None else "operation": doubt.id}
+        log.warning("resolved_by_operator", payment=journal.payment.id, outcome=told.verdict, **subject)
+        if doubt.operation is None:
+            self._resolve_attempt(journal, doubt.attempt, told)
+        else:
+            # `not_executed` and `declined` say that it was not done. A void is done when its payment is canceled; a
+            # canceled capture or refund took nothing.
+            operation = doubt.operation
+            done = told.verdict == "approved" or (told.verdict == "canceled" and operation.kind == "void")
+            state: OperationState = "done" if done else "refused"
+            journal.learned(dataclasses.replace(operation, state=state, reason=BY_OPERATOR, finished_at=now))
+            if done and operation.kind == "void":
+                journal.learned(dataclasses.replace(doubt.attempt, outcome="canceled", finished_at=now))
+        journal.noted({**subject, "outcome": told.verdict, "evidence": told.evidence, "by": told.by})
         settle(journal, event="resolved_by_operator", now=now, key=request.new_key)
+
+    def _doubt(self, journal: Journal, about: str | None) -> Doubt:
+        """What a verdict is about."""
+        status = journal.payment.status
+        found = doubts.of_payment(journal.payment, journal.attempts, journal.operations)
+        if about is not None:
+            for each in found:
+                if each.id == about:
+                    return each
+            raise StateConflictError(status, "that is not in doubt.", found)
+        if not found:
+            raise StateConflictError(status, "nothing of it is in doubt.")
+        if len(found) > 1:
+            raise StateConflictError(status, "more than one thing is in doubt: name the one that is meant.", found)
+        return found[0]
+
+    def _resolve_attempt(self, journal: Journal, attempt: Attempt, told: _Told) -> None:
+        if told.reference is not None and not self._sender.is_reference(attempt.provider, told.reference):
+            raise WrongReferenceError
+        reference = told.reference or attempt.provider_reference
+        if told.verdict == "approved" and attempt.outcome == "approved":
+            raise StateConflictError(journal.payment.status, "that it is approved is known; was it released?")
+        if told.verdict == "approved" and reference is None:
+            raise StateConflictError(journal.payment.status, "an approval needs the provider's reference.")
+        journal.learned(
+            dataclasses.replace(
+                attempt,
+                outcome=told.verdict,
+                reason=BY_OPERATOR,
+                provider_reference=reference,
+                capture="done" if told.verdict == "approved" and attempt.at_once else attempt.capture,
+                finished_at=self._clock.now(),
+            )
+        )
 
     def _attempt(self, journal: Journal) -> Attempt:
         chosen = next((each for each in journal.attempts if each.id == journal.payment.attempt_id), None)
@@ -225,15 +310,13 @@ class Modifications:
         return Answer(*found, replayed=True)
 
 
-def _in_doubt(journal: Journal) -> Sequence[Attempt]:
-    """Attempts whose outcome a person may say: unknown ones, else one that waits for a customer who will not come,
-    because the payment stands on another.
-    """
-    chosen = settling.chosen(journal)
-    others = standing.orphans(chosen.id if chosen else None, journal.attempts, journal.operations)
-    return [each for each in journal.attempts if not each.is_settled] or [
-        each for each in others if each.outcome == "requires_action"
-    ]
+def _is_in_doubt(answer: Answer, step: str) -> bool:
+    """Whether the provider may have taken that step of the customer's, for all that is known."""
+    payment = answer.payment
+    return payment.status == "requires_action" and any(
+        each.id == payment.attempt_id and standing.is_completing(each) and each.reason == standing.COMPLETING + step
+        for each in answer.attempts
+    )
 
 
 def _allowed(journal: Journal, attempt: Attempt, request: _Request) -> int:

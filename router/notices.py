@@ -19,7 +19,8 @@ from router.clock import Clock
 from router.ledger.inbox import Inbox, Stored
 from router.ledger.journal import Journal, Journals
 from router.ledger.operations import Operation, OperationKind, OperationState
-from router.ledger.payments import Attempt, PaymentLedger, StaleError
+from router.ledger.payments import PaymentLedger
+from router.ledger.records import Attempt, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
 from router.sending import learned
 from router.settling import NOTHING_TO_VOID, settle
@@ -28,8 +29,13 @@ log = structlog.get_logger("router.notices")
 
 ROUND = 200
 AGAIN_AFTER_S = 1.0
-UNMATCHED_AFTER_TRIES = 600
-"""A notice can be ahead of our own record by the length of a request; ten minutes are many of those."""
+"""Until a notice is tried again whose payment is being worked on."""
+LONGEST_WAIT_S = 300.0
+"""Between the tries of one that nothing here is known of: doubled from the first wait on. Most are foreign, and cost
+little; one that was ahead is due as soon as its attempt is known."""
+WOKEN_EVERY = dt.timedelta(seconds=5)
+UNMATCHED_AFTER = dt.timedelta(days=3)
+"""A notice can be ahead of our own record for as long as the attempt that it is about is in doubt."""
 
 _OPERATIONS: dict[NoticeKind, tuple[OperationKind, OperationState]] = {
     NoticeKind.CAPTURED: ("capture", "done"),
@@ -66,10 +72,15 @@ class Notices:
         self._ledger = ledger
         self._journals = journals
         self._clock = clock
+        self._woken_at: dt.datetime | None = None
 
     def run_once(self) -> int:
         """Apply what waits. Answers how many notices were applied."""
-        return sum(self._one(stored) for stored in self._inbox.due(self._clock.now(), limit=ROUND))
+        now = self._clock.now()
+        if self._woken_at is None or now - self._woken_at >= WOKEN_EVERY:
+            self._woken_at = now
+            self._inbox.wake(now)
+        return sum(self._one(stored) for stored in self._inbox.due(now, limit=ROUND))
 
     def _one(self, stored: Stored) -> int:
         try:
@@ -86,28 +97,34 @@ class Notices:
         if result is not None:
             self._inbox.applied(stored.number, result, now=now)
             return 1
-        if stored.tries >= UNMATCHED_AFTER_TRIES:
-            log.error("notice_unmatched", provider=stored.provider, name=stored.notice.name)
-            self._inbox.applied(stored.number, "unmatched", now=now)
-            return 1
-        self._inbox.later(stored, now + dt.timedelta(seconds=AGAIN_AFTER_S))
+        wait_s = AGAIN_AFTER_S
+        if self._find(stored.provider, stored.notice) is None:
+            if now - stored.received_at > UNMATCHED_AFTER:
+                log.error("notice_unmatched", provider=stored.provider, name=stored.notice.name)
+                self._inbox.applied(stored.number, "unmatched", now=now)
+                return 1
+            wait_s = min(LONGEST_WAIT_S, AGAIN_AFTER_S * 2 ** min(stored.tries, 10))
+        self._inbox.later(stored, now + dt.timedelta(seconds=wait_s))
         return 0
+
+    def _find(self, provider: str, notice: Notice) -> tuple[str, str] | None:
+        """The payment and the attempt that it is about."""
+        # What a modification carries of ours is its own key, or the attempt's id: that of a capture at once, and of
+        # what a person does in the dashboard.
+        ours = [each for each in (notice.attempt_id, notice.operation_key) if each is not None]
+        return self._ledger.find_attempt(provider, ours=ours, provider_reference=notice.provider_reference)
 
     def apply(self, provider: str, notice: Notice) -> str | None:
         """Apply one notice; what came of it, or None where it has to wait. Raises StaleError."""
         if notice.kind is NoticeKind.OTHER:
             return "ignored"
-        payment_id = self._ledger.find_attempt(
-            provider, attempt_id=notice.attempt_id, provider_reference=notice.provider_reference
-        )
-        loaded = None if payment_id is None else self._ledger.load(payment_id)
+        found = self._find(provider, notice)
+        loaded = None if found is None else self._ledger.load(found[0])
         now = self._clock.now()
-        if loaded is None or loaded[0].in_progress(now):
+        if found is None or loaded is None or loaded[0].in_progress(now):
             return None  # ahead of our own record, or of the request that is working on it
         journal = self._journals.open(*loaded)
-        attempt = _attempt(loaded[1], notice)
-        if attempt is None:
-            return "unmatched"
+        attempt = next(each for each in journal.attempts if each.id == found[1])
         more = self._learn(journal, attempt, notice)
         if more is None:
             return "nothing new"
@@ -126,15 +143,7 @@ class Notices:
                 return None
             return {"dispute": {"reason": notice.reason, "notice": notice.name, "at": now.isoformat()}}
         if notice.kind is NoticeKind.ATTEMPT:
-            outcome = notice.outcome
-            if outcome is None or not standing.is_news(attempt.outcome, outcome.kind.value):
-                return None
-            journal.learned(learned(attempt, outcome, now))
-            if outcome.kind is OutcomeKind.CANCELED:
-                for each in journal.operations:
-                    if each.kind == "void" and each.attempt_id == attempt.id:
-                        journal.learned(dataclasses.replace(each, state="done", finished_at=now))
-            return {"next_action": outcome.next_action} if outcome.next_action is not None else {}
+            return None if notice.outcome is None else self._learn_outcome(journal, attempt, notice.outcome)
         approved = attempt
         if notice.kind in _PROVE_APPROVAL and attempt.outcome in _IN_DOUBT:
             # Only what was approved is captured or refunded: this is ahead of the news of the approval.
@@ -144,15 +153,35 @@ class Notices:
         more = self._learn_of_operation(journal, approved, notice)
         return {} if more is None and approved is not attempt else more
 
+    def _learn_outcome(self, journal: Journal, attempt: Attempt, outcome: Outcome) -> dict[str, Any] | None:
+        now = self._clock.now()
+        news = standing.is_news(attempt.outcome, outcome.kind.value, final_record=outcome.final_record)
+        if news:
+            journal.learned(learned(attempt, outcome, now))
+        if outcome.kind is OutcomeKind.CANCELED:
+            for each in journal.operations:
+                if each.kind == "void" and each.attempt_id == attempt.id and each.state != "done":
+                    journal.learned(dataclasses.replace(each, state="done", finished_at=now))
+                    news = True
+        return {} if news else None
+
     def _learn_of_operation(self, journal: Journal, attempt: Attempt, notice: Notice) -> dict[str, Any] | None:
         now = self._clock.now()
         kind, state = _OPERATIONS[notice.kind]
+        if kind == "void" and attempt.outcome == "canceled":
+            return None  # an authorization that is released stays so, whatever is told of one of its voids
+        news = False
+        if kind == "void" and attempt.outcome in (None, "unknown") and notice.reason == NOTHING_TO_VOID:
+            news = attempt.reason != NOTHING_TO_VOID
+            journal.learned(dataclasses.replace(attempt, outcome="unknown", reason=NOTHING_TO_VOID))
         operation = _operation(journal.operations, attempt, kind, notice)
         if operation is not None:
-            if not standing.advances(operation.state, state):
-                return None
-            journal.learned(dataclasses.replace(operation, state=state, finished_at=now))
-            return {}
+            if standing.advances(operation.state, state):
+                journal.learned(dataclasses.replace(operation, state=state, finished_at=now))
+                news = True
+            return {} if news else None
+        if kind == "void":
+            return {} if news else None
         return self._without_operation(journal, attempt, notice)
 
     def _without_operation(self, journal: Journal, attempt: Attempt, notice: Notice) -> dict[str, Any] | None:
@@ -163,11 +192,6 @@ class Notices:
         if notice.kind is NoticeKind.CAPTURE_FAILED and attempt.at_once and attempt.capture != "failed":
             journal.learned(dataclasses.replace(attempt, capture="failed"))
             return {}
-        if notice.kind is NoticeKind.VOID_FAILED:
-            if attempt.outcome in (None, "unknown") and notice.reason == NOTHING_TO_VOID != attempt.reason:
-                journal.learned(dataclasses.replace(attempt, outcome="unknown", reason=NOTHING_TO_VOID))
-                return {}
-            return None
         kind, state = _OPERATIONS[notice.kind]
         if kind == "capture" and attempt.at_once:
             return None
@@ -177,13 +201,6 @@ class Notices:
         found = dataclasses.replace(found, state=state, finished_at=found.started_at)
         journal.found(dataclasses.replace(found, provider_reference=notice.modification_reference))
         return {}
-
-
-def _attempt(attempts: Sequence[Attempt], notice: Notice) -> Attempt | None:
-    for each in attempts:
-        if each.id == notice.attempt_id:
-            return each
-    return next((each for each in attempts if each.provider_reference == notice.provider_reference), None)
 
 
 def _operation(

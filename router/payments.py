@@ -15,6 +15,7 @@ did not charge, or when an issuer's soft decline allows it. Whatever is doubtful
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 from collections.abc import Sequence
@@ -23,12 +24,13 @@ from typing import Any
 
 import structlog
 
-from providers.contract import DeclineClass, Outcome, OutcomeKind
+from providers.contract import DeclineClass, Health, Outcome, OutcomeKind
 from router import policy, standing
 from router.clock import Clock, Ids
 from router.health import ProviderHealth
 from router.ledger.journal import Journal, Journals
-from router.ledger.payments import Attempt, KeyTakenError, NewKey, Payment, PaymentLedger, StaleError
+from router.ledger.payments import PaymentLedger
+from router.ledger.records import Attempt, KeyTakenError, NewKey, Payment, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
 from router.order import Order
 from router.planning import Plan, Planner
@@ -54,6 +56,10 @@ class IdempotencyKeyReusedError(PaymentRefusedError):
 
 class RequestInProgressError(PaymentRefusedError):
     """The first request with this idempotency key is still being worked on."""
+
+
+class PaymentBusyError(RequestInProgressError):
+    """Somebody else works on this payment at this moment: another request, or a worker."""
 
 
 class NoEligibleProviderError(PaymentRefusedError):
@@ -121,7 +127,9 @@ class Payments:
     def create(self, order: Order, *, merchant: str, key: str) -> Answer:
         """Take a payment.
 
-        Raises a PaymentRefusedError, ReferenceInUseError or LedgerUnavailableError; then nothing was charged.
+        Raises a PaymentRefusedError, ReferenceInUseError or LedgerUnavailableError; then nothing was charged, and
+        nothing will be. Except for its kind CommitUnknownError: the payment may be on record, and then the worker
+        carries it out.
         """
         fingerprint = order.fingerprint()
         replay = self._replay(merchant, key, fingerprint)
@@ -227,16 +235,14 @@ class Payments:
         # A new payment has this plan on record already.
         decided = {} if journal.payment.tries == 0 else _on_record(plan)
         nobody: dict[str, Any] = {"provider": None, "attempt_id": None, "next_try_at": None}
-        rejected = tried and len(tried) == len(plan.params) and all(outcome.our_fault for outcome in tried)
+        rejected = tried and len(tried) == len(plan.params) and all(_is_rejected(outcome) for outcome in tried)
         if attempt is not None:
             if attempt.outcome == "approved" and order.capture == "automatic" and not plan.at_once:
                 self._capture_now(journal, attempt, deadline)
             stands = standing.columns(order.amount, order.capture, attempt, journal.attempts, journal.operations)
-            if stands["status"] == "requires_action":
-                stands["next_action"] = next((each.next_action for each in tried if each.next_action), None)
             # The answer follows this commit: checkout is told, and expects the payment from now on.
             told: dict[str, Any] = {"told": True, "next_try_at": None, "resolve_at": None}
-            if not standing.is_resolved(journal.attempts, journal.operations, stands):
+            if not standing.is_resolved(order.amount, journal.attempts, journal.operations, stands):
                 told["resolve_at"] = self._clock.now()
             journal.finish(stands | decided | told, event=str(stands["status"]))
         elif rejected:
@@ -254,7 +260,7 @@ class Payments:
 
     def _capture_now(self, journal: Journal, attempt: Attempt, deadline: float) -> None:
         """The second call of a payment that was authorized first, unless another authorization may exist."""
-        others = standing.orphans(attempt.id, journal.attempts, journal.operations)
+        others = standing.orphans(journal.payment.amount, attempt.id, journal.attempts, journal.operations)
         if others or deadline - self._clock.monotonic() < LEAST_TIME_S:
             return  # the resolver proves the others void, and captures then
         operation = self._journals.operation(journal, attempt, "capture", journal.payment.amount, asked_by="router")
@@ -280,19 +286,24 @@ class Payments:
 
     # ------------------------------------------------------------ reading
 
-    def get(self, merchant: str, payment_id: str) -> Answer | None:
-        """A merchant's payment; None where there is none, or it is another merchant's."""
+    def get(self, merchant: str, payment_id: str, *, by_checkout: bool = True) -> Answer | None:
+        """A merchant's payment; None where there is none, or it is another merchant's.
+
+        An operator who looks at it is no sign that checkout still expects it.
+        """
         found = self._ledger.get(payment_id)
         if found is None or found[0].merchant != merchant:
             return None
-        self._note_contact(found[0])
+        if by_checkout:
+            self._note_contact(found[0])
         return Answer(*found)
 
     def _note_contact(self, payment: Payment) -> None:
         """While checkout asks for a payment in doubt it still expects it, and it may be sent again."""
         now = self._clock.now()
         if payment.status == "processing" and (now - payment.contact_at).total_seconds() > CONTACT_NOTED_S:
-            self._ledger.touch(payment.id, now)
+            with contextlib.suppress(LedgerUnavailableError):  # a full disk is no reason not to answer a read
+                self._ledger.touch(payment.id, now)
 
     def by_reference(
         self, merchant: str, reference: str, *, limit: int, before: str | None
@@ -306,12 +317,21 @@ class Payments:
 def _answer_not_written(journal: Journal) -> Answer:
     """A provider has answered and the ledger is away. It says "started", and so do we: the payment is being
     processed until the resolver asks that provider again under the same key.
+
+    That checkout was told so is not on record. With the ledger away for longer than checkout is waited for, the
+    payment counts as given up: it ends `canceled`, and what was approved is undone. That errs on the safe side: what
+    nobody could ask about for so long may have been paid otherwise.
     """
     log.exception("answer_not_written", payment=journal.payment.id)
     return Answer(dataclasses.replace(journal.payment, status="processing"), journal.on_record)
 
 
 # ---------------------------------------------------------------- the rules, each in one place
+
+
+def _is_rejected(outcome: Outcome) -> bool:
+    """Whether a provider will never take what it was sent. Not where it refused our key: that can be put right."""
+    return outcome.our_fault and outcome.health is not Health.CREDENTIALS_REFUSED
 
 
 def _may_try_another(outcome: Outcome, plan: Plan) -> bool:

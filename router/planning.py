@@ -12,7 +12,7 @@ from providers.fees import FeeSchedule
 from router import policy, retry_budget, value
 from router.clock import Ids
 from router.health import ProviderHealth
-from router.ledger.payments import Attempt
+from router.ledger.records import Attempt
 from router.order import Order
 from router.retry_budget import Occasion, Try
 

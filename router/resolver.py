@@ -16,14 +16,15 @@ from dataclasses import dataclass
 
 import structlog
 
-from providers.contract import LookUpKind, ModificationKind, Provider
+from providers.contract import LookUp, LookUpKind, OutcomeKind, Provider
 from router import settling, standing
 from router.clock import Clock
 from router.ledger.journal import Journal, Journals
-from router.ledger.operations import IN_FORCE, UNSETTLED, Operation, OperationKind
-from router.ledger.payments import Attempt, PaymentLedger, StaleError
+from router.ledger.operations import IN_FORCE, UNSEEN, UNSETTLED, Operation, OperationKind, OperationState
+from router.ledger.payments import PaymentLedger
+from router.ledger.records import Attempt, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
-from router.sending import Sender, learned, says_more
+from router.sending import LEAST_TIME_S, Sender, learned, says_more
 from router.settling import NOTHING_TO_VOID, settle
 
 log = structlog.get_logger("router.resolver")
@@ -37,8 +38,12 @@ HELD_DEAD_AFTER = dt.timedelta(minutes=15)
 """A given-up attempt that the provider's records do not have so long after its last send is taken to be nothing;
 an approval that arrives all the same is voided or refunded, with an alert."""
 
+ORPHAN = "router: orphan"
+"""Who asked to void or refund an approval that is not the payment's."""
 UNDONE_AT_MOST = 5
-"""Voids or refunds of one attempt that the router asks for by itself: what five do not undo, a person must."""
+"""Voids or refunds of one orphan that the router asks for by itself: what five do not undo, a person must."""
+NOT_UNDONE = "an authorization that is not the payment's could not be released: ask its provider, then resolve"
+KEY_FORGOTTEN = "a capture, void or refund is in doubt, and too old to be sent again: ask the provider, then resolve"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,48 +99,77 @@ class Resolver:
         if loaded is None or loaded[0].in_progress(now):
             return False
         journal = self._journals.open(*loaded)
-        journal.claim()
+        given_up = standing.given_up(journal.payment, now, self._settings.resend_max_age_s)
+        # From this commit on it is for good: a void of ours must not meet a re-send of ours.
+        first_time = given_up and journal.payment.given_up_at is None
+        if not given_up:
+            for attempt in journal.attempts:
+                if self._may_be_sent_again(journal, attempt, now):
+                    # As with everything that is sent: that it may have been now is written first.
+                    journal.learned(dataclasses.replace(attempt, last_sent_at=now))
+        # Before the commit: so it lies inside the lease, however long that commit takes.
         deadline = self._clock.monotonic() + self._settings.deadline_s
+        journal.claim(given_up_at=now if first_time else None)
         for attempt in list(journal.attempts):
             if not attempt.is_settled:
                 self._find_out(journal, attempt, deadline)
+            elif standing.is_completing(attempt) and journal.payment.status == "requires_action":
+                self._look_for_completion(journal, attempt, deadline)
         for operation in list(journal.operations):
             if operation.state in UNSETTLED:
                 self._send_again(journal, operation, deadline)
         self._void_orphans(journal, deadline)
-        given_up = standing.given_up(journal.payment, now, self._settings.resend_max_age_s)
         if not given_up:
             self._capture_if_due(journal, deadline)
-        return settle(journal, event="resolving", now=self._clock.now(), tried=True, given_up=given_up)
+        end = self._clock.now()
+        attention = self._attention(journal, end)
+        return settle(journal, event="resolving", now=end, tried=True, given_up=given_up, attention=attention)
+
+    def _attention(self, journal: Journal, now: dt.datetime) -> str | None:
+        """Why the machine cannot end this by itself, if so."""
+        for each in journal.operations:
+            if each.state in UNSETTLED and each.asked_by != UNSEEN and now - each.started_at > KEY_LIVES:
+                return KEY_FORGOTTEN
+        chosen = settling.chosen(journal)
+        payment = journal.payment
+        for orphan in standing.orphans(
+            payment.amount, chosen.id if chosen else None, journal.attempts, journal.operations
+        ):
+            tried = [each for each in _of(journal, orphan) if each.asked_by == ORPHAN]
+            pending = any(each.state in (*UNSETTLED, "received") for each in tried)
+            if len(tried) >= UNDONE_AT_MOST and not pending:
+                return NOT_UNDONE
+        return None
 
     # ------------------------------------------------------------ an attempt in doubt
 
+    def _look_for_completion(self, journal: Journal, attempt: Attempt, deadline: float) -> None:
+        """The answer to the customer's step was lost. Checkout may send it again; the provider's record may say."""
+        found = self._look_up(attempt, deadline)
+        if found.kind is LookUpKind.FOUND and found.outcome is not None and says_more(found.outcome):
+            journal.learned(learned(attempt, found.outcome, self._clock.now()))
+
     def _find_out(self, journal: Journal, attempt: Attempt, deadline: float) -> None:
         now = self._clock.now()
-        provider = self._providers[attempt.provider]
         max_age_s = self._settings.resend_max_age_s
-        expected = journal.payment.status == "processing" and not standing.given_up(journal.payment, now, max_age_s)
+        # A payment that became too old in this round is given up in the next one, by a commit of its own.
+        expected = _is_expected(journal)
         pending = attempt.provider_reference is not None
-        if expected and not pending and now - attempt.started_at < KEY_LIVES:
+        if self._may_be_sent_again(journal, attempt, now):
             attempt, outcome = self._sender.resend(attempt, deadline - self._clock.monotonic())
             journal.learned(attempt)
             if says_more(outcome):
                 return
-        found = provider.look_up(
-            attempt.id,
-            provider_reference=attempt.provider_reference,
-            sent_from=attempt.started_at,
-            sent_until=now,
-            timeouts=self._sender.timeouts(max(1.0, deadline - self._clock.monotonic())),
-        )
+        found = self._look_up(attempt, deadline)
         if found.kind is LookUpKind.FOUND and found.outcome is not None and says_more(found.outcome):
             journal.learned(learned(attempt, found.outcome, now))
             return
         chosen = journal.payment.attempt_id == attempt.id
         if chosen and expected:
             return  # it may still be approved: only a payment given up, or an orphan, is voided
-        # Until then it may have been sent again, by a request that was still expected.
-        sent_last = max(attempt.started_at, journal.payment.contact_at + dt.timedelta(seconds=max_age_s))
+        # Until then it may have been sent again, by a worker that still expected it to be wanted.
+        until = journal.payment.contact_at + dt.timedelta(seconds=max_age_s)
+        sent_last = max(attempt.last_sent_at or attempt.started_at, min(until, journal.payment.given_up_at or until))
         found_nothing = found.kind is LookUpKind.NOT_FOUND or (
             # Where there is no look-up, the provider has said so of a void.
             found.kind is LookUpKind.UNSUPPORTED and attempt.reason == NOTHING_TO_VOID
@@ -144,46 +178,128 @@ class Resolver:
             log.error("held_dead", payment=journal.payment.id, attempt=attempt.id, provider=attempt.provider)
             journal.learned(dataclasses.replace(attempt, outcome="not_executed", reason="held_dead", finished_at=now))
         elif found.kind is LookUpKind.UNSUPPORTED:
-            self._void_unseen(attempt, provider, deadline, number=journal.payment.resolve_tries)
+            self._void_unseen(journal, attempt, deadline)
 
-    def _void_unseen(self, attempt: Attempt, provider: Provider, deadline: float, *, number: int) -> None:
-        """Ask to void by our own id; only the provider's notification confirms it, so nothing is learned here.
+    def _may_be_sent_again(self, journal: Journal, attempt: Attempt, now: dt.datetime) -> bool:
+        in_doubt = not attempt.is_settled and attempt.provider_reference is None
+        return in_doubt and _is_expected(journal) and now - attempt.started_at < KEY_LIVES
 
-        Each round asks anew: the void before may have come ahead of the authorization.
+    def _look_up(self, attempt: Attempt, deadline: float) -> LookUp:
+        """How the attempt stands in the provider's own records.
+
+        Around its sends, and not until now: that would be more to read the longer it is waited for.
         """
-        asked = provider.void_attempt(
+        # A request that died has left no more than when it began.
+        sent_last = attempt.last_sent_at or attempt.started_at + dt.timedelta(seconds=self._settings.deadline_s)
+        left_s = deadline - self._clock.monotonic()
+        if left_s < LEAST_TIME_S / 2:
+            return LookUp(LookUpKind.UNAVAILABLE, reason="no_time_left")
+        return self._providers[attempt.provider].look_up(
             attempt.id,
-            idempotency_key=f"{attempt.id}-void-{number}",
-            timeouts=self._sender.timeouts(max(1.0, deadline - self._clock.monotonic())),
+            provider_reference=attempt.provider_reference,
+            sent_from=attempt.started_at,
+            sent_until=sent_last,
+            timeouts=self._sender.timeouts(left_s),
         )
-        if asked.kind is ModificationKind.REFUSED:
-            log.warning("void_refused", attempt=attempt.id, reason=asked.reason)
+
+    def _void_unseen(self, journal: Journal, attempt: Attempt, deadline: float) -> None:
+        """Ask to void by our own id. Only the provider's notification confirms it, so the attempt stays in doubt.
+
+        Each round asks anew, under another key: the void before may have come ahead of the authorization. It is one
+        operation all the same, and each asking is committed before it is sent, as everything that is sent is.
+        """
+        asked = [each for each in _of(journal, attempt) if each.asked_by == UNSEEN]
+        if asked:
+            operation = dataclasses.replace(
+                asked[-1],
+                idempotency_key=f"{asked[-1].id}-{asked[-1].sends}",
+                state="started",
+                reason=None,
+                provider_reference=None,
+                sends=asked[-1].sends + 1,
+                finished_at=None,
+            )
+            journal.learned(operation)
+            journal.claim()
+        else:
+            operation = self._journals.operation(journal, attempt, "void", journal.payment.amount, asked_by=UNSEEN)
+            journal.ask(operation)
+        operation = self._sender.operate(operation, attempt, journal.payment.currency, deadline)
+        if operation.state == "refused":
+            log.warning("void_refused", attempt=attempt.id, reason=operation.reason)
+        journal.learned(operation)
 
     # ------------------------------------------------------------ operations
 
     def _send_again(self, journal: Journal, operation: Operation, deadline: float) -> None:
         attempt = next(each for each in journal.attempts if each.id == operation.attempt_id)
-        if self._clock.now() - operation.started_at > KEY_LIVES:
-            return  # the provider no longer knows the key: a person has to look (`attention`)
+        now = self._clock.now()
+        if operation.asked_by == UNSEEN:
+            # It is asked anew, or overtaken: the attempt's outcome is known, and says what is to be done.
+            if attempt.is_settled:
+                journal.learned(dataclasses.replace(operation, state="refused", reason="overtaken", finished_at=now))
+            return
+        if now - operation.started_at > KEY_LIVES:
+            self._look_back(journal, attempt, operation, deadline)
+            return
         operation = self._sender.operate(operation, attempt, journal.payment.currency, deadline, again=True)
         self._note(journal, attempt, operation)
 
+    def _look_back(self, journal: Journal, attempt: Attempt, operation: Operation, deadline: float) -> None:
+        """The provider has forgotten the key: what its record says of the payment settles a void or the one capture.
+
+        Of a refund it says too little: a person has to look (`attention`).
+        """
+        told = self._look_up(attempt, deadline).outcome
+        same = [each for each in _of(journal, attempt) if each.kind == operation.kind and each.state != "refused"]
+        if told is None or operation.kind == "refund" or len(same) > 1:
+            return
+        now = self._clock.now()
+        match told.kind:
+            case OutcomeKind.CANCELED:
+                done = operation.kind == "void"
+                attempt = learned(attempt, told, now)
+                journal.learned(attempt)
+            case OutcomeKind.APPROVED:
+                done = operation.kind == "capture" and told.captured
+            case _:
+                return
+        state: OperationState = "done" if done else "refused"
+        self._note(journal, attempt, dataclasses.replace(operation, state=state, reason="looked_up", finished_at=now))
+
     def _void_orphans(self, journal: Journal, deadline: float) -> None:
         """Release every approval, and every wait for the customer, that the payment does not stand on."""
-        chosen = settling.chosen(journal)
-        for orphan in standing.orphans(chosen.id if chosen else None, journal.attempts, journal.operations):
-            if orphan.outcome not in ("approved", "requires_action"):
-                continue
-            taken = standing.captured(journal.payment.amount, orphan, journal.operations)
-            kind: OperationKind = "refund" if taken else "void"
-            asked = [each for each in _of(journal, orphan) if each.kind == kind]
-            if any(each.state in (*UNSETTLED, *IN_FORCE) for each in asked) or len(asked) >= UNDONE_AT_MOST:
-                continue
-            log.error("orphan_approval", payment=journal.payment.id, attempt=orphan.id, action=kind)
-            amount = taken or journal.payment.amount
-            operation = self._journals.operation(journal, orphan, kind, amount, asked_by="router: orphan")
-            journal.ask(operation)
-            self._note(journal, orphan, self._sender.operate(operation, orphan, journal.payment.currency, deadline))
+        chosen, payment = settling.chosen(journal), journal.payment
+        for orphan in standing.orphans(
+            payment.amount, chosen.id if chosen else None, journal.attempts, journal.operations
+        ):
+            if orphan.outcome in ("approved", "requires_action"):
+                self._void_orphan(journal, orphan, deadline)
+
+    def _void_orphan(self, journal: Journal, orphan: Attempt, deadline: float) -> None:
+        payment, own = journal.payment, _of(journal, orphan)
+        taken = standing.captured(payment.amount, orphan, own)
+        kind: OperationKind = "refund" if taken else "void"
+        # What somebody else has refunded of it, or is refunding, is not refunded again.
+        amount = taken - standing.promised("refund", orphan, own) if taken else payment.amount
+        voiding = kind == "void" and any(
+            each.kind == "void" and each.state in (*UNSETTLED, *IN_FORCE) and each.asked_by != UNSEEN for each in own
+        )
+        if amount <= 0 or voiding:
+            return
+        asked = [each for each in own if each.asked_by == ORPHAN]
+        if any(each.state in ("refused", "failed") for each in asked):
+            # It may be gone already: canceled in the provider's dashboard, or expired.
+            found = self._look_up(orphan, deadline).outcome
+            if found is not None and standing.is_news(orphan.outcome, found.kind.value):
+                journal.learned(learned(orphan, found, self._clock.now()))
+                return
+        if len(asked) >= UNDONE_AT_MOST:
+            return
+        log.error("orphan_approval", payment=payment.id, attempt=orphan.id, action=kind)
+        operation = self._journals.operation(journal, orphan, kind, amount, asked_by=ORPHAN)
+        journal.ask(operation)
+        self._note(journal, orphan, self._sender.operate(operation, orphan, payment.currency, deadline))
 
     def _capture_if_due(self, journal: Journal, deadline: float) -> None:
         """The second call of a payment that was authorized first, once no other authorization is left."""
@@ -192,9 +308,10 @@ class Resolver:
             return
         if journal.payment.capture_mode != "automatic":
             return
-        if standing.orphans(chosen.id, journal.attempts, journal.operations):
+        if standing.orphans(journal.payment.amount, chosen.id, journal.attempts, journal.operations):
             return
-        if any(each.kind == "capture" or each.state in (*UNSETTLED, *IN_FORCE) for each in _of(journal, chosen)):
+        own = [each for each in _of(journal, chosen) if each.asked_by != UNSEEN]
+        if any(each.kind == "capture" or each.state in (*UNSETTLED, *IN_FORCE) for each in own):
             return  # captured, or not any more ours to capture; a void that was refused is no reason to wait
         operation = self._journals.operation(journal, chosen, "capture", journal.payment.amount, asked_by="router")
         journal.ask(operation)
@@ -204,6 +321,10 @@ class Resolver:
         journal.learned(operation)
         if operation.state == "done" and operation.kind == "void":
             journal.learned(dataclasses.replace(attempt, outcome="canceled", finished_at=self._clock.now()))
+
+
+def _is_expected(journal: Journal) -> bool:
+    return journal.payment.status == "processing" and journal.payment.given_up_at is None
 
 
 def _of(journal: Journal, attempt: Attempt) -> list[Operation]:

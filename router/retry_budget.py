@@ -69,6 +69,9 @@ MASTERCARD_WAIT: Mapping[str, dt.timedelta] = {
     "29": 8 * _DAY,
     "30": 10 * _DAY,
 }
+NOT_MASTERCARD = ("visa", "amex", "americanexpress", "discover", "diners", "jcb", "unionpay")
+"""Brands whose cards Mastercard's numbers are not read of. A decline keeps a number only where the provider named
+Mastercard or no brand at all (`providers.declines`); older ones kept any."""
 MASTERCARD_LATER = "02"
 LATER = _HOUR
 """What "later" means where nobody waits: the shortest wait that the network names. A customer at checkout who tries
@@ -105,10 +108,14 @@ def card_digest(merchant: str, fingerprint: str) -> str:
 
 def network(brand: str | None) -> Network | None:
     """The network that a brand belongs to, where it is one with limits of ours."""
-    word = "".join(each for each in (brand or "").lower() if each.isalnum())
+    word = _word(brand)
     if word.startswith("visa"):
         return "visa"
     return "mastercard" if word in ("mc", "maestro") or word.startswith("mastercard") else None
+
+
+def _word(brand: str | None) -> str:
+    return "".join(each for each in (brand or "").lower() if each.isalnum())
 
 
 def obstacle(occasion: Occasion, tries: Iterable[Try], now: dt.datetime) -> str | None:
@@ -139,8 +146,8 @@ def _said(each: Try, brand: Network | None, occasion: Occasion, now: dt.datetime
     code, network_code, advice = decline.get("code"), decline.get("network_code"), decline.get("advice")
     if code in NEVER_CODES or advice == STOP_ADVICE or (brand == "visa" and network_code in VISA_NEVER):
         return "the issuer will never approve this card"
-    if brand == "visa":
-        return None  # its advice digits are no Mastercard advice; its codes above say all
+    if _word(occasion.brand).startswith(NOT_MASTERCARD):
+        return None  # another network's digits are no Mastercard advice
     if advice in MASTERCARD_STOP:
         return "the issuer asks not to try this card again"
     wait = MASTERCARD_WAIT.get(advice or "")

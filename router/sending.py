@@ -31,13 +31,14 @@ from providers.contract import (
 from router.clock import Clock
 from router.health import Call
 from router.ledger.operations import UNSETTLED, Operation, OperationState
-from router.ledger.payments import Attempt
+from router.ledger.records import Attempt
 from router.standing import advances
 
 log = structlog.get_logger("router.sending")
 
 LEAST_TIME_S = 1.0
 """With less than this left, a provider's answer could not come in time: nothing is sent any more."""
+NO_TIME_LEFT = "no_time_left"
 SENDS_IN_A_REQUEST = 3
 """The first send and two more: what two do not settle within seconds is the worker's to find out."""
 RESEND_WAIT_S = (0.1, 1.5)
@@ -110,41 +111,51 @@ class Sender:
         return self._ended(attempt, outcome, begun, sends), outcome
 
     def resend(self, attempt: Attempt, seconds_left: float) -> tuple[Attempt, Outcome]:
-        """One more send of an attempt whose outcome is not known, with the same key and parameters."""
+        """One more send of an attempt whose outcome is not known, with the same key and parameters.
+
+        With no time left nothing is sent, and the attempt stays as it is.
+        """
+        if _is_too_late(seconds_left):
+            return attempt, Outcome(OutcomeKind.NOT_EXECUTED, Health.IGNORED, reason=NO_TIME_LEFT)
         begun = self._clock.monotonic()
         outcome = self._send(attempt, seconds_left)
         known = says_more(outcome)
         ended = self._ended(attempt, outcome, begun, 0) if known else dataclasses.replace(attempt, outcome="unknown")
-        return dataclasses.replace(ended, sends=attempt.sends + 1), outcome
+        return dataclasses.replace(ended, sends=attempt.sends + 1, last_sent_at=self._clock.now()), outcome
 
     def operate(
         self, operation: Operation, attempt: Attempt, currency: str, deadline: float, *, again: bool = False
     ) -> Operation:
         """One send of a capture, void or refund of this attempt; answers the operation as it stands then.
 
-        `again`: one may have been sent before, even if the operation is only `started`.
+        `again`: one may have been sent before, even if the operation is only `started`. With no time left nothing is
+        sent: the process may have been paused past its lease, and somebody else have settled the operation since.
         """
+        if _is_too_late(deadline - self._clock.monotonic()):
+            return operation
         with self._operating(operation.provider) as free:
             if not free:
                 return operation  # not sent: the resolver sends it when the provider is better, or less busy
             told = self._operated(operation, attempt, currency, deadline)
         if told.our_fault:
             log.error("rejected_by_provider", provider=operation.provider, operation=operation.id, reason=told.reason)
-        state = _state(told, first=not again)
-        return dataclasses.replace(
+        # What checkout asked for may be answered "refused"; what the router needs done is sent until it is done.
+        state = _state(told, mistake_ends_it=not again and operation.asked_by == "checkout")
+        sent = dataclasses.replace(
             operation,
-            state=state if advances(operation.state, state) else operation.state,
-            reason=told.reason,
             provider_reference=told.provider_reference or operation.provider_reference,
             sends=operation.sends + again,
-            finished_at=None if state in UNSETTLED else self._clock.now(),
         )
+        if state != operation.state and not advances(operation.state, state):
+            return sent  # a late answer takes nothing back
+        ended_at = None if state in UNSETTLED else operation.finished_at or self._clock.now()
+        return dataclasses.replace(sent, state=state, reason=told.reason, finished_at=ended_at)
 
     def _operated(
         self, operation: Operation, attempt: Attempt, currency: str, deadline: float
     ) -> ModificationOutcome:
         provider = self._providers[operation.provider]
-        timeouts = self.timeouts(max(LEAST_TIME_S, deadline - self._clock.monotonic()))
+        timeouts = self.timeouts(deadline - self._clock.monotonic())
         key, reference = operation.idempotency_key, attempt.provider_reference or ""
         money = Money(operation.amount, currency)
         try:
@@ -164,9 +175,24 @@ class Sender:
             return ModificationOutcome(ModificationKind.UNKNOWN, Health.IGNORED, "adapter_failed")
 
     def complete(self, attempt: Attempt, details: Mapping[str, str], deadline: float) -> Outcome:
-        """One send of what the customer's browser brought back."""
-        # There may be several steps, each with details of its own; the same ones are a re-send.
-        step = hashlib.sha256(json.dumps(dict(details), sort_keys=True).encode()).hexdigest()[:16]
+        """Send what the customer's browser brought back, and again while the answer is lost, until the deadline.
+
+        The same details go under the same key each time, in whatever request.
+        """
+        outcome = self._complete_once(attempt, details, deadline)
+        for _ in range(SENDS_IN_A_REQUEST - 1):
+            if outcome.our_fault or not is_doubtful(outcome):
+                break
+            self._pause(self._jitter_s(), deadline)
+            later = self._complete_once(attempt, details, deadline)
+            # A re-send that is turned away proves nothing about the one before.
+            outcome = later if later.kind is not OutcomeKind.UNKNOWN else outcome
+        return outcome
+
+    def _complete_once(self, attempt: Attempt, details: Mapping[str, str], deadline: float) -> Outcome:
+        left_s = deadline - self._clock.monotonic()
+        if _is_too_late(left_s):
+            return Outcome(OutcomeKind.UNKNOWN, Health.IGNORED, reason=NO_TIME_LEFT)
         try:
             return self._providers[attempt.provider].complete(
                 attempt.provider_reference,
@@ -174,12 +200,16 @@ class Sender:
                 capture="automatic" if attempt.at_once else "manual",
                 # Without it a customer could finish an expensive payment with a cheap one's details.
                 attempt_id=attempt.id,
-                idempotency_key=f"{attempt.id}-{step}",
-                timeouts=self.timeouts(max(LEAST_TIME_S, deadline - self._clock.monotonic())),
+                idempotency_key=f"{attempt.id}-{step_of(details)}",
+                timeouts=self.timeouts(left_s),
             )
         except Exception:
             log.exception("adapter_failed", provider=attempt.provider, attempt=attempt.id)
             return Outcome(OutcomeKind.UNKNOWN, Health.IGNORED, reason="adapter_failed")
+
+    def is_reference(self, provider: str, reference: str) -> bool:
+        """Whether that can be the provider's id of a payment."""
+        return self._providers[provider].is_reference(reference)
 
     def timeouts(self, seconds_left: float) -> Timeouts:
         """Bounds of a send that must be over in that many seconds."""
@@ -210,11 +240,19 @@ class Sender:
 
     def _ended(self, attempt: Attempt, outcome: Outcome, begun: float, sends: int) -> Attempt:
         latency_us = round((self._clock.monotonic() - begun) * 1e6)
-        ended = learned(attempt, outcome, self._clock.now())
+        now = self._clock.now()
+        ended = dataclasses.replace(
+            learned(attempt, outcome, now), last_sent_at=now if sends else attempt.last_sent_at
+        )
         return dataclasses.replace(ended, latency_us=latency_us, sends=max(1, sends))
 
 
-def _state(told: ModificationOutcome, *, first: bool) -> OperationState:
+def _is_too_late(seconds_left: float) -> bool:
+    """A deadline lies inside the lease: before it, nobody else works on the payment. After it nothing is sent."""
+    return seconds_left < LEAST_TIME_S / 2
+
+
+def _state(told: ModificationOutcome, *, mistake_ends_it: bool) -> OperationState:
     match told.kind:
         case ModificationKind.DONE:
             return "done"
@@ -223,7 +261,7 @@ def _state(told: ModificationOutcome, *, first: bool) -> OperationState:
         case ModificationKind.REFUSED:
             return "refused"
         # Rejected as our mistake at the first send: it never happened, and a second would be rejected as well.
-        case ModificationKind.NOT_EXECUTED if told.our_fault and first:
+        case ModificationKind.NOT_EXECUTED if told.our_fault and mistake_ends_it:
             return "refused"
         case _:
             return "unknown"
@@ -233,14 +271,27 @@ def _reason(state: tenacity.RetryCallState) -> str | None:
     return None if state.outcome is None else state.outcome.result().reason
 
 
+def step_of(details: Mapping[str, str]) -> str:
+    """A word for one step of the customer's: there may be several, and the same details are a re-send."""
+    return hashlib.sha256(json.dumps(dict(details), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_doubtful_completion(outcome: Outcome) -> bool:
+    """Whether the provider may have finished the payment, or could not be asked: not where it refused the details."""
+    refused = outcome.our_fault and outcome.health is not Health.CREDENTIALS_REFUSED
+    return outcome.kind is OutcomeKind.UNKNOWN and not refused
+
+
 def is_doubtful(outcome: Outcome) -> bool:
     """Whether a re-send could tell more: the send was lost, not merely pending at the provider."""
     return outcome.kind is OutcomeKind.UNKNOWN and outcome.provider_reference is None
 
 
 def says_more(outcome: Outcome) -> bool:
-    """Whether a re-send's outcome settles what an unknown send left open."""
-    return outcome.kind not in (OutcomeKind.UNKNOWN, OutcomeKind.NOT_EXECUTED)
+    """Whether a re-send's outcome settles what an unknown send left open: by a result, not by a refused send."""
+    if outcome.kind is OutcomeKind.NOT_EXECUTED:
+        return outcome.final_record
+    return outcome.kind is not OutcomeKind.UNKNOWN
 
 
 def learned(attempt: Attempt, outcome: Outcome, now: dt.datetime) -> Attempt:
@@ -256,6 +307,9 @@ def learned(attempt: Attempt, outcome: Outcome, now: dt.datetime) -> Attempt:
         health=outcome.health.value,
         provider_reference=outcome.provider_reference or attempt.provider_reference,
         decline=decline_json(outcome),
+        # Where it still waits, what was said before holds until something else is said.
+        next_action=outcome.next_action
+        or (attempt.next_action if outcome.kind is OutcomeKind.REQUIRES_ACTION else None),
         capture=capture,
         finished_at=now,
     )

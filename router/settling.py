@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+from functools import partial
 from typing import Any
 
 import structlog
 
 from router import standing
 from router.ledger.journal import Journal
-from router.ledger.payments import Attempt, NewKey
+from router.ledger.records import Attempt, NewKey, ReferenceInUseError
 
 log = structlog.get_logger("router.settling")
 
@@ -19,6 +20,7 @@ NOTHING_TO_VOID = "original_payment_not_found"
 """An attempt's reason, once its provider has said of a void by our own id that there is nothing under it."""
 ATTENTION_AFTER = dt.timedelta(hours=1)
 """Doubt that has lasted so long is shown to an operator."""
+IN_DOUBT = "in doubt for an hour: ask the provider, then POST /v1/payments/{id}/resolve"
 
 
 def chosen(journal: Journal) -> Attempt | None:
@@ -32,45 +34,96 @@ def settle(
     event: str,
     now: dt.datetime,
     tried: bool = False,
-    nothing: str = "canceled",
+    nothing: str | None = None,
     given_up: bool = False,
+    attention: str | None = None,
     more: dict[str, Any] | None = None,
     key: NewKey | None = None,
 ) -> bool:
     """Commit what follows from what the journal has learned; whether nothing is left in doubt.
 
     `tried`: a round of finding out has just been made, so the next one waits longer. `nothing` is the status of a
-    payment in doubt of which every attempt proves to have done nothing. `given_up`: checkout expects the payment no
-    more, so an approval comes too late. `more` are columns to set besides, `key` is consumed. Raises StaleError,
+    payment in doubt of which every attempt proves to have done nothing: `failed`, or `canceled` if it was given up.
+    `given_up`: checkout expects the payment no more, so an approval comes too late. `attention`: why a person has to
+    look, as long as it is in doubt. `more` are columns to set besides, `key` is consumed. Raises StaleError,
     KeyTakenError, LedgerUnavailableError, as the journal does.
     """
-    payment, attempt = journal.payment, chosen(journal)
-    stands: dict[str, Any] = {}
-    if given_up and attempt is not None and attempt.outcome == "approved":
-        log.error("approved_too_late", payment=payment.id, attempt=attempt.id, provider=attempt.provider)
-        stands, attempt = {"status": "canceled", "provider": None, "attempt_id": None, "next_action": None}, None
+    payment = journal.payment
+    given_up = given_up or payment.given_up_at is not None
+    attempt = chosen(journal)
+    reopens = payment.status == "declined" and attempt is not None and attempt.outcome == "approved"
+    if attempt is not None and given_up and attempt.outcome == "approved":
+        stands = _too_late(journal, attempt)
     elif attempt is not None:
         stands = standing.columns(payment.amount, payment.capture_mode, attempt, journal.attempts, journal.operations)
     elif payment.status in ("processing", "requires_action"):
         # Every attempt is known to have done nothing: there is nothing left that could charge.
+        nothing = nothing or ("canceled" if given_up else "failed")
         stands = {"status": nothing, "provider": None, "attempt_id": None, "next_action": None}
-    elif payment.status in standing.CLOSED:
-        # The operations that were under way when it closed still end: no amount may stay on it that nobody took.
+    else:
+        stands = _closed(journal)
+    commit = partial(
+        _commit, journal, event=event, now=now, tried=tried, attention=attention, more=more or {}, key=key
+    )
+    try:
+        resolved = commit(stands)
+    except ReferenceInUseError as used:
+        # Checkout was told that it is declined, and has gone on with another payment: this one is not paid besides.
+        assert attempt is not None
+        log.error("paid_by_another", payment=payment.id, other=used.payment_id)
+        return commit(_too_late(journal, attempt))
+    if reopens and stands["status"] != "declined":
+        log.error("declined_and_then_approved", payment=payment.id, status=stands["status"])
+    return resolved
+
+
+def _too_late(journal: Journal, attempt: Attempt) -> dict[str, Any]:
+    """The columns of a payment that checkout expects no more, now that it is approved: the approval is an orphan."""
+    log.error("approved_too_late", payment=journal.payment.id, attempt=attempt.id, provider=attempt.provider)
+    gone: dict[str, Any] = {"provider": None, "attempt_id": None, "next_action": None}
+    # What was told to be declined stays so.
+    return gone if journal.payment.status == "declined" else gone | {"status": "canceled"}
+
+
+def _closed(journal: Journal) -> dict[str, Any]:
+    """The operations that were under way when it closed still end: no amount may stay on it that nobody took."""
+    payment = journal.payment
+    stands: dict[str, Any] = {}
+    if payment.status in standing.CLOSED:
         for each in journal.attempts:
             if each.id == payment.attempt_id:
                 stands = standing.money_columns(payment.amount, each, journal.operations)
+    return stands
+
+
+def _commit(
+    journal: Journal,
+    stands: dict[str, Any],
+    *,
+    event: str,
+    now: dt.datetime,
+    tried: bool,
+    attention: str | None,
+    more: dict[str, Any],
+    key: NewKey | None,
+) -> bool:
+    payment = journal.payment
     known = {"attempt_id": payment.attempt_id, "status": payment.status} | stands
-    if attempt is None and standing.comes_too_late(journal.attempts, journal.operations):
+    closed = known["status"] in standing.CLOSED
+    if closed and standing.comes_too_late(payment.amount, journal.attempts, journal.operations):
         known["attempt_id"] = None  # no attempt is the payment's any more: every approval is one to be undone
-    if standing.is_resolved(journal.attempts, journal.operations, known):
+    if standing.is_resolved(payment.amount, journal.attempts, journal.operations, known):
         settled = {"resolve_at": None, "resolve_tries": 0, "attention": None}
-        journal.finish(stands | settled | (more or {}), event=event, key=key)
+        journal.finish(stands | settled | more, event=event, key=key)
         return True
     tries = payment.resolve_tries + tried
     wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(max(tries - 1, 0), 10)) if tried else 0.0
-    doubt: dict[str, Any] = {"resolve_at": now + dt.timedelta(seconds=wait_s), "resolve_tries": tries}
-    if payment.attention is None and now - payment.created_at > ATTENTION_AFTER:
-        doubt["attention"] = "in doubt for an hour: ask the provider, then POST /v1/payments/{id}/resolve"
-        log.error("needs_attention", payment=payment.id)
-    journal.finish(stands | doubt | (more or {}), event=event, key=key)
+    changes: dict[str, Any] = {"resolve_at": now + dt.timedelta(seconds=wait_s), "resolve_tries": tries}
+    since = standing.in_doubt_since(payment.amount, known["attempt_id"], journal.attempts, journal.operations)
+    if attention is None and payment.attention is None and since is not None and now - since > ATTENTION_AFTER:
+        attention = IN_DOUBT
+    if attention is not None and attention != payment.attention:
+        changes["attention"] = attention
+        log.error("needs_attention", payment=payment.id, why=attention)
+    journal.finish(stands | changes | more, event=event, key=key)
     return False

@@ -11,8 +11,8 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from router.ledger.operations import IN_FORCE, RANK, UNSETTLED, Operation
-from router.ledger.payments import Attempt, Payment
+from router.ledger.operations import IN_FORCE, RANK, UNSEEN, UNSETTLED, Operation
+from router.ledger.records import Attempt, Payment
 
 OUTCOME_RANK: Mapping[str | None, int] = {
     None: 0,
@@ -24,11 +24,21 @@ OUTCOME_RANK: Mapping[str | None, int] = {
     "canceled": 5,
 }
 """A canceled authorization is never approved again; an approval overrides an earlier decline."""
+FINAL_NOTHING_RANK = 2.5
+"""Of `not_executed` by the provider's own record: an unknown send, and a step that the customer took, end with it."""
 
 
-def is_news(known: str | None, told: str) -> bool:
-    """Whether an outcome told of an attempt says more than what is known of it."""
-    return OUTCOME_RANK[told] > OUTCOME_RANK[known]
+def is_news(known: str | None, told: str, *, final_record: bool = False) -> bool:
+    """Whether an outcome told of an attempt says more than what is known of it.
+
+    `final_record`: the provider's own record says so (`Outcome.final_record`). That a declined payment was canceled
+    afterwards is no news: it never held anything, and the decline is what checkout and the card's tries need.
+    """
+    if known == told or (known == "declined" and told == "canceled"):
+        return False
+    return (FINAL_NOTHING_RANK if final_record and told == "not_executed" else OUTCOME_RANK[told]) > OUTCOME_RANK[
+        known
+    ]
 
 
 def advances(known: str, told: str) -> bool:
@@ -38,7 +48,7 @@ def advances(known: str, told: str) -> bool:
 
 def captured(amount: int, attempt: Attempt, operations: Sequence[Operation]) -> int:
     """What is captured of an attempt, in minor units, as far as anybody has said."""
-    at_once = amount if attempt.capture in ("done", "pending") else 0
+    at_once = amount if attempt.outcome == "approved" and attempt.capture in ("done", "pending") else 0
     return at_once + _sum(operations, attempt, "capture", IN_FORCE)
 
 
@@ -74,34 +84,75 @@ def decisive(payment_status: str, chosen_id: str | None, attempts: Sequence[Atte
 
 
 def given_up(payment: Payment, now: dt.datetime, max_age_s: float) -> bool:
-    """Whether checkout expects this payment no more: it was never answered, and has not asked for so long."""
+    """Whether checkout expects this payment no more: it was never answered, and has not asked for so long.
+
+    Once a void may have been sent because of that, for good: that checkout asks again does not call the void back.
+    """
+    if payment.given_up_at is not None:
+        return True
     silent_s = (now - payment.contact_at).total_seconds()
     return payment.status == "processing" and not payment.told and silent_s > max_age_s
 
 
-def orphans(chosen_id: str | None, attempts: Sequence[Attempt], operations: Sequence[Operation]) -> Sequence[Attempt]:
+def orphans(
+    amount: int, chosen_id: str | None, attempts: Sequence[Attempt], operations: Sequence[Operation]
+) -> Sequence[Attempt]:
     """Attempts other than the decisive one that hold an authorization, or may: each must be proved void.
 
     One that waits for the customer is among them: its step may still be taken. One that was captured and has been
-    refunded is not: it holds nothing any more.
+    refunded, all of it, is not: it holds nothing any more. `amount` is the payment's.
     """
     held = ("approved", "requires_action", "unknown", None)
-    released = {each.attempt_id for each in operations if each.kind in ("void", "refund") and each.state == "done"}
-    return [each for each in attempts if each.id != chosen_id and each.outcome in held and each.id not in released]
+    return [
+        each
+        for each in attempts
+        if each.id != chosen_id and each.outcome in held and not _undone(amount, each, operations, ("done",))
+    ]
 
 
-def comes_too_late(attempts: Sequence[Attempt], operations: Sequence[Operation]) -> bool:
-    """Whether a closed payment has an approval that neither a void nor a refund undoes."""
-    undone = {each.attempt_id for each in operations if each.kind in ("void", "refund") and each.state in IN_FORCE}
-    return any(each.outcome == "approved" and each.id not in undone for each in attempts)
+def comes_too_late(amount: int, attempts: Sequence[Attempt], operations: Sequence[Operation]) -> bool:
+    """Whether a closed payment has an approval that neither a void nor refunds undo."""
+    return any(each.outcome == "approved" and not _undone(amount, each, operations, IN_FORCE) for each in attempts)
 
 
-def is_resolved(attempts: Sequence[Attempt], operations: Sequence[Operation], stands: Mapping[str, Any]) -> bool:
+COMPLETING = "completion_in_doubt:"
+"""What an attempt's reason begins with while it is not known whether the customer's step, as it was sent to the
+provider, has ended it; a word for that step follows."""
+
+
+def is_completing(attempt: Attempt) -> bool:
+    """Whether the provider may have finished an attempt that waits for its customer, for all that is known."""
+    return attempt.outcome == "requires_action" and (attempt.reason or "").startswith(COMPLETING)
+
+
+def is_resolved(
+    amount: int, attempts: Sequence[Attempt], operations: Sequence[Operation], stands: Mapping[str, Any]
+) -> bool:
     """Whether nothing is left to find out or to do: no attempt or operation in doubt, no orphan, no capture due."""
+    chosen_id = stands.get("attempt_id")
+    if stands.get("status") == "requires_action" and any(
+        each.id == chosen_id and is_completing(each) for each in attempts
+    ):
+        return False
     return (
         stands.get("status") != "processing"
         and not any(each.state in UNSETTLED for each in operations)
-        and not orphans(stands.get("attempt_id"), attempts, operations)
+        and not orphans(amount, chosen_id, attempts, operations)
+    )
+
+
+def in_doubt_since(
+    amount: int, chosen_id: str | None, attempts: Sequence[Attempt], operations: Sequence[Operation]
+) -> dt.datetime | None:
+    """Since when the oldest thing is open that has to end before the payment is resolved; None where nothing is."""
+    open_attempts = [each for each in attempts if not each.is_settled]
+    held = [each for each in orphans(amount, chosen_id, attempts, operations) if each.is_settled]
+    return min(
+        [each.started_at for each in open_attempts]
+        # What was approved late is an orphan since then.
+        + [each.finished_at or each.started_at for each in held]
+        + [each.started_at for each in operations if each.state in UNSETTLED],
+        default=None,
     )
 
 
@@ -132,7 +183,7 @@ def columns(
         "attempt_id": attempt.id,
         "decline": None,
     }
-    voided = any(each.kind == "void" and each.state in IN_FORCE for each in own)
+    voided = _voided(attempt, own, IN_FORCE)
     capture_failed = attempt.capture == "failed" or any(
         each.kind == "capture" and each.state in ("failed", "refused") for each in own
     )
@@ -145,17 +196,31 @@ def columns(
             return money | {"status": "canceled", "next_action": None}
         case "approved":
             # While another authorization may exist, or the capture is ours to make, it is not checkout's turn.
-            held = bool(orphans(attempt.id, attempts, operations)) or (capture == "automatic" and not capture_failed)
+            held = bool(orphans(amount, attempt.id, attempts, operations)) or (
+                capture == "automatic" and not capture_failed
+            )
             return money | {"status": "processing" if held else "authorized", "next_action": None}
         case "declined":
             return money | {"status": "declined", "decline": attempt.decline, "next_action": None}
         case "requires_action":
-            # What the customer has to do was said with the outcome; it is not among what is folded here.
-            return money | {"status": "requires_action"}
+            return money | {"status": "requires_action", "next_action": attempt.next_action}
         case "unknown" | None:
             return money | {"status": "processing", "next_action": None}
         case _:
             return {}
+
+
+def _voided(attempt: Attempt, operations: Sequence[Operation], states: Sequence[str]) -> bool:
+    voids = [each for each in operations if each.kind == "void" and each.attempt_id == attempt.id]
+    return any(each.state in states and (each.state == "done" or each.asked_by != UNSEEN) for each in voids)
+
+
+def _undone(amount: int, attempt: Attempt, operations: Sequence[Operation], states: Sequence[str]) -> bool:
+    """Whether nothing is left of an approval: it was voided, or all that was captured of it was paid back."""
+    if _voided(attempt, operations, states):
+        return True
+    taken = captured(amount, attempt, operations)
+    return 0 < taken <= _sum(operations, attempt, "refund", states)
 
 
 def _sum(operations: Sequence[Operation], attempt: Attempt, kind: str, states: Sequence[str]) -> int:

@@ -218,8 +218,15 @@ class Supervisor:
         for pid in itertools.chain.from_iterable(pids.values()):
             with contextlib.suppress(psutil.NoSuchProcess):
                 processes.append(psutil.Process(pid))
-        remember(self._births_file, processes)
-        write_whole(self._pids_file, pids)
+        try:
+            remember(self._births_file, processes)
+            write_whole(self._pids_file, pids)
+        except OSError as error:
+            # A full disk: the children matter more than the list of them, which the next round writes anew.
+            if self._published != {}:
+                self._say(f"{self._pids_file.name} cannot be written: {error.strerror}")
+            self._published = {}
+            return
         self._published = pids
 
     def stop(self) -> None:

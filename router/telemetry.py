@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import sentry_sdk
 import structlog
 from pydantic import BaseModel
+from sentry_sdk.scrubber import DEFAULT_DENYLIST, DEFAULT_PII_DENYLIST
 from sentry_sdk.types import Event, Hint
 
 from router.pan import contains_pan
 from router.settings import Settings
 
+if TYPE_CHECKING:  # they exist for type checkers only
+    from sentry_sdk._types import DataCollectionUserOptions, KeyValueCollectionBehaviour
+
 REMOVED = "[removed]"
 # Known by their field, because no pattern finds them: Luhn alone misses nine digits in ten.
 _SECRET_WORDS = ("authorization", "api_key", "apikey", "secret", "token", "password", "cookie", "dsn", "params")
+# Sentry's own scrubber is off once `data_collection` is set: what it knew by name is scrubbed here.
+_SECRET_NAMES = frozenset(name.lower() for name in (*DEFAULT_DENYLIST, *DEFAULT_PII_DENYLIST))
+
+_NONE: KeyValueCollectionBehaviour = {"mode": "off"}
+_COLLECTED: DataCollectionUserOptions = {
+    "user_info": False,
+    "cookies": _NONE,
+    "http_headers": {"request": _NONE},
+    "http_bodies": [],
+    "url_query_params": _NONE,
+    "graphql": {"document": False, "variables": False},
+    "gen_ai": {"inputs": False, "outputs": False},
+    "database_query_data": False,
+    "queues": False,
+    "stack_frame_variables": False,
+}
+"""What Sentry's integrations may add by themselves: nothing, each kind by name, because what is not named is."""
 
 
 def scrub(value: Any, name: str = "") -> Any:
     """The same value without what must not leave the process: by the field's name, and by what it holds."""
-    if any(word in name.lower().replace("-", "_") for word in _SECRET_WORDS):
+    if name.lower() in _SECRET_NAMES or any(word in name.lower().replace("-", "_") for word in _SECRET_WORDS):
         return REMOVED
     match value:
         case None | bool() | dt.date():
@@ -73,6 +95,22 @@ def _before_send(event: Event, _hint: Hint) -> Event | None:
     return cleaned
 
 
+class _Unfailing:
+    """A stream that loses what it cannot write: a disk that is full of logs may not cost a payment its answer."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
 def configure(settings: Settings, *, process: str) -> None:
     """Set this process's logs and, with a DSN, its Sentry client up. Called once, by the composition root."""
     as_json = settings.log_format == "json"
@@ -89,7 +127,7 @@ def configure(settings: Settings, *, process: str) -> None:
             else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Unfailing(sys.stderr))),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
@@ -97,9 +135,9 @@ def configure(settings: Settings, *, process: str) -> None:
         sentry_sdk.init(
             dsn=settings.sentry_dsn.get_secret_value(),
             before_send=_before_send,
-            # Local variables and bodies are where card data and keys would be.
+            # Local variables and bodies are where card data and keys would be; of the rest nothing is needed either.
+            data_collection=_COLLECTED,
             include_local_variables=False,
             max_request_body_size="never",
-            send_default_pii=False,
             server_name=process,
         )

@@ -16,6 +16,7 @@ class Decline:
     message: str = "Your card was declined."
     advice_code: str | None = "try_again_later"
     network_decline_code: str | None = "05"
+    network_advice_code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Card:
 
     decline: Decline | None = None
     three_d_secure: Literal["no", "required"] = "no"
+    brand: str = "visa"
 
 
 _STOP, _CONFIRM, _LATER = "do_not_try_again", "confirm_card_data", "try_again_later"
@@ -92,6 +94,13 @@ _APPROVED = re.compile(rf"pm_card_(?:{_BRANDS.replace(' ', '|')}|[a-z]{{2}})|pm_
 
 CARDS = {token: Card(decline=DECLINES[code]) for token, code in _DECLINED_TOKENS.items()} | {
     token: Card(three_d_secure="required") for token in _THREE_D_TOKENS
+}
+# The sandbox's own: Stripe has no test token of an acquirer that cannot be reached, nor of a network's advice.
+CARDS["pm_sandbox_api_error"] = Card(decline=Decline("api_error", advice_code=None, network_decline_code=None))
+CARDS |= {
+    f"pm_sandbox_{brand}_advice_{code}": Card(decline=Decline("do_not_honor", network_advice_code=code), brand=brand)
+    for brand in ("visa", "mastercard")
+    for code in ("01", "03", "24")
 }
 APPROVED = Card()
 

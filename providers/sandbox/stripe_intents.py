@@ -146,11 +146,11 @@ class Intents:
         """Ask the issuer: approved, waiting for the customer, or StripeError 402."""
         intent.next_action = intent.last_payment_error = None
         if forced is not None or card.decline is not None:
-            self._decline(intent, forced or card.decline or DECLINES["generic_decline"])
+            self._decline(intent, card, forced or card.decline or DECLINES["generic_decline"])
         elif card.three_d_secure == "no":
             self.approve(intent)
         elif off_session or error_on_requires_action:
-            self._decline(intent, DECLINES["authentication_required"])
+            self._decline(intent, card, DECLINES["authentication_required"])
         else:
             intent.status = "requires_action"
             url = f"{self.base_url}/sandbox/authenticate/{intent.id}"
@@ -241,7 +241,7 @@ class Intents:
         )
         return refund
 
-    def _decline(self, intent: Intent, decline: Decline) -> None:
+    def _decline(self, intent: Intent, card: Card, decline: Decline) -> None:
         """Write the refusal down and raise it as the API does."""
         charge_id = stripe_id("ch")
         intent.latest_charge = charge_id
@@ -251,7 +251,12 @@ class Intents:
             "code": decline.code,
             "decline_code": decline.decline_code,
             "charge": charge_id,
-            "payment_method": {"id": intent.payment_method, "object": "payment_method", "type": "card"},
+            "payment_method": {
+                "id": intent.payment_method,
+                "object": "payment_method",
+                "type": "card",
+                "card": {"brand": card.brand},
+            },
         }
         if decline.code == "incorrect_cvc":
             fields["param"] = "cvc"
@@ -259,6 +264,8 @@ class Intents:
             fields["advice_code"] = decline.advice_code
         if decline.network_decline_code is not None:
             fields["network_decline_code"] = decline.network_decline_code
+        if decline.network_advice_code is not None:
+            fields["network_advice_code"] = decline.network_advice_code
         intent.payment_method = None
         intent.last_payment_error = error_object(decline.message, **fields)
         row = self._enter(intent, "declined")

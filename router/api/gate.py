@@ -25,6 +25,10 @@ SCOPES_BY_PATH = {"/v1/payments": ("payments",), "/v1/providers": ("operate", "r
 """Any one of these is enough."""
 OPERATORS = frozenset({"payments.resolve_payment", "circuits.order_breaker"})
 """Views under those paths that are an operator's."""
+READERS = frozenset({"payments.read_payment"})
+"""Views under those paths that are an operator's too: who is to resolve a payment has to see it."""
+LARGE_BODIES = {"payments.complete_payment": 256 * 1024}
+"""What a 3-D Secure challenge brings back can be a hundred thousand characters by itself."""
 
 
 class StrictRequest(Request):
@@ -79,7 +83,12 @@ def install(app: Flask, keys: KeyRing) -> None:
         for prefix, scopes in SCOPES_BY_PATH.items():
             if request.path.startswith(prefix):
                 # Before the body is looked at: what a key may not do, it learns nothing about.
-                require(*(("operate",) if request.endpoint in OPERATORS else scopes))
+                if request.endpoint in OPERATORS:
+                    require("operate")
+                else:
+                    require(*scopes, *(["operate"] if request.endpoint in READERS else []))
+        if request.endpoint in LARGE_BODIES:
+            request.max_content_length = LARGE_BODIES[request.endpoint]
         if contains_pan(request.path):
             raise _pan_refused("path")
         if any(contains_pan(part) for pair in request.args.items(multi=True) for part in pair):

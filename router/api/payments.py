@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
 from router.api import views
 from router.api.gate import idempotency_key, require
-from router.api.problems import Problem, ProblemError
+from router.api.problems import Problem, ProblemError, invalid
 from router.modifications import Modifications, Verdict
 from router.order import MAXIMUM_AMOUNT, Order, Text40, Text80, Text255
 from router.payments import Answer, Payments
@@ -57,15 +57,18 @@ class DetailsBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    details: dict[Text40, Annotated[str, StringConstraints(max_length=20_000)]] = Field(
-        default_factory=dict, max_length=8
+    details: dict[Text40, Annotated[str, StringConstraints(max_length=100_000)]] = Field(
+        default_factory=dict, max_length=8, description="at most 256 KiB of body in all"
     )
 
 
 class VerdictBody(BaseModel):
-    """What the provider's dashboard says of the attempt in doubt."""
+    """What the provider's dashboard says of what is in doubt."""
 
     model_config = ConfigDict(extra="forbid")
+
+    attempt: Text80 | None = Field(None, description="of what it is said, where more than one thing is in doubt")
+    operation: Text80 | None = Field(None, description="likewise, of a capture, void or refund")
 
     outcome: Verdict
     evidence: Text255 = Field(description="where it was read, and by whom")
@@ -150,15 +153,24 @@ def blueprint(payments: Payments, modifications: Modifications) -> APIBlueprint:
     )
     def resolve_payment(path: PaymentPath, body: VerdictBody) -> Response:
         caller, key = require("operate"), idempotency_key()
+        if body.attempt is not None and body.operation is not None:
+            raise invalid("operation", "only one of attempt and operation")
         answer = modifications.resolve(
-            caller.merchant, path.payment_id, body.outcome, body.evidence, body.provider_reference, key=key
+            caller.merchant,
+            path.payment_id,
+            body.outcome,
+            body.evidence,
+            body.provider_reference,
+            key=key,
+            about=body.attempt or body.operation,
+            by=f"{caller.merchant}: {caller.label or 'a key without a label'}",
         )
         return _modified(answer)
 
     @api.get("/<payment_id>", summary="Read a payment", responses={200: views.PaymentView, 404: Problem})
     def read_payment(path: PaymentPath) -> Response:
-        caller = require("payments")
-        answer = payments.get(caller.merchant, path.payment_id)
+        caller = require("payments", "operate")
+        answer = payments.get(caller.merchant, path.payment_id, by_checkout="payments" in caller.scopes)
         if answer is None:
             raise ProblemError(404, "not-found", "There is no such payment.")
         return _answer(answer, 200)

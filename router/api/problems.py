@@ -11,13 +11,14 @@ from flask import Flask, Response, json, request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import HTTPException
 
-from router.ledger.payments import ReferenceInUseError
-from router.ledger.unavailable import LedgerUnavailableError
-from router.modifications import NoSuchPaymentError, StateConflictError
+from router.ledger.records import ReferenceInUseError
+from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
+from router.modifications import NoSuchPaymentError, StateConflictError, WrongReferenceError
 from router.payments import (
     AlreadyExpiredError,
     IdempotencyKeyReusedError,
     NoEligibleProviderError,
+    PaymentBusyError,
     ProvidersUnavailableError,
     RequestInProgressError,
 )
@@ -124,6 +125,12 @@ def install(app: Flask) -> None:
         detail = "The first request with this Idempotency-Key is still running."
         return response(ProblemError(409, "request-in-progress", detail, headers=retry))
 
+    @app.errorhandler(PaymentBusyError)
+    def _busy(_error: PaymentBusyError) -> Response:
+        retry = {"Retry-After": str(RETRY_AFTER_IN_PROGRESS_S)}
+        detail = "Another request, or the worker, is at work on this payment. Nothing was done; ask again."
+        return response(ProblemError(409, "request-in-progress", detail, headers=retry))
+
     @app.errorhandler(ReferenceInUseError)
     def _in_use(error: ReferenceInUseError) -> Response:
         detail = "An open or paid payment has this reference; allow_repeat_reference permits another."
@@ -135,7 +142,12 @@ def install(app: Flask) -> None:
 
     @app.errorhandler(StateConflictError)
     def _conflict(error: StateConflictError) -> Response:
-        return response(ProblemError(409, "state-conflict", str(error), payment_status=error.status))
+        doubts: dict[str, Any] = {"in_doubt": error.in_doubt} if error.in_doubt else {}
+        return response(ProblemError(409, "state-conflict", str(error), payment_status=error.status, **doubts))
+
+    @app.errorhandler(WrongReferenceError)
+    def _wrong_reference(_error: WrongReferenceError) -> Response:
+        return response(invalid("provider_reference", "is not what this provider's ids of payments look like"))
 
     @app.errorhandler(NoSuchPaymentError)
     def _unknown_payment(_error: NoSuchPaymentError) -> Response:
@@ -158,6 +170,16 @@ def install(app: Flask) -> None:
         retry = {"Retry-After": str(RETRY_AFTER_UNAVAILABLE_S)}
         detail = "The ledger is away. This request charged nothing; send it again with the same Idempotency-Key."
         return response(ProblemError(503, "ledger-unavailable", detail, headers=retry))
+
+    @app.errorhandler(CommitUnknownError)
+    def _commit_unknown(error: CommitUnknownError) -> Response:
+        log.error("ledger_unavailable", cause=str(error), commit="unknown")
+        retry = {"Retry-After": str(RETRY_AFTER_UNAVAILABLE_S)}
+        detail = (
+            "The ledger went away while it recorded this request. Whether it is recorded is not known; if it is, it"
+            " will be carried out. Send it again with the same Idempotency-Key to learn which."
+        )
+        return response(ProblemError(503, "outcome-unknown", detail, headers=retry))
 
     @app.errorhandler(HTTPException)
     def _http(error: HTTPException) -> Response:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from flags.contract import RoutingFlags
+from router.doubts import Doubt
 from router.health import ProviderHealth
 from router.ledger.flips import Flip
-from router.ledger.payments import Attempt
+from router.ledger.records import Attempt, Payment
 from router.payments import Answer
 from router.recoveries import Recoveries
 from router.transitions import Snapshot, Transition
@@ -62,6 +64,14 @@ class DecisionView(BaseModel):
     candidates: list[CandidateView]
 
 
+class DisputeView(BaseModel):
+    """The latest that the provider has told of a dispute or chargeback; `notice` is the vendor's own word."""
+
+    reason: str | None = Field(description="`opened`, `won` or `lost`")
+    notice: str
+    at: str
+
+
 class PaymentView(BaseModel):
     """A payment as it stands. Amounts are integer minor units by ISO 4217."""
 
@@ -76,6 +86,7 @@ class PaymentView(BaseModel):
     provider: str | None
     decline: DeclineView | None
     next_action: dict[str, Any] | None
+    dispute: DisputeView | None
     attempts: list[AttemptView]
     decision: DecisionView
     metadata: dict[str, str]
@@ -87,6 +98,39 @@ class PaymentList(BaseModel):
     """A page of payments; `next` is the cursor of the following page."""
 
     payments: list[PaymentView]
+    next: str | None
+
+
+class DoubtView(BaseModel):
+    """One thing that only a person can say: `POST /v1/payments/{id}/resolve` names it by this id."""
+
+    attempt: str | None
+    operation: str | None
+    kind: Literal["authorization", "capture", "void", "refund"]
+    provider: str
+    provider_reference: str | None
+    state: str
+    reason: str | None
+    since: str
+
+
+class AttentionView(BaseModel):
+    """A payment that needs a person, and why."""
+
+    id: str
+    status: PaymentStatus
+    reference: str
+    amount: int
+    currency: str
+    attention: str
+    in_doubt: list[DoubtView]
+    created_at: str
+
+
+class AttentionList(BaseModel):
+    """A page of the operator's queue, the oldest first; `next` is the cursor of the following page."""
+
+    payments: list[AttentionView]
     next: str | None
 
 
@@ -224,12 +268,46 @@ def payment_json(answer: Answer) -> dict[str, Any]:
         "provider": payment.provider,
         "decline": payment.decline,
         "next_action": payment.next_action,
+        "dispute": None if payment.dispute is None else _dispute_json(payment.dispute),
         "attempts": [_attempt_json(each) for each in answer.attempts],
         "decision": payment.decision,
         "metadata": payment.order.get("metadata", {}),
         "retry_at": moment(payment.next_try_at) if payment.status == "parked" and payment.next_try_at else None,
         "created_at": moment(payment.created_at),
     }
+
+
+def attention_json(payment: Payment, found: Sequence[Doubt]) -> dict[str, Any]:
+    """A payment as AttentionView describes it."""
+    return {
+        "id": payment.id,
+        "status": payment.status,
+        "reference": payment.reference,
+        "amount": payment.amount,
+        "currency": payment.currency,
+        "attention": payment.attention,
+        "in_doubt": [_doubt_json(each) for each in found],
+        "created_at": moment(payment.created_at),
+    }
+
+
+def _doubt_json(doubt: Doubt) -> dict[str, Any]:
+    attempt, operation = doubt.attempt, doubt.operation
+    return {
+        "attempt": attempt.id if operation is None else None,
+        "operation": None if operation is None else operation.id,
+        "kind": "authorization" if operation is None else operation.kind,
+        "provider": attempt.provider,
+        "provider_reference": attempt.provider_reference,
+        "state": doubt.state,
+        "reason": doubt.reason,
+        "since": moment(doubt.since),
+    }
+
+
+def _dispute_json(dispute: Mapping[str, Any]) -> dict[str, Any]:
+    at = moment(dt.datetime.fromisoformat(dispute["at"]))
+    return {"reason": dispute["reason"], "notice": dispute["notice"], "at": at}
 
 
 def _attempt_json(attempt: Attempt) -> dict[str, Any]:

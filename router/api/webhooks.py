@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import structlog
@@ -13,6 +14,7 @@ from providers.contract import Provider, WebhookRefusedError
 from router.api.problems import Problem, ProblemError
 from router.clock import Clock
 from router.ledger.inbox import Inbox
+from router.pan import contains_pan
 
 log = structlog.get_logger("router.api.webhooks")
 
@@ -35,7 +37,11 @@ def blueprint(providers: Mapping[str, Provider], inbox: Inbox, clock: Clock) -> 
             except WebhookRefusedError as error:
                 log.warning("webhook_refused", provider=name, cause=str(error))
                 raise ProblemError(400, "webhook-refused", "The notification is not the provider's.") from None
-            inbox.store(name, notices, now=now)
+            # Nothing of ours looks like a card number: it is another system's. Refused, it would come again for days.
+            kept = [each for each in notices if not contains_pan(dataclasses.asdict(each))]
+            if len(kept) < len(notices):
+                log.error("card_number_in_webhook", provider=name, dropped=len(notices) - len(kept))
+            inbox.store(name, kept, now=now)
             return Response(ACCEPTED.get(name, "ok"), content_type="text/plain")
 
         receive.__name__ = f"receive_{name}"

@@ -38,7 +38,9 @@ class Shoppers:
         self._headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
         self._clock = clock
         self._ids = ids
-        self._http = urllib3.PoolManager(retries=False, maxsize=AT_ONCE, timeout=urllib3.Timeout(connect=2.0, read=ANSWER_S))
+        self._http = urllib3.PoolManager(
+            retries=False, maxsize=AT_ONCE, timeout=urllib3.Timeout(connect=2.0, read=ANSWER_S)
+        )
         self._lock = threading.Lock()
         self._shopped: list[Shopped] = []
         self.late_s = 0.0

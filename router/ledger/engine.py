@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from router.ledger.unavailable import LedgerUnavailableError
+from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
 
 BUSY_TIMEOUT_MS = 5_000
 """How long SQLite waits for another process's commit; a commit takes milliseconds, so this is hundreds of them."""
@@ -39,9 +39,19 @@ class Database:
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """A transaction that commits at the end. Raises LedgerUnavailableError; integrity errors pass."""
-        with translated(), self._one_writer(), self._writer.connect() as connection, connection.begin():
-            yield connection
+        """A transaction that commits at the end. Raises LedgerUnavailableError; integrity errors pass.
+
+        A CommitUnknownError where it is the commit itself that failed.
+        """
+        committing = False
+        try:
+            with translated(), self._one_writer(), self._writer.connect() as connection, connection.begin():
+                yield connection
+                committing = True
+        except LedgerUnavailableError as error:
+            if committing:
+                raise CommitUnknownError(str(error)) from None
+            raise
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:

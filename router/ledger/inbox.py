@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from providers.contract import Decline, DeclineClass, Health, Money, Notice, NoticeKind, Outcome, OutcomeKind
 from router.ledger.engine import Database
-from router.ledger.tables import to_micros, webhooks
+from router.ledger.tables import attempts, from_micros, to_micros, webhooks
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Stored:
     provider: str
     notice: Notice
     tries: int
+    received_at: dt.datetime
 
 
 class Inbox:
@@ -68,7 +69,13 @@ class Inbox:
         )
         with self._database.read() as connection:
             return [
-                Stored(row["number"], row["provider"], _notice(row["notice"]), row["tries"])
+                Stored(
+                    row["number"],
+                    row["provider"],
+                    _notice(row["notice"]),
+                    row["tries"],
+                    from_micros(row["received_at"]),
+                )
                 for row in connection.execute(query).mappings()
             ]
 
@@ -87,6 +94,24 @@ class Inbox:
                 .where(webhooks.c.number == stored.number)
                 .values(tries=stored.tries + 1, next_try_at=to_micros(again))
             )
+
+    def wake(self, now: dt.datetime) -> int:
+        """Make those due that wait for an attempt which is known by now, by the provider's id; says how many."""
+        reference = webhooks.c.notice["provider_reference"].as_string()
+        known = sa.exists().where(
+            attempts.c.provider == webhooks.c.provider, attempts.c.provider_reference == reference
+        )
+        query = sa.select(webhooks.c.number).where(
+            webhooks.c.applied_at.is_(None), webhooks.c.next_try_at > to_micros(now), known
+        )
+        # Found in a read of its own: most of the time there are none, and no writer waits.
+        with self._database.read() as connection:
+            found = connection.scalars(query).all()
+        if found:
+            with self._database.write() as connection:
+                due = webhooks.update().where(webhooks.c.number.in_(found)).values(next_try_at=to_micros(now))
+                connection.execute(due)
+        return len(found)
 
 
 def _notice(values: Mapping[str, Any]) -> Notice:

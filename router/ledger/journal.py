@@ -6,6 +6,7 @@ which ends an attempt and starts the next together.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,9 @@ import tenacity
 
 from router.clock import Clock, Ids
 from router.ledger.operations import Operation, OperationKind
-from router.ledger.payments import Attempt, NewKey, Payment, PaymentLedger, StaleError
-from router.ledger.unavailable import LedgerUnavailableError
+from router.ledger.payments import PaymentLedger
+from router.ledger.records import Attempt, NewKey, Payment, StaleError
+from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
 
 COMMIT_PATIENCE_S = 5.0
 """For how long a commit after the first is tried again. One try can take 10 s more on a locked file; both together
@@ -57,6 +59,7 @@ class Journal:
         self._attempts_to_write: dict[str, Attempt] = {}
         self._operations_to_write: dict[str, Operation] = {}
         self._found: Operation | None = None
+        self._note: Mapping[str, Any] | None = None
         self.on_record = list(attempts)
         """The attempts as the ledger has them: without what was learned and could not be written yet."""
 
@@ -90,12 +93,14 @@ class Journal:
         self._change(self._lease(), f"{operation.kind}_started", asked=operation, key=key)
         self.operations.append(operation)
 
-    def claim(self, key: NewKey | None = None) -> None:
+    def claim(self, key: NewKey | None = None, *, given_up_at: dt.datetime | None = None) -> None:
         """Commit that this process works on the payment from now on, and the key of the call that asks it to.
 
-        Raises StaleError if another process does, KeyTakenError for a consumed key.
+        Likewise that checkout is held to expect it no more, and what was learned. Raises StaleError if another
+        process works on it, KeyTakenError for a consumed key.
         """
-        self._change(self._lease(), "claimed", key=key)
+        more = {} if given_up_at is None else {"given_up_at": given_up_at}
+        self._change(self._lease() | more, "claimed", key=key)
 
     def learned(self, news: Attempt | Operation) -> None:
         """Remember how an attempt or an operation stands; the next commit writes it."""
@@ -110,6 +115,10 @@ class Journal:
         """Remember an operation that the provider told of and that nobody asked for here."""
         self.operations.append(operation)
         self._found = operation
+
+    def noted(self, note: Mapping[str, Any]) -> None:
+        """Remember what belongs to the next event of this payment, and to no column of it."""
+        self._note = note
 
     def finish(
         self, changes: Mapping[str, Any], *, event: str, release_key: bool = False, key: NewKey | None = None
@@ -133,34 +142,52 @@ class Journal:
             self._ledger.create(
                 payment, key=new.key, fingerprint=new.fingerprint, repeat=self._repeat_reference, first=first
             )
-        except LedgerUnavailableError:
+        except CommitUnknownError:
             # The connection may have died after the commit: then the payment is there, and it is ours.
-            found = self._ledger.get(payment.id)
-            if found is None or found[0].lease_holder != payment.lease_holder:
-                raise
+            with contextlib.suppress(LedgerUnavailableError):
+                found = self._ledger.get(payment.id)
+                if found is not None and found[0].lease_holder == payment.lease_holder:
+                    self.payment, self._new = payment, None
+                    return
+            raise
         self.payment, self._new = payment, None
 
     def _change(self, changes: Mapping[str, Any], event: str, **more: Any) -> None:
         now = self._clock.now()
-        try:
-            self.payment = self._patiently()(
-                self._ledger.change,
-                self.payment,
-                changes,
-                event=event,
-                now=now,
-                finished=list(self._attempts_to_write.values()),
-                operations=list(self._operations_to_write.values()),
-                **more,
-            )
-        except StaleError:
-            # The first try may have been committed unseen; then the payment is as that commit left it.
-            found = self._ledger.get(self.payment.id)
-            if found is None or not _left_by(found[0], self.payment, changes, now):
+        unseen = False
+
+        def change() -> Payment:
+            nonlocal unseen
+            try:
+                return self._ledger.change(
+                    self.payment,
+                    changes,
+                    event=event,
+                    now=now,
+                    finished=list(self._attempts_to_write.values()),
+                    operations=list(self._operations_to_write.values()),
+                    note=self._note,
+                    **more,
+                )
+            except CommitUnknownError:
+                unseen = True
                 raise
-            self.payment = found[0]
+
+        try:
+            try:
+                self.payment = self._patiently()(change)
+            except StaleError:
+                # The first try may have been committed unseen; then the payment is as that commit left it.
+                found = self._ledger.get(self.payment.id)
+                if found is None or not _left_by(found[0], self.payment, changes, now):
+                    raise
+                self.payment = found[0]
+        except LedgerUnavailableError as error:
+            if unseen:
+                raise CommitUnknownError(str(error)) from None
+            raise
         self.on_record = list(self.attempts)
-        self._attempts_to_write, self._operations_to_write = {}, {}
+        self._attempts_to_write, self._operations_to_write, self._note = {}, {}, None
 
 
 LEASE_MARGIN_S = 15.0

@@ -20,6 +20,9 @@ RANK: Mapping[str, int] = {"started": 0, "unknown": 1, "received": 2, "refused":
 UNSETTLED = ("started", "unknown")
 IN_FORCE = ("received", "done")
 """States in which an operation counts as having moved money."""
+UNSEEN = "router: unseen"
+"""Who asked for a void of an attempt of which nobody knows whether there is anything to void: one that is only
+`received` may have come ahead of the authorization, and counts for nothing."""
 
 
 @dataclass(frozen=True, slots=True)

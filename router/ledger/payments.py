@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,139 +16,19 @@ import sqlalchemy as sa
 from router.ledger import operations as operation_rows
 from router.ledger.engine import Database
 from router.ledger.operations import Operation
-from router.ledger.tables import attempts, from_micros, idempotency_keys, payment_events, payments, to_micros
-
-OPEN_STATUSES = frozenset({"processing", "requires_action", "authorized", "parked"})
-HOLDING_STATUSES = OPEN_STATUSES | {"captured"}
-"""While a payment is open or paid, its reference is taken."""
-
-
-class StaleError(Exception):
-    """Another process changed this payment, or holds its lease."""
-
-
-class KeyTakenError(Exception):
-    """This idempotency key already made a payment."""
-
-
-class ReferenceInUseError(Exception):
-    """An open or paid payment of this merchant has this reference."""
-
-    def __init__(self, payment_id: str) -> None:
-        super().__init__("the reference belongs to an open or paid payment")
-        self.payment_id = payment_id
-
-
-@dataclass(frozen=True, slots=True)
-class NewKey:
-    """An idempotency key to be consumed by what is about to be written."""
-
-    key: str
-    fingerprint: str
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One try at one provider, as the ledger has it; `outcome` None: started, no answer known."""
-
-    id: str
-    payment_id: str
-    number: int
-    provider: str
-    idempotency_key: str
-    params: Mapping[str, Any]
-    started_at: dt.datetime
-    card: str | None = None
-    """A digest by which the card's tries are counted."""
-    outcome: str | None = None
-    reason: str | None = None
-    health: str | None = None
-    provider_reference: str | None = None
-    decline: Mapping[str, Any] | None = None
-    at_once: bool = False
-    """Sent to be captured with its approval."""
-    capture: str | None = None
-    """What became of that: `done`, `pending` or `failed`."""
-    sends: int = 1
-    latency_us: int | None = None
-    finished_at: dt.datetime | None = None
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the provider's answer is known."""
-        return self.outcome not in (None, "unknown")
-
-
-@dataclass(frozen=True, slots=True)
-class Payment:
-    """A payment as the ledger has it."""
-
-    id: str
-    merchant: str
-    reference: str
-    status: str
-    amount: int
-    currency: str
-    order: Mapping[str, Any]
-    flags: Mapping[str, Any]
-    decision: Mapping[str, Any]
-    created_at: dt.datetime
-    updated_at: dt.datetime
-    expires_at: dt.datetime
-    version: int
-    amount_captured: int = 0
-    amount_refunded: int = 0
-    capture_pending: bool = False
-    provider: str | None = None
-    decline: Mapping[str, Any] | None = None
-    next_action: Mapping[str, Any] | None = None
-    holds_reference: bool = True
-    lease_holder: str | None = None
-    lease_until: dt.datetime | None = None
-    attempt_id: str | None = None
-    contact_at: dt.datetime = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    told: bool = False
-    attention: str | None = None
-    dispute: Mapping[str, Any] | None = None
-    resolve_at: dt.datetime | None = None
-    resolve_tries: int = 0
-    tries: int = 0
-    next_try_at: dt.datetime | None = None
-
-    @property
-    def capture_mode(self) -> str:
-        """What checkout asked for: `automatic` or `manual`."""
-        return str(self.order.get("capture", "automatic"))
-
-    def in_progress(self, now: dt.datetime) -> bool:
-        """Whether a process is working on it at this moment."""
-        return self.lease_until is not None and self.lease_until > now
-
-
-_MOMENTS = {
-    "contact_at",
-    "created_at",
-    "updated_at",
-    "expires_at",
-    "lease_until",
-    "next_try_at",
-    "resolve_at",
-    "started_at",
-    "finished_at",
-}
-
-
-def _to_row(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: to_micros(value) if name in _MOMENTS and value is not None else value for name, value in values.items()
-    }
-
-
-def from_row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row's values as Payment and Attempt have them."""
-    return {
-        name: from_micros(value) if name in _MOMENTS and value is not None else value for name, value in row.items()
-    }
+from router.ledger.records import (
+    HOLDING_STATUSES,
+    Attempt,
+    KeyTakenError,
+    NewKey,
+    Payment,
+    ReferenceInUseError,
+    StaleError,
+    from_row,
+    to_row,
+)
+from router.ledger.tables import attempts, idempotency_keys, payment_events, payments, to_micros
+from router.ledger.tables import operations as operation_table
 
 
 class PaymentLedger:
@@ -178,19 +57,23 @@ class PaymentLedger:
                     raise KeyTakenError
                 if holder is not None:
                     raise ReferenceInUseError(holder)
-                row = _to_row({name: getattr(payment, name) for name in _PAYMENT_COLUMNS})
+                row = to_row({name: getattr(payment, name) for name in _PAYMENT_COLUMNS})
                 connection.execute(payments.insert(), row)
                 _insert_key(connection, payment.merchant, NewKey(key, fingerprint), payment.id, at=row["created_at"])
                 _append_event(connection, payment.id, "created", row)
                 if first is not None:
                     _insert_attempt(connection, first)
-        except sa.exc.IntegrityError:
+        except sa.exc.IntegrityError as error:
             # Two requests in the same instant, both past the checks above: the unique keys decide.
             with self._database.read() as connection:
                 holder = None if repeat else _holder_of(connection, payment.merchant, payment.reference)
-            if self.find_key(payment.merchant, key) is None and holder is not None:
+            if self.find_key(payment.merchant, key) is not None:
+                raise KeyTakenError from None
+            if holder is not None:
                 raise ReferenceInUseError(holder) from None
-            raise KeyTakenError from None
+            if not _breaks(error, *_REFERENCE):
+                raise
+            raise KeyTakenError from None  # its holder has just ended: the next try finds the reference free
 
     def change(
         self,
@@ -205,22 +88,32 @@ class PaymentLedger:
         key: NewKey | None = None,
         operations: Sequence[Operation] = (),
         release_key: bool = False,
+        note: Mapping[str, Any] | None = None,
     ) -> Payment:
         """Commit one transition of a payment, with what it finishes and starts. Answers the payment as it is then.
 
-        `asked` is a new operation, `key` the idempotency key that checkout's call consumes.
+        `asked` is a new operation, `key` the idempotency key that checkout's call consumes, `note` what the event
+        says beside the columns that it sets.
         Compare-and-set: raises StaleError when the payment's version or lease holder is not what `payment` says;
-        KeyTakenError when the key was consumed before. Then nothing is written.
+        KeyTakenError when the key was consumed before; ReferenceInUseError when a payment that ended would be open
+        again, and another has its reference by now. Then nothing is written.
         """
-        values = _to_row({**changes, "updated_at": now, "version": payment.version + 1})
+        values = to_row({**changes, "updated_at": now, "version": payment.version + 1})
+        reopened = payment.status not in HOLDING_STATUSES and changes.get("status") in HOLDING_STATUSES
         if "status" in changes:
-            values["holds_reference"] = payment.holds_reference and changes["status"] in HOLDING_STATUSES
+            held = payment.holds_reference or (reopened and not payment.order.get("allow_repeat_reference"))
+            values["holds_reference"] = held and changes["status"] in HOLDING_STATUSES
+            if payment.status == "parked" != changes["status"]:
+                # `postpone` moved it without an event, so the event that ends the waiting says what becomes of it.
+                values.setdefault("next_try_at", None)
         holds = (
             payments.c.lease_holder.is_(None)
             if payment.lease_holder is None
             else payments.c.lease_holder == payment.lease_holder
         )
-        with _one_key(), self._database.write() as connection:
+        with self._one_of_two(payment), self._database.write() as connection:
+            if reopened and (holder := _holder_of(connection, payment.merchant, payment.reference)) is not None:
+                raise ReferenceInUseError(holder)
             row = (
                 connection.execute(
                     payments.update()
@@ -233,12 +126,12 @@ class PaymentLedger:
             )
             if row is None:
                 raise StaleError
-            _append_event(connection, payment.id, event, values)
+            _append_event(connection, payment.id, event, values if note is None else {**values, "note": note})
             for attempt in finished:
                 connection.execute(
                     attempts.update()
                     .where(attempts.c.id == attempt.id)
-                    .values(_to_row({name: getattr(attempt, name) for name in _FINISHED_COLUMNS}))
+                    .values(to_row({name: getattr(attempt, name) for name in _FINISHED_COLUMNS}))
                 )
             for operation in operations:
                 operation_rows.write(connection, operation, new=False)
@@ -252,6 +145,22 @@ class PaymentLedger:
             if release_key:
                 connection.execute(idempotency_keys.delete().where(idempotency_keys.c.payment_id == payment.id))
         return Payment(**from_row(row))
+
+    @contextlib.contextmanager
+    def _one_of_two(self, payment: Payment) -> Iterator[None]:
+        """Of two requests that take a key or a reference in the same instant, the database lets one."""
+        try:
+            yield
+        except sa.exc.IntegrityError as error:
+            if _breaks(error, *_KEY):
+                raise KeyTakenError from None
+            if not _breaks(error, *_REFERENCE):
+                raise  # two events of one version, say: a fault in the ledger, which no replay mends
+            with self._database.read() as connection:
+                holder = _holder_of(connection, payment.merchant, payment.reference)
+            if holder is None:
+                raise StaleError from None  # it has just ended: the next try finds the reference free
+            raise ReferenceInUseError(holder) from None
 
     def postpone(self, payment: Payment, next_try_at: dt.datetime) -> None:
         """Commit when a parked payment is tried next; no transition, so neither version nor event."""
@@ -314,29 +223,45 @@ class PaymentLedger:
             sa.and_(payments.c.resolve_at <= at, payments.c.lease_until.is_(None)),
             payments.c.lease_until <= at,
         )
+        query = sa.select(payments.c.id).where(due)
+        # The longest waiting first: where more is due than a round takes, all have their turn.
+        query = query.order_by(sa.func.coalesce(payments.c.resolve_at, payments.c.lease_until))
         with self._database.read() as connection:
-            return connection.scalars(sa.select(payments.c.id).where(due).limit(limit)).all()
+            return connection.scalars(query.limit(limit)).all()
 
-    def find_attempt(self, provider: str, *, attempt_id: str | None, provider_reference: str | None) -> str | None:
-        """The payment of an attempt that a provider's notice is about, by our id of it or by the provider's."""
-        query = sa.select(attempts.c.payment_id).where(attempts.c.provider == provider)
+    def find_attempt(
+        self, provider: str, *, ours: Sequence[str], provider_reference: str | None
+    ) -> tuple[str, str] | None:
+        """The payment and the attempt that a provider's notice is about.
+
+        `ours`: ids of our own that it carries, of attempts or of operations; else by the provider's id.
+        """
+        tried = sa.select(attempts.c.payment_id, attempts.c.id).where(attempts.c.provider == provider)
+        made = sa.select(operation_table.c.payment_id, operation_table.c.attempt_id)
+        made = made.where(operation_table.c.provider == provider)
+        queries = [
+            query
+            for each in ours
+            for query in (tried.where(attempts.c.id == each), made.where(operation_table.c.id == each))
+        ]
+        if provider_reference is not None:
+            queries.append(tried.where(attempts.c.provider_reference == provider_reference).limit(1))
         with self._database.read() as connection:
-            if attempt_id is not None:
-                found = connection.scalar(query.where(attempts.c.id == attempt_id))
+            for query in queries:
+                found = connection.execute(query).one_or_none()
                 if found is not None:
-                    return str(found)
-            if provider_reference is None:
-                return None
-            return connection.scalar(query.where(attempts.c.provider_reference == provider_reference).limit(1))
+                    return found[0], found[1]
+        return None
 
 
-@contextlib.contextmanager
-def _one_key() -> Iterator[None]:
-    """Of two requests that consume a key in the same instant, the database lets one."""
-    try:
-        yield
-    except sa.exc.IntegrityError:
-        raise KeyTakenError from None
+_KEY = ("pk_idempotency_keys", "idempotency_keys.merchant, idempotency_keys.key")
+_REFERENCE = ("uq_payments_held_reference", "payments.merchant, payments.reference")
+
+
+def _breaks(error: sa.exc.IntegrityError, constraint: str, columns: str) -> bool:
+    """Whether it is this constraint that was broken: PostgreSQL names it, SQLite its columns."""
+    name = getattr(getattr(error.orig, "diag", None), "constraint_name", None)
+    return name == constraint if name is not None else str(error.orig).endswith(f": {columns}")
 
 
 def _get(connection: sa.Connection, payment_id: str) -> tuple[Payment, Sequence[Attempt]] | None:
@@ -357,9 +282,11 @@ _FINISHED_COLUMNS = [
     "health",
     "provider_reference",
     "decline",
+    "next_action",
     "capture",
     "sends",
     "latency_us",
+    "last_sent_at",
     "finished_at",
 ]
 
@@ -377,7 +304,7 @@ def _holder_of(connection: sa.Connection, merchant: str, reference: str) -> str 
 
 
 def _insert_attempt(connection: sa.Connection, attempt: Attempt) -> None:
-    connection.execute(attempts.insert(), _to_row({name: getattr(attempt, name) for name in _ATTEMPT_COLUMNS}))
+    connection.execute(attempts.insert(), to_row({name: getattr(attempt, name) for name in _ATTEMPT_COLUMNS}))
 
 
 def _insert_key(

@@ -53,6 +53,8 @@ payments = sa.Table(
     # When checkout last asked, and whether it was answered: for so long does it expect the payment.
     sa.Column("contact_at", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("told", sa.Boolean, nullable=False, server_default=sa.false()),
+    # Since when checkout is held to expect it no more; NULL: it still does.
+    sa.Column("given_up_at", sa.BigInteger),
     # The last word on a dispute or chargeback.
     sa.Column("dispute", Json),
     # When to find out next what is not known of its attempts and operations; NULL: all is known.
@@ -89,7 +91,7 @@ payments = sa.Table(
     ),
     sa.Index(
         "ix_payments_awaiting_customer",
-        "updated_at",
+        "attempt_id",
         sqlite_where=sa.text("status = 'requires_action'"),
         postgresql_where=sa.text("status = 'requires_action'"),
     ),
@@ -120,6 +122,8 @@ attempts = sa.Table(
     sa.Column("health", sa.Text),
     sa.Column("provider_reference", sa.Text),
     sa.Column("decline", Json),
+    # What the customer is to do, where the answer was requires_action.
+    sa.Column("next_action", Json),
     # Whether it was sent to be captured at once, and what became of that: done, pending or failed.
     sa.Column("at_once", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("capture", sa.Text),
@@ -128,6 +132,8 @@ attempts = sa.Table(
     # A digest of merchant and card fingerprint; NULL: the card is not known again.
     sa.Column("card", sa.Text),
     sa.Column("started_at", sa.BigInteger, nullable=False),
+    # NULL: never sent again, so started_at is its last send.
+    sa.Column("last_sent_at", sa.BigInteger),
     sa.Column("finished_at", sa.BigInteger),
     sa.UniqueConstraint("payment_id", "number"),
     sa.Index("ix_attempts_provider_reference", "provider", "provider_reference"),
@@ -148,7 +154,8 @@ payment_events = sa.Table(
     sa.Column("payment_id", sa.Text, sa.ForeignKey("payments.id"), nullable=False),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("type", sa.Text, nullable=False),
-    # What this transition set, column by column: folding a payment's events gives its row.
+    # What this transition set, column by column: folding a payment's events gives its row. And `note`, which is no
+    # column: what is to be kept of it besides, as an operator's evidence.
     sa.Column("changes", Json, nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("payment_id", "version"),

@@ -1,5 +1,9 @@
-"""The one error that every reader and writer of the ledger must expect."""
+"""The error that every reader and writer of the ledger must expect."""
 
 
 class LedgerUnavailableError(Exception):
-    """The ledger cannot be read or written now."""
+    """The ledger cannot be read or written now. What was to be written is not there."""
+
+
+class CommitUnknownError(LedgerUnavailableError):
+    """The ledger went away during a commit: what was to be written may be there, or not."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from router.ledger.engine import Database
-from router.ledger.payments import OPEN_STATUSES
+from router.ledger.records import OPEN_STATUSES
 from router.ledger.tables import attempts, idempotency_keys, payments, to_micros, webhooks
 
 
@@ -60,19 +60,20 @@ class Upkeep:
                 connection.execute(webhooks.delete().where(webhooks.c.number.in_(found)))
         return len(found)
 
-    def abandoned(self, *, since: dt.timedelta, again: dt.timedelta, now: dt.datetime, limit: int) -> Sequence[str]:
+    def abandoned(self, *, since: dt.timedelta, now: dt.datetime, limit: int) -> Sequence[str]:
         """Ids of payments that wait for their customer since then, or were to be looked at again by now."""
-        waits_since = payments.c.updated_at + since // dt.timedelta(microseconds=1)
+        # Not since the payment's last change: while another attempt is in doubt, that is a minute ago at most.
+        until = attempts.c.finished_at + since // dt.timedelta(microseconds=1)
         query = (
             sa.select(payments.c.id)
+            .join(attempts, attempts.c.id == payments.c.attempt_id)
             .where(
                 # As the index has it: a bound value would not match it.
                 sa.text("status = 'requires_action'"),
                 payments.c.lease_holder.is_(None),
-                payments.c.updated_at <= to_micros(now - min(since, again)),
-                sa.func.coalesce(payments.c.next_try_at, waits_since) <= to_micros(now),
+                sa.func.coalesce(payments.c.next_try_at, until) <= to_micros(now),
             )
-            .order_by(payments.c.updated_at)
+            .order_by(attempts.c.finished_at)
             .limit(limit)
         )
         with self._database.read() as connection:

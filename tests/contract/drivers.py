@@ -26,6 +26,8 @@ class Driver:
     revoked_key: str
     approved: Token
     requires_action: Token
+    acquirer_fault: Token
+    """Answered that the acquirer could not: no authorization, and nobody's decline."""
     declined: Mapping[str, tuple[Token, DeclineClass, bool]]
     """Word: the token that is declined with it, its class, and whether another provider may be tried."""
     modified: ModificationKind
@@ -69,6 +71,7 @@ STRIPE = Driver(
     revoked_key="sk_live_revoked",
     approved="pm_card_visa",
     requires_action="pm_card_threeDSecure2Required",
+    acquirer_fault="pm_sandbox_api_error",
     declined={
         "generic_decline": ("pm_card_visa_chargeDeclined", DeclineClass.SOFT, True),
         "processing_error": ("pm_card_chargeDeclinedProcessingError", DeclineClass.SOFT, True),
@@ -100,6 +103,7 @@ ADYEN = Driver(
     revoked_key="revoked-key",
     approved="8415718415172204",
     requires_action=_stored("REDIRECT_SHOPPER"),
+    acquirer_fault=_stored("ERROR"),
     declined={
         "generic_decline": (_stored("DECLINED"), DeclineClass.SOFT, True),
         "call_issuer": (_stored("REFERRAL"), DeclineClass.SOFT, True),

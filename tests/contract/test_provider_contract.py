@@ -103,6 +103,51 @@ def test_a_declined_card_is_declined_with_its_class(driver: Driver, word: str, s
     assert case.books() == []
 
 
+def test_an_acquirers_fault_is_on_the_providers_record(case: Case) -> None:
+    """Nothing was charged and nothing will be: the books say so, and the answer carries the provider's id of it."""
+    outcome = case.charge(token=case.driver.acquirer_fault)
+    assert (outcome.kind, outcome.reason, outcome.health) == (
+        OutcomeKind.NOT_EXECUTED,
+        "acquirer_error",
+        Health.PROVIDER_ERROR,
+    )
+    assert outcome.final_record
+    assert outcome.provider_reference
+    assert case.books() == []
+
+
+@pytest.mark.parametrize("mode", ["lose_reply", "hang"])
+def test_an_acquirers_fault_whose_answer_was_lost_is_replayed_as_its_record(case: Case, mode: str) -> None:
+    """The same key is answered with its first result, which ends the doubt; no charge is in the books."""
+    case.break_it(mode, calls="authorize")
+    lost = case.charge(SHORT, token=case.driver.acquirer_fault)
+    assert (lost.kind, lost.final_record) == (OutcomeKind.UNKNOWN, False)
+    case.break_it("ok")
+    outcome = case.charge(token=case.driver.acquirer_fault)
+    assert (outcome.kind, outcome.final_record) == (OutcomeKind.NOT_EXECUTED, True)
+    assert case.charge(token=case.driver.acquirer_fault) == outcome
+    assert case.books() == []
+
+
+@pytest.mark.parametrize("mode", ["down", "errors", "rate_limited", "garbage", "drop_request"])
+def test_a_send_that_was_refused_is_no_record_of_the_payment(case: Case, mode: str) -> None:
+    """It proves nothing of an earlier send: that one was charged, as the books say."""
+    case.charge()
+    case.break_it(mode)
+    assert not case.charge(SHORT).final_record
+    case.only_charge()
+
+
+def test_a_revoked_key_is_no_record_of_the_payment(driver: Driver, sandbox: Sandbox) -> None:
+    """A payment that was charged with the key before it was revoked stands."""
+    case = Case(driver, driver.connect(sandbox, driver.good_key, 1), sandbox)
+    case.charge()
+    case.provider = driver.connect(sandbox, driver.revoked_key, 1)
+    outcome = case.charge()
+    assert (outcome.kind, outcome.final_record) == (OutcomeKind.NOT_EXECUTED, False)
+    case.only_charge()
+
+
 def test_a_card_that_wants_3d_secure_requires_action(case: Case) -> None:
     """Never failed over: the customer is about to pay here."""
     outcome = case.charge(token=case.driver.requires_action, return_url="https://shop.example/return")

@@ -31,7 +31,6 @@ from tests.contract.case import PATIENT, SHORT, Case
 from tests.contract.drivers import ADYEN, STRIPE
 
 RETURN_URL = "https://shop.example/return"
-MINUTE = dt.timedelta(minutes=1)
 
 
 @pytest.fixture
@@ -51,13 +50,12 @@ def look_up(
     attempt: str = "att_1",
     reference: str | None = None,
     *,
-    around: dt.timedelta = dt.timedelta(0),
     timeouts: Timeouts = PATIENT,
 ) -> LookUp:
     """Looked for in the instant of the call, or by the provider's id."""
     now = dt.datetime.now(dt.UTC)
     return case.provider.look_up(
-        attempt, provider_reference=reference, sent_from=now - around, sent_until=now + around, timeouts=timeouts
+        attempt, provider_reference=reference, sent_from=now, sent_until=now, timeouts=timeouts
     )
 
 
@@ -84,6 +82,44 @@ def test_a_charge_whose_answer_was_lost_is_found(stripe_case: Case, mode: str) -
     assert found.kind is LookUpKind.FOUND
     assert found.outcome == Outcome(
         OutcomeKind.APPROVED, Health.OK, provider_reference=stripe_case.only_charge()["id"], captured=True
+    )
+
+
+def test_an_acquirers_fault_whose_answer_was_lost_is_found_as_nothing_charged(stripe_case: Case) -> None:
+    """The intent itself says that it holds nothing."""
+    stripe_case.break_it("lose_reply", calls="authorize")
+    assert stripe_case.charge(SHORT, token=stripe_case.driver.acquirer_fault).kind is OutcomeKind.UNKNOWN
+    found = look_up(stripe_case).outcome
+    assert found is not None
+    assert (found.kind, found.reason, found.final_record) == (OutcomeKind.NOT_EXECUTED, "acquirer_error", True)
+    assert stripe_case.books() == []
+
+
+@pytest.mark.parametrize("way", ["the answer", "by id", "by time"])
+@pytest.mark.parametrize(
+    ("brand", "code", "decline_class", "cascade", "advice"),
+    [
+        ("visa", "01", DeclineClass.SOFT, True, "try_again_later"),
+        ("visa", "03", DeclineClass.SOFT, True, "try_again_later"),
+        ("mastercard", "01", DeclineClass.INVALID, False, "01"),
+        ("mastercard", "03", DeclineClass.HARD, False, "03"),
+        ("mastercard", "24", DeclineClass.SOFT, False, "24"),
+    ],
+)
+def test_a_networks_advice_is_read_by_the_cards_brand_wherever_stripe_tells_it(
+    stripe_case: Case, way: str, brand: str, code: str, decline_class: DeclineClass, cascade: bool, advice: str
+) -> None:
+    """Mastercard's numbers are no advice for a Visa card."""
+    outcome = stripe_case.charge(token=f"pm_sandbox_{brand}_advice_{code}")
+    if way != "the answer":
+        found = ways_of_asking(stripe_case, str(outcome.provider_reference))[way]().outcome
+        assert found is not None
+        outcome = found
+    assert outcome.decline is not None
+    assert (outcome.decline.decline_class, outcome.decline.cascade, outcome.decline.advice) == (
+        decline_class,
+        cascade,
+        advice,
     )
 
 
@@ -144,17 +180,43 @@ def test_a_look_up_by_the_id_of_another_attempt_is_not_believed(stripe_case: Cas
 
 
 def test_an_attempt_is_found_pages_away(stripe_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Newest first, so that the first of seven is on the fourth page of two."""
+    """Newest first, so that the first of seven is on the fourth page of two, after the page that was too little."""
     monkeypatch.setattr(stripe_look_up, "PAGE_SIZE", 2)
     for number in range(7):
         stripe_case.charge(attempt_id=f"att_{number}")
     before = stripe_case.requests()
-    found = look_up(stripe_case, "att_0", around=MINUTE)
+    found = look_up(stripe_case, "att_0")
     assert found.kind is LookUpKind.FOUND
-    assert stripe_case.requests() == before + 4
-    assert look_up(stripe_case, "att_none", around=MINUTE).kind is LookUpKind.NOT_FOUND
+    assert stripe_case.requests() == before + 1 + 4
+    assert look_up(stripe_case, "att_none").kind is LookUpKind.NOT_FOUND
     monkeypatch.setattr(stripe_look_up, "MAX_PAGES", 3)
-    assert look_up(stripe_case, "att_0", around=MINUTE) == LookUp(LookUpKind.UNAVAILABLE, reason="window_too_busy")
+    assert look_up(stripe_case, "att_0") == LookUp(LookUpKind.UNAVAILABLE, reason="window_too_busy")
+
+
+def test_a_busy_window_is_read_in_several_calls(stripe_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stripe's own cursors and bounds carry on where the call before ended, once the window is past."""
+    monkeypatch.setattr(stripe_look_up, "PAGE_SIZE", 2)
+    monkeypatch.setattr(stripe_look_up, "MAX_PAGES", 2)
+    clock = itertools.count(0.0, 0.001)
+    past = iter((0.0, stripe_look_up.PAST_S, *[stripe_look_up.PAST_S] * 20))
+    offset = [0.0]
+    monkeypatch.setattr(stripe_case.provider, "_monotonic", lambda: next(clock) + offset[0])
+    for number in range(9):
+        stripe_case.charge(attempt_id=f"att_{number}")
+    now = dt.datetime.now(dt.UTC)
+
+    def ask(attempt: str) -> LookUp:
+        offset[0] += next(past)
+        return stripe_case.provider.look_up(
+            attempt, provider_reference=None, sent_from=now, sent_until=now, timeouts=PATIENT
+        )
+
+    before = stripe_case.requests()
+    answers = [ask("att_0") for _ in range(4)]
+    assert [each.kind for each in answers] == [LookUpKind.UNAVAILABLE] * 3 + [LookUpKind.FOUND]
+    assert answers[-1].outcome is not None
+    assert answers[-1].outcome.provider_reference == stripe_case.books()[0]["id"]
+    assert stripe_case.requests() - before <= 2 * len(answers)
 
 
 def test_what_was_made_outside_the_window_is_not_found(stripe_case: Case) -> None:
@@ -382,4 +444,4 @@ def test_the_look_up_budget_covers_all_pages_together(stripe_case: Case, monkeyp
         stripe_case.charge(attempt_id=f"att_{number}")
     ticks = itertools.count(0.0, 3.0)  # three seconds a page; PATIENT allows five in all
     monkeypatch.setattr(stripe_case.provider, "_monotonic", lambda: next(ticks))
-    assert look_up(stripe_case, "att_0", around=MINUTE) == LookUp(LookUpKind.UNAVAILABLE, reason="look_up_timeout")
+    assert look_up(stripe_case, "att_0") == LookUp(LookUpKind.UNAVAILABLE, reason="look_up_timeout")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 
 from router.ledger.engine import Database
 from router.ledger.tables import attempts, operations, payment_events, payments, webhooks
-from tests.e2e.house import House
+from tests.e2e.house import House, eventually
 from tests.e2e.shoppers import Shopping
 
 Row = Mapping[str, Any]
@@ -158,6 +159,37 @@ def _against_answers(shopping: Shopping, row: Row | None) -> Iterable[str]:
             asked = shopping.amount or row["amount"]
             if row["amount_captured"] != asked:
                 yield f"{asked} was captured as checkout was told, and the ledger has {row['amount_captured']}"
+
+
+def reckon(house: House, url: str, wanted: Iterable[Shopping], *, within_s: float) -> Ledger:
+    """Wait until every payment is final, with nobody's help, then compare; fails the test, saying why."""
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: not Ledger.read(url).unsettled(), within_s)
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: not Ledger.read(url).waiting_notices, within_s)
+    ledger = Ledger.read(url)
+    wrong = [f"{line}, not final" for line in ledger.unsettled()]
+    wrong += disagreements(ledger, Books.read(house), wanted)
+    shown = [
+        line
+        for reference in dict.fromkeys(each.partition(": ")[0] for each in wrong[:3])
+        for line in history(url, reference)
+    ]
+    assert not wrong, "\n".join([*wrong, *shown])
+    return ledger
+
+
+def charged_once(wanted: Iterable[Shopping], ledger: Ledger, books: Books) -> None:
+    """Each of these is captured by one charge of all its money, at the primary, and the other never heard of it."""
+    stands = {row["reference"]: row["status"] for row in ledger.payments}
+    shown = {
+        each.reference: (
+            stands.get(each.reference),
+            [(charge["provider"], charge["amount_captured"]) for charge in books.charges.get(each.reference, [])],
+        )
+        for each in wanted
+    }
+    assert shown == {each.reference: ("captured", [("stripe", each.body["amount"])]) for each in wanted}
 
 
 def history(url: str, reference: str) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import queue
 import random
@@ -87,6 +88,25 @@ def shopping_list(count: int, rng: random.Random) -> list[Shopping]:
     return wanted
 
 
+_plain_numbers = itertools.count(1000)
+
+
+def plain(count: int) -> list[Shopping]:
+    """Payments that are captured at once, with numbers of their own."""
+    wanted = []
+    for number in itertools.islice(_plain_numbers, count):
+        body = {
+            "reference": f"PLAIN-{number}",
+            "amount": number,
+            "currency": "EUR",
+            "payment_method": {"type": "card", "tokens": {"stripe": "pm_card_visa", "adyen": ADYEN_TOKEN}},
+            "customer": {"id": "cus_1", "country": "DE"},
+            "return_url": "https://shop.example/return",
+        }
+        wanted.append(Shopping(number, body))
+    return wanted
+
+
 @dataclass(frozen=True)
 class Request:
     """One turn of a client: a payment, or the same once more."""
@@ -95,9 +115,11 @@ class Request:
     again: bool
 
 
-def turns(wanted: Sequence[Shopping], share: float, rng: random.Random) -> list[Request]:
+def turns(wanted: Sequence[Shopping], share: float = 0.0, rng: random.Random | None = None) -> list[Request]:
     """Every payment once, and that share of them twice: at the same instant, or a little later."""
     found = [Request(each, again=False) for each in wanted]
+    if rng is None:
+        return found
     for shopping in rng.sample(list(wanted), round(len(wanted) * share)):
         here = next(index for index, each in enumerate(found) if each.shopping is shopping)
         found.insert(here + (1 if rng.random() < 0.6 else rng.randint(2, 20)), Request(shopping, again=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,9 +14,10 @@ import sqlalchemy as sa
 from router.ledger.circuits import CircuitLedger
 from router.ledger.engine import Database
 from router.ledger.migrate import migrate
-from router.ledger.payments import Attempt, Payment, PaymentLedger
+from router.ledger.payments import PaymentLedger
+from router.ledger.records import Attempt, Payment
 from router.ledger.tables import circuit_transitions
-from router.ledger.unavailable import LedgerUnavailableError
+from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
 from router.transitions import Transition
 
 
@@ -102,6 +104,10 @@ class MoodyLedger(PaymentLedger):
         with self._mood("get"):
             return super().get(payment_id)
 
+    def touch(self, payment_id: str, now: dt.datetime) -> None:
+        with self._mood("touch"):
+            super().touch(payment_id, now)
+
     @contextlib.contextmanager
     def _mood(self, name: str) -> Iterator[None]:
         self.calls[name] += 1
@@ -111,4 +117,4 @@ class MoodyLedger(PaymentLedger):
         yield
         if self.forget[name] > 0:
             self.forget[name] -= 1
-            raise LedgerUnavailableError("OperationalError")
+            raise CommitUnknownError("OperationalError")

@@ -77,6 +77,9 @@ class FakeProvider:
         """Runs inside every authorization, before it is answered."""
         self.during_probe: Callable[[], object] | None = None
 
+    def is_reference(self, reference: str) -> bool:
+        return " " not in reference
+
     def render(self, request: ChargeRequest) -> Params:
         if self.ineligible is not None:
             raise Ineligible(self.ineligible)

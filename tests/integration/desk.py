@@ -83,7 +83,8 @@ class Desk:
         self.change_all(f"told = FALSE, contact_at = contact_at - {micros} WHERE id = '{payment_id}'")
         with self.shop.core.database.write() as connection:
             connection.exec_driver_sql(
-                f"UPDATE attempts SET started_at = started_at - {micros} WHERE payment_id = '{payment_id}'"
+                f"UPDATE attempts SET started_at = started_at - {micros}, last_sent_at = last_sent_at - {micros}"
+                f" WHERE payment_id = '{payment_id}'"
             )
 
     def operations(self, payment_id: str) -> list[tuple[str, str, int]]:

@@ -16,11 +16,12 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import LiteralString
 
+import psutil
 import psycopg
 import pytest
 import sqlalchemy as sa
@@ -95,39 +96,68 @@ def databases() -> Iterator[Databases]:
     if named is not None:
         yield Databases(sa.make_url(named))
         return
+    with served() as server:
+        yield server.databases
+
+
+@contextlib.contextmanager
+def served(**options: str) -> Iterator[Server]:
+    """A server of our own, with these options besides, that lives as long as the block."""
     # Not under pytest's folder: pytest closes that to everyone but its owner each time that it starts.
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     try:
-        yield from _served(folder)
+        server = Server(folder, _OPTIONS | options)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _served(folder: Path) -> Iterator[Databases]:
-    user = UNPRIVILEGED if os.geteuid() == 0 else None
-    if user is not None:
-        shutil.chown(folder, user)
-    binaries = _binaries(folder, user)
-    data = folder / "data"
-    initdb = str(binaries / "initdb")
-    arguments = [initdb, "-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync"]
-    subprocess.run(arguments, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL)
-    options = [f"--{name}={value}" for name, value in _OPTIONS.items()]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [binaries / "postgres", "-D", data, "-k", folder, *options],
-            user=user,
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - all that it does is one system call
+class Server:
+    """A PostgreSQL out of the wheel, which can be stopped in any way and started again."""
+
+    def __init__(self, folder: Path, options: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._user = UNPRIVILEGED if os.geteuid() == 0 else None
+        if self._user is not None:
+            shutil.chown(folder, self._user)
+        self._binaries = _binaries(folder, self._user)
+        self._data = folder / "data"
+        self._options = [f"--{name}={value}" for name, value in options.items()]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.databases = Databases(
+            sa.URL.create("postgresql", username="postgres", database="postgres", query={"host": str(folder)})
         )
-    try:
-        admin_url = sa.URL.create("postgresql", username="postgres", database="postgres", query={"host": str(folder)})
-        _wait_for(server, admin_url, folder / "log")
-        yield Databases(admin_url)
-    finally:
-        server.send_signal(signal.SIGINT)  # "fast": ends sessions, then itself
+        initdb = str(self._binaries / "initdb")
+        arguments = [initdb, "-D", str(self._data), "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-sync"]
+        subprocess.run(arguments, check=True, user=self._user, cwd=folder, stdout=subprocess.DEVNULL)
+
+    def start(self) -> None:
+        """Start, and wait until it lets clients in."""
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._binaries / "postgres", "-D", self._data, "-k", self._folder, *self._options],
+                user=self._user,
+                cwd=self._folder,
+                stdout=log,
+                stderr=log,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - all that it does is one system call
+            )
+        _wait_for(self._process, self.databases.admin_url, self._folder / "log")
+
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Signal it, and wait until all of it is gone: SIGINT is "fast", SIGQUIT "immediate", SIGKILL a crash."""
+        server, self._process = self._process, None
+        if server is None:
+            return
+        # Sessions outlive a killed postmaster by an instant, and hold the memory that the next one wants.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            sessions = psutil.Process(server.pid).children(recursive=True)
+            server.send_signal(number)
+            psutil.wait_procs(sessions, timeout=10)
         try:
             server.wait(10)
         except subprocess.TimeoutExpired:

@@ -176,6 +176,9 @@ class Spy:
     def name(self) -> str:
         return self.inner.name
 
+    def is_reference(self, reference: str) -> bool:
+        return self.inner.is_reference(reference)
+
     def render(self, request: Any) -> Params:
         return self.inner.render(request)
 

@@ -14,14 +14,8 @@ import sqlalchemy as sa
 
 from router.ledger.engine import Database
 from router.ledger.migrate import migrate
-from router.ledger.payments import (
-    Attempt,
-    KeyTakenError,
-    Payment,
-    PaymentLedger,
-    ReferenceInUseError,
-    StaleError,
-)
+from router.ledger.payments import PaymentLedger
+from router.ledger.records import Attempt, KeyTakenError, NewKey, Payment, ReferenceInUseError, StaleError
 from router.ledger.tables import attempts, metadata, payment_events, payments
 from tests.integration.conftest import OpenShop
 from tests.integration.shop import Shop, order, paying_with
@@ -155,6 +149,59 @@ def test_one_key_makes_one_payment(ledger: PaymentLedger) -> None:
         _create(ledger, _payment(2))
     assert ledger.get("pay_2") is None
     _create(ledger, _payment(3, merchant="other"))
+
+
+def test_a_key_that_is_consumed_and_a_ledger_that_contradicts_itself_are_told_apart(
+    ledger: PaymentLedger, database: Database
+) -> None:
+    """The first is checkout's double call; the second is a fault that no replay mends, and must be seen."""
+    ledger.create(_payment(), key="k", fingerprint="f", repeat=False, first=None)
+    payment = _payment()
+    with pytest.raises(KeyTakenError):
+        ledger.change(payment, {}, event="claimed", now=LATER, key=NewKey("k", "g"))
+    with database.write() as connection:
+        row = {"payment_id": "pay_1", "version": 2, "type": "from nowhere", "changes": {}, "at": 0}
+        connection.execute(payment_events.insert(), row)
+    with pytest.raises(sa.exc.IntegrityError):
+        ledger.change(payment, {}, event="claimed", now=LATER, key=NewKey("new", "g"))
+    assert ledger.find_key("shop", "new") is None
+    again = dataclasses.replace(payment, reference="another")
+    with pytest.raises(sa.exc.IntegrityError):
+        ledger.create(again, key="another", fingerprint="f", repeat=False, first=None)
+
+
+@pytest.mark.parametrize("refusal", [ReferenceInUseError, StaleError])
+def test_a_reference_that_is_taken_as_a_payment_is_reopened_stays_taken(
+    ledger: PaymentLedger, monkeypatch: pytest.MonkeyPatch, refusal: type[Exception]
+) -> None:
+    """Another order came between the look and the commit; by the time we look again it may have ended."""
+    declined = _payment(status="declined", holds_reference=False)
+    ledger.create(declined, key="k", fingerprint="f", repeat=False, first=None)
+    other = _payment(2, reference=declined.reference)
+    ledger.create(other, key="other", fingerprint="f", repeat=False, first=None)
+    looks = iter([None, other.id if refusal is ReferenceInUseError else None])
+    monkeypatch.setattr("router.ledger.payments._holder_of", lambda *_: next(looks))
+    with pytest.raises(refusal):
+        ledger.change(declined, {"status": "captured"}, event="captured", now=LATER)
+    found = ledger.get(declined.id)
+    assert found is not None
+    assert found[0] == declined
+
+
+def test_what_is_to_be_resolved_is_taken_up_in_order(ledger: PaymentLedger, database: Database) -> None:
+    """The longest waiting first, whether they wait for a time or for a lease to run out; none is starved."""
+    order = [7, 2, 9, 4, 1, 8, 3, 6, 0, 5]
+    for number in order:
+        waits = NOW + dt.timedelta(seconds=number)
+        when = {"lease_holder": "gone", "lease_until": waits} if number % 3 == 0 else {"resolve_at": waits}
+        ledger.create(_payment(number, **when), key=f"k{number}", fingerprint="f", repeat=False, first=None)
+    with database.write() as connection:
+        # Written again, PostgreSQL puts a row behind the others.
+        connection.execute(sa.text("UPDATE payments SET contact_at = 1 WHERE id IN ('pay_1', 'pay_2')"))
+    in_order = [f"pay_{number}" for number in range(9)]
+    due = NOW + dt.timedelta(seconds=8)
+    assert ledger.due_unresolved(due, limit=100) == in_order
+    assert ledger.due_unresolved(due, limit=3) == in_order[:3]
 
 
 def test_of_many_creations_at_once_one_is_written(ledger: PaymentLedger) -> None:

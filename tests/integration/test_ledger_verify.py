@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -17,11 +18,12 @@ from router.cli import main
 from router.ledger.engine import Database
 from router.ledger.journal import Journals
 from router.ledger.migrate import migrate
-from router.ledger.tables import payment_events, payments
+from router.ledger.tables import payment_events
 from router.modifications import Modifications
 from router.sending import Sender
 from tests.fakes.house import DEADLINE_S, TIMES, House, an_order, build_house
 from tests.fakes.providers import ACTION, AUTHORIZED, REFUSED, UNKNOWN, FakeProvider, declined
+from tests.integration import old_ledger
 
 
 @pytest.fixture
@@ -171,23 +173,30 @@ def test_a_payment_that_is_worked_on_is_compared_with_its_events_only(database: 
     assert [(each.payment_id, each.column) for each in differences(database)] == [(made["captured"], "lease_holder")]
 
 
-def test_a_payment_from_before_the_second_migration_is_sound(database: Database) -> None:
-    """Its events know nothing of the columns that came later."""
-    made = lives(database)
-    new = list(audit.BEFORE_0002)
-    with database.write() as connection:
-        query = payment_events.select().where(payment_events.c.payment_id == made["captured"])
-        for event in connection.execute(query).mappings().all():
-            old = {name: value for name, value in event["changes"].items() if name not in new}
-            connection.execute(
-                payment_events.update().where(payment_events.c.number == event["number"]).values(changes=old)
-            )
-        connection.execute(payments.update().where(payments.c.id == made["captured"]).values(audit.BEFORE_0002))
-        connection.execute(
-            sa.text("UPDATE attempts SET capture = NULL, at_once = :no WHERE payment_id = :id"),
-            {"no": False, "id": made["captured"]},
-        )
+def test_a_postponed_payment_is_sound_while_it_is_tried_and_when_that_was_cut_short(database: Database) -> None:
+    """No event says when it is tried next; the one that ends its waiting says that it waits no more."""
+    house = build_house(database, [FakeProvider("stripe")])
+    stripe = house.providers["stripe"]
+    stripe.outcomes.append(REFUSED)
+    payment = house.pay().payment
+    house.ledger.postpone(payment, house.clock.now() + dt.timedelta(seconds=90))
+    house.clock.advance(100)
+    seen: list[Difference] = []
+    stripe.during = lambda _call: seen.extend(differences(database))
+    stripe.outcomes.append(UNKNOWN)
+    house.payments.retry_parked(payment.id)
+    assert seen == []
+    found = house.ledger.get(payment.id)
+    assert found is not None
+    assert found[0].next_try_at is None
     assert differences(database) == []
+
+
+def test_a_payment_that_the_first_version_wrote_after_the_upgrade_is_found(database: Database) -> None:
+    """No event sets the columns that came later, and nobody filled them in: it needs a person."""
+    old_ledger.write(database, "late", "captured", [("stripe", "approved")])
+    columns = {each.column for each in differences(database)}
+    assert {"attempt_id", "told", "resolve_at", "attention"} <= columns
 
 
 def test_a_payment_with_thousands_of_events_is_read_piece_by_piece(

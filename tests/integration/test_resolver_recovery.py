@@ -107,7 +107,9 @@ def test_a_payment_that_checkout_gave_up_on_is_not_sent_again_but_undone(
     now = desk.shop.read(body["id"])
     assert now["status"] == "canceled"
     assert desk.shop.charged(body["reference"]) == [(primary, "refunded", 1999)]
-    assert [kind[0] for kind in desk.operations(body["id"])] == ["refund"]
+    # Where there is no look-up, a void by our own id is asked for first; it comes too late for what was captured.
+    voided = ["void"] if primary == "adyen" else []
+    assert [kind[0] for kind in desk.operations(body["id"])] == [*voided, "refund"]
     assert desk.row(body["id"])["resolve_at"] is None
 
 

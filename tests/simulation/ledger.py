@@ -18,7 +18,7 @@ from sqlalchemy import event
 from router.ledger.engine import Database
 from router.ledger.migrate import migrate
 from router.ledger.tables import metadata
-from router.ledger.unavailable import LedgerUnavailableError
+from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
 from tests.simulation.scheduler import Scheduler
 
 _EMPTIED = [table for table in reversed(metadata.sorted_tables) if table.name != "api_keys"]
@@ -73,7 +73,7 @@ class SimDatabase(Database):
         if self.fault is not None and self.fault(how):
             assert self.scheduler is not None
             self.scheduler.note(how)
-            raise LedgerUnavailableError("simulated")
+            raise (CommitUnknownError if how == "commit forgotten" else LedgerUnavailableError)("simulated")
 
     def rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
         """What the ledger holds, read behind everybody's back: no step."""

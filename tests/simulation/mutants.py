@@ -19,7 +19,8 @@ from providers.contract import Notice, NoticeKind, Outcome, OutcomeKind
 from router import payments, resolver, sending, standing
 from router.ledger.journal import Journal
 from router.ledger.operations import Operation
-from router.ledger.payments import Attempt, NewKey, Payment, PaymentLedger
+from router.ledger.payments import PaymentLedger
+from router.ledger.records import Attempt, NewKey, Payment
 from router.ledger.unavailable import LedgerUnavailableError
 from router.notices import Notices
 from router.order import Order

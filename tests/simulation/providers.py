@@ -81,6 +81,9 @@ class SimProvider:
         self._answers: dict[str, tuple[Any, Any]] = {}
         """Key to the parameters and the answer of its first send."""
 
+    def is_reference(self, reference: str) -> bool:
+        return bool(reference)
+
     def render(self, request: ChargeRequest) -> Params:
         return {
             "payment": request.payment_id,

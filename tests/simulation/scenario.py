@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from router.ledger.payments import ReferenceInUseError
+from router.ledger.records import ReferenceInUseError
 from router.modifications import StateConflictError
 from router.order import Order
 from router.payments import (

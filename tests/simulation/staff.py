@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from router.ledger.payments import ReferenceInUseError
+from router.ledger.records import ReferenceInUseError
 from router.ledger.tables import to_micros
 from router.ledger.unavailable import LedgerUnavailableError
 from router.modifications import Verdict

@@ -113,6 +113,26 @@ def test_each_answer_is_classified_as_the_facts_say(case: str) -> None:
     assert (str(outcome.kind), outcome.health, outcome.reason, outcome.our_fault) == expected
 
 
+@pytest.mark.parametrize("case", ["acquirer error", "not submitted", "error"])
+def test_an_acquirers_fault_is_a_final_record_of_the_payment_that_it_names(case: str) -> None:
+    """Final by the vendor's schema; without the payment's own reference it is the verdict on that send alone."""
+    status, body, _ = ANSWERS[case]
+    assert isinstance(body, dict)
+    outcome = authorize(status, body)
+    assert (str(outcome.kind), outcome.provider_reference, outcome.final_record) == ("not_executed", PSP, True)
+    nameless = {name: each for name, each in body.items() if name != "pspReference"}
+    assert not authorize(status, nameless).final_record
+
+
+FINAL = ("acquirer error", "not submitted", "error")
+
+
+@pytest.mark.parametrize("case", [each for each in ANSWERS if each not in FINAL])
+def test_nothing_else_is_a_final_record(case: str) -> None:
+    """An API error says nothing of an earlier send."""
+    assert not authorize(*ANSWERS[case][:2]).final_record
+
+
 def test_an_approval_says_whether_the_money_was_taken() -> None:
     """By how the payment was asked for: Adyen's answer is the same."""
     manual = {**PARAMS, "additionalData": {"manualCapture": "true"}}

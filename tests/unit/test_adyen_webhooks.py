@@ -291,11 +291,29 @@ def test_a_refusal_says_why(reason: str, code: str, decline_class: DeclineClass,
     assert (outcome.decline.known, outcome.decline.network_code) == (known, "05")
 
 
+@pytest.mark.parametrize(
+    ("brand", "decline_class"), [("visa", DeclineClass.SOFT), ("mc", DeclineClass.HARD), (None, DeclineClass.HARD)]
+)
+def test_a_merchant_advice_code_is_read_by_the_notifications_brand(
+    brand: str | None, decline_class: DeclineClass
+) -> None:
+    """It is Mastercard's, and no advice of another network's card."""
+    more = {} if brand is None else {"paymentMethod": brand}
+    found = authorisation(
+        success="false", reason="Refused", extra={"merchantAdviceCode": "03 : Do not try again"}, **more
+    )
+    outcome = told(found).outcome
+    assert outcome is not None
+    assert outcome.decline is not None
+    assert outcome.decline.decline_class is decline_class
+
+
 def test_an_acquirers_fault_is_no_decline() -> None:
     """It answered that there is no authorization."""
     outcome = told(authorisation(success="false", reason="Acquirer Error")).outcome
     assert outcome is not None
     assert (outcome.kind, outcome.reason) == (OutcomeKind.NOT_EXECUTED, "acquirer_error")
+    assert outcome.final_record  # it ends the doubt that a lost answer left
 
 
 CANCELED = Outcome(OutcomeKind.CANCELED, Health.OK, provider_reference=PAYMENT)

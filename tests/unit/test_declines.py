@@ -28,6 +28,11 @@ ADYEN_CLASSES = {
 }
 
 
+def card(brand: str | None) -> dict[str, object]:
+    """Where Stripe's error says which card it was."""
+    return {} if brand is None else {"payment_method": {"id": "pm_1", "type": "card", "card": {"brand": brand}}}
+
+
 def expected(table: dict[str, str]) -> list[tuple[str, DeclineClass, bool]]:
     """Rows of code, class and cascade."""
     return [
@@ -67,8 +72,77 @@ def test_every_adyen_code_is_translated_into_a_known_word() -> None:
 def test_advice_to_stop_beats_a_soft_code(advice: str) -> None:
     """An issuer that says stop means it."""
     field = "advice_code" if advice.startswith("do") else "network_advice_code"
-    decline = of_stripe({"decline_code": "do_not_honor", field: advice})
+    decline = of_stripe({"decline_code": "do_not_honor", field: advice, **card("mastercard")})
     assert (decline.decline_class, decline.cascade, decline.advice) == (DeclineClass.HARD, False, advice)
+
+
+@pytest.mark.parametrize("network_advice", ["03", "21", "24", "02"])
+@pytest.mark.parametrize("brand", ["visa", "mastercard", "amex", None])
+def test_stripes_word_to_stop_beats_every_number(brand: str | None, network_advice: str) -> None:
+    """And it is the one that is kept: no network can read it otherwise, whatever the card's brand is said to be."""
+    error = {"decline_code": "do_not_honor", "network_decline_code": "05", "network_advice_code": network_advice}
+    decline = of_stripe({**error, "advice_code": "do_not_try_again", **card(brand)})
+    assert (decline.decline_class, decline.cascade, decline.advice) == (DeclineClass.HARD, False, "do_not_try_again")
+
+
+OTHERS: dict[str, dict[str, object]] = {
+    "the payment method": {"payment_method": {"type": "card", "card": {"brand": "visa"}}},
+    "the intent's payment method": {"payment_intent": {"payment_method": {"card": {"brand": "amex"}}}},
+    "the intent's charge": {
+        "payment_intent": {"latest_charge": {"payment_method_details": {"card": {"brand": "discover"}}}}
+    },
+    "the network that a co-branded card's charge went over": {
+        "charge": {"payment_method_details": {"card": {"brand": "mastercard", "network": "cartes_bancaires"}}},
+        "payment_method": {"card": {"brand": "mastercard"}},
+    },
+}
+
+
+@pytest.mark.parametrize("where", OTHERS)
+@pytest.mark.parametrize("code", ["01", "02", "03", "21", "24", "30"])
+def test_mastercards_numbers_are_not_read_of_another_networks_card(code: str, where: str) -> None:
+    """Visa's 03 is not Mastercard's: another provider may still approve. Nor is it kept for the card's next tries."""
+    decline = of_stripe({"decline_code": "do_not_honor", "network_advice_code": code, **OTHERS[where]})
+    assert (decline.decline_class, decline.cascade, decline.advice) == (DeclineClass.SOFT, True, None)
+
+
+@pytest.mark.parametrize("code", ["01", "03", "21", "24"])
+def test_a_number_of_a_card_whose_brand_nobody_told_only_forbids_the_cascade(code: str) -> None:
+    """It may be Mastercard's: so not at once elsewhere, and its later tries are judged by the brand of that time."""
+    for nothing in ({}, card(None), {"payment_method": "pm_1", "charge": "ch_1", "payment_intent": {"id": "pi_1"}}):
+        decline = of_stripe({"decline_code": "do_not_honor", "network_advice_code": code, **nothing})
+        assert (decline.decline_class, decline.cascade, decline.advice) == (DeclineClass.SOFT, False, code)
+    assert of_stripe({"decline_code": "do_not_honor", "network_advice_code": "02"}).cascade
+
+
+def test_a_number_in_the_place_of_stripes_word_is_no_advice() -> None:
+    """Only the network's field holds the network's numbers."""
+    decline = of_stripe({"decline_code": "do_not_honor", "advice_code": "03", **card("mastercard")})
+    assert (decline.decline_class, decline.cascade) == (DeclineClass.SOFT, True)
+
+
+ADYEN_VISA: dict[str, tuple[dict[str, object], object]] = {
+    "the payment's brand": ({}, {"brand": "visa", "type": "scheme"}),
+    "a notification's brand": ({}, "visa"),
+    "additional data": ({"paymentMethod": "visa"}, None),
+    "the card's method": ({"cardPaymentMethod": "amex"}, {"type": "scheme"}),
+    "the variant": ({"paymentMethodVariant": "visacredit"}, None),
+}
+
+
+@pytest.mark.parametrize("where", ADYEN_VISA)
+def test_a_merchant_advice_code_of_another_networks_card_is_not_read(where: str) -> None:
+    """Wherever Adyen names the brand."""
+    more, method = ADYEN_VISA[where]
+    decline = of_adyen("2", {"merchantAdviceCode": "03 : Do not try again", **more}, payment_method=method)
+    assert (decline.decline_class, decline.cascade, decline.advice) == (DeclineClass.SOFT, True, None)
+
+
+@pytest.mark.parametrize("brand", ["mc", "mccredit", "mc_applepay", "maestro", "Mastercard", "", None, 7])
+def test_a_merchant_advice_code_is_mastercards(brand: object) -> None:
+    """By each of Adyen's words for it; and by the schema's, where none is told."""
+    decline = of_adyen("2", {"merchantAdviceCode": "03 : Do not try again"}, payment_method={"brand": brand})
+    assert (decline.decline_class, decline.advice) == (DeclineClass.HARD, "03")
 
 
 @pytest.mark.parametrize("code", ["03", "21"])
@@ -87,13 +161,14 @@ def test_advice_to_stop_leaves_fraud_what_it_is() -> None:
 @pytest.mark.parametrize("code", ["24", "30"])
 def test_advice_to_wait_keeps_it_soft_and_forbids_the_cascade(code: str) -> None:
     """Another provider at once is just what the network asks us not to do."""
-    decline = of_stripe({"decline_code": "do_not_honor", "network_advice_code": code})
+    decline = of_stripe({"decline_code": "do_not_honor", "network_advice_code": code, **card("mastercard")})
     assert (decline.decline_class, decline.cascade) == (DeclineClass.SOFT, False)
 
 
-def test_advice_to_correct_the_data_says_so() -> None:
+@pytest.mark.parametrize("told", [{"advice_code": "confirm_card_data"}, {"network_advice_code": "01"}])
+def test_advice_to_correct_the_data_says_so(told: dict[str, str]) -> None:
     """The same data will fail at the next provider too."""
-    decline = of_stripe({"decline_code": "generic_decline", "advice_code": "confirm_card_data"})
+    decline = of_stripe({"decline_code": "generic_decline", **told, **card("mastercard")})
     assert (decline.decline_class, decline.cascade) == (DeclineClass.INVALID, False)
 
 

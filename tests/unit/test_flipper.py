@@ -200,7 +200,7 @@ def test_the_record_explains_the_flip(worker: FlipWorker, source: FakeFlags, wri
     assert flip.created_at == flip.confirmed_at == worker.clock.now()
     window = flip.evidence["window"]
     assert (window["calls"], window["failures"], window["unreachable"]) == (10, 10, 10)
-    assert flip.evidence | {"window": None} == {
+    assert {**flip.evidence, "window": None} == {
         "open_seconds": 61.5,
         "incident_started_at": opened_at.isoformat(),
         "window": None,

@@ -12,10 +12,10 @@ import pytest
 from flags.contract import PRIMARY_PROVIDER, FlagContext, FlagSource
 from flags.file import FileFlags
 from flags.filewriter import FileFlagWriter, complete_file
-from router.transitions import State
 from router.clock import ManualClock
 from router.ledger.engine import Database
 from router.ledger.flips import Flip, FlipLedger, FlipState
+from router.transitions import State
 from tests.fakes.flags import FakeFlags, FakeFlagWriter
 from tests.fakes.flips import FlipWorker
 from tests.fakes.ledger import fresh_ledger

@@ -25,7 +25,7 @@ from router.ledger.engine import Database
 from router.ledger.inbox import Inbox
 from router.ledger.journal import Journals
 from router.ledger.operations import Operation
-from router.ledger.payments import Attempt, Payment, StaleError
+from router.ledger.records import Attempt, Payment, StaleError
 from router.ledger.upkeep import Upkeep
 from router.notices import Notices
 from router.resolver import Resolver, ResolverSettings
@@ -211,7 +211,8 @@ def test_a_redirect_without_an_id_is_voided_by_ours(home: Home) -> None:
     home.clock.advance(HOUR_S)
     assert home.housekeeping.run_once() == Done(canceled=1)
     ended, attempts, operations = home.now(payment)
-    assert (ended.status, attempts[0].outcome, operations) == ("canceled", "requires_action", [])
+    assert (ended.status, attempts[0].outcome) == ("canceled", "requires_action")
+    assert [(each.kind, each.state) for each in operations] == [("void", "received")]
     assert home.stripe.voided == [attempts[0].id]
 
 
@@ -238,6 +239,26 @@ def test_an_approval_after_the_end_is_refunded_by_itself(home: Home, outcome: Ou
     ended, _, operations = home.now(payment)
     assert ("refund", "done") in [(each.kind, each.state) for each in operations]
     assert (ended.status, ended.resolve_at) == ("canceled", None)
+
+
+def test_a_customer_is_not_waited_for_longer_because_another_attempt_is_in_doubt(database: Database) -> None:
+    """The resolver looks for that one every minute; the customer's time began when the step was asked for."""
+    home = Home(database, RoutingFlags(unknown_outcome_policy="void-and-fail-over"))
+    home.stripe.outcomes.extend([UNKNOWN] * 1000)
+    home.stripe.look_ups.extend([LookUp(LookUpKind.UNAVAILABLE)] * 1000)
+    home.adyen.outcomes.append(ACTION)
+    home.adyen.look_ups.append(FOUND_WAITING)
+    payment = home.house.pay().payment
+    assert payment.status == "requires_action"
+    canceled = []
+    for minute in range(1, 63):
+        home.clock.advance(60)
+        home.resolver.run_once()
+        if home.housekeeping.run_once().canceled:
+            canceled.append(minute)
+    assert canceled == [60]
+    assert home.adyen.voided == ["ref_1"]
+    assert [each.outcome for each in home.now(payment)[1]] == ["unknown", "canceled"]
 
 
 def test_a_payment_that_is_worked_on_is_left_alone(home: Home) -> None:

@@ -10,12 +10,12 @@ import pytest
 
 from flags.contract import RoutingFlags
 from router import parked as module
-from router.transitions import State
 from router.ledger.engine import Database
-from router.ledger.payments import Attempt, Payment
+from router.ledger.records import Attempt, Payment
 from router.parked import Parked
 from router.payments import PARKED_FOR
 from router.sending import SENDS_IN_A_REQUEST
+from router.transitions import State
 from tests.fakes.house import House, an_order, build_house, move
 from tests.fakes.ledger import fresh_ledger
 from tests.fakes.providers import CAPTURED, REFUSED, UNKNOWN, FakeProvider, declined

@@ -9,16 +9,15 @@ import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
 
-from providers.contract import Health
 from router.ledger.engine import Database
-from router.ledger.payments import Attempt, Payment, ReferenceInUseError
+from router.ledger.records import Attempt, Payment, ReferenceInUseError
 from router.ledger.tables import payment_events
 from router.ledger.unavailable import LedgerUnavailableError
 from router.order import Order
 from router.payments import IdempotencyKeyReusedError, RequestInProgressError
 from tests.fakes.house import DEADLINE_S, House, an_order, build_house
 from tests.fakes.ledger import MoodyLedger, fresh_ledger
-from tests.fakes.providers import CAPTURED, REFUSED, Call, FakeProvider
+from tests.fakes.providers import CAPTURED, REFUSED, UNKNOWN, Call, FakeProvider
 from tests.fakes.threads import together
 
 
@@ -322,3 +321,24 @@ def test_a_double_click_under_two_keys_pays_once(house: House, stripe: FakeProvi
     assert len(stripe.calls) == 1
     stripe.outcomes.append(CAPTURED)
     assert house.pay(order.model_copy(update={"allow_repeat_reference": True})).payment.status == "captured"
+
+
+def test_a_payment_in_doubt_is_read_while_nothing_can_be_written(
+    house: House, ledger: MoodyLedger, stripe: FakeProvider
+) -> None:
+    """On a full disk checkout's asking is not noted, and is answered: by id, by reference and by its key."""
+    stripe.outcomes.extend([UNKNOWN] * 3)
+    order = an_order()
+    payment = house.pay(order, key="k").payment
+    assert payment.status == "processing"
+    house.clock.advance(120)
+    ledger.refuse["touch"] = 3
+    answer = house.payments.get("m", payment.id)
+    assert answer is not None
+    assert answer.payment == payment
+    answers, _ = house.payments.by_reference("m", payment.reference, limit=10, before=None)
+    assert [each.payment for each in answers] == [payment]
+    assert house.pay(order, key="k").payment == payment
+    assert ledger.refuse["touch"] == 0
+    house.payments.get("m", payment.id)
+    assert stored(house, payment)[0].contact_at == house.clock.now()

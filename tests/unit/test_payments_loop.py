@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from flags.contract import RoutingFlags
 from providers.contract import Decline, DeclineClass, Health, Outcome, OutcomeKind
-from router.transitions import State
 from router.clock import SequentialIds
 from router.ledger.engine import Database
-from router.ledger.payments import Attempt, Payment
+from router.ledger.records import Attempt, Payment
 from router.payments import NoEligibleProviderError, ProvidersUnavailableError
 from router.sending import SENDS_IN_A_REQUEST
+from router.transitions import State
 from tests.fakes.house import House, an_order, build_house, move
 from tests.fakes.ledger import fresh_ledger
 from tests.fakes.providers import (

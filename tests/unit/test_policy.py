@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flags.contract import RoutingFlags, Strategy
-from router.transitions import ADMITTING, State
 from router.policy import Candidate, Decision, Offer, Standing, decide, refusals
+from router.transitions import ADMITTING, State
 from router.value import Value
 
 NAMES = ("stripe", "adyen", "third")

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from providers import declines
 from router.retry_budget import COUNTED, LIMITS, Occasion, Try, card_digest, network, obstacle
 
 NOW = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
@@ -134,6 +135,27 @@ def test_mastercards_advice_to_wait_is_waited_out(advice: str, wait: dt.timedelt
 def test_mastercards_advice_to_stop_is_for_good(advice: str) -> None:
     """No wait ends it."""
     assert obstacle(MASTERCARD, a_decline(1000 * DAY, code="generic_decline", advice=advice), NOW) is not None
+
+
+@pytest.mark.parametrize("brand", ["visa", "Visa Debit", "amex", "American Express", "jcb"])
+@pytest.mark.parametrize("advice", ["03", "21", "25"])
+def test_mastercards_numbers_are_not_held_against_another_networks_card(advice: str, brand: str) -> None:
+    """As declines of before kept them; where the brand is not known, or a local one, they are."""
+    told = a_decline(code="generic_decline", advice=advice)
+    assert obstacle(Occasion(brand, 1, "EUR"), told, NOW) is None
+    assert obstacle(Occasion(None, 1, "EUR"), told, NOW) is not None
+    assert obstacle(Occasion("cartes_bancaires", 1, "EUR"), told, NOW) is not None
+
+
+@pytest.mark.parametrize("brand", ["visa", "mastercard", "amex", None])
+@pytest.mark.parametrize("number", ["03", "24", None])
+def test_stripes_word_to_stop_is_for_good_whatever_the_network_adds(number: str | None, brand: str | None) -> None:
+    """From the provider's answer to the card's next payment."""
+    error = {"decline_code": "do_not_honor", "advice_code": "do_not_try_again", "network_advice_code": number}
+    decline = declines.of_stripe({**error, "payment_method": {"card": {"brand": brand}}})
+    assert decline.advice is not None
+    told = a_decline(1000 * DAY, code=decline.code, advice=decline.advice)
+    assert obstacle(Occasion(brand, 1, "EUR"), told, NOW) is not None
 
 
 def test_later_holds_up_the_merchants_own_tries_and_not_the_customer() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import sentry_sdk
 import structlog
+from flask import Flask
 from pydantic import SecretStr
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
@@ -41,6 +42,72 @@ def sentry() -> Iterator[Caught]:
     yield caught
     sentry_sdk.init()
     structlog.reset_defaults()
+
+
+def test_the_set_up_warns_of_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    """An option that is deprecated may be gone with the next version, and its protection with it."""
+    telemetry.configure(Settings(sentry_dsn=SecretStr("https://key@127.0.0.1:1/1")), process="test")
+    sentry_sdk.init()
+    structlog.reset_defaults()
+    assert [
+        str(each.message) for each in recwarn if "sentry" in str(each.filename).lower() or "pii" in str(each)
+    ] == []
+
+
+def test_no_kind_of_data_is_collected_by_itself(sentry: Caught) -> None:
+    """Every kind that this version of the SDK knows: one that we do not name would be collected."""
+    collected = sentry_sdk.get_client().options["data_collection"]
+    allowed = {"provided_by_user": True, "frame_context_lines": 5}
+    off = {"mode": "off"}
+    assert {name: each for name, each in collected.items() if name not in allowed} == {
+        "user_info": False,
+        "cookies": off,
+        "http_headers": {"request": off},
+        "http_bodies": [],
+        "url_query_params": off,
+        "graphql": {"document": False, "variables": False},
+        "gen_ai": {"inputs": False, "outputs": False},
+        "database_query_data": False,
+        "queues": False,
+        "stack_frame_variables": False,
+    }
+    assert {name: collected[name] for name in allowed} == allowed
+    assert sentry.events == []
+
+
+def in_a(place: str) -> str:
+    """Not written out, because a report shows the lines of source around the fault."""
+    return "-".join(["in", "a", place])
+
+
+def test_a_request_leaves_no_more_than_its_route(sentry: Caught) -> None:
+    """No body, header, cookie, query, address or user, nor a variable of a frame."""
+    app = Flask("shop")
+
+    @app.post("/v1/payments")
+    def fault() -> str:
+        variable = in_a("variable")
+        raise RuntimeError(f"a fault of ours: {len(variable)}")
+
+    app.test_client().post(
+        f"/v1/payments?coupon={in_a('query')}",
+        json={"amount": in_a("body")},
+        headers={"X-Card": in_a("header"), "X-Forwarded-For": in_a("address"), "Cookie": f"a={in_a('cookie')}"},
+        environ_base={"REMOTE_ADDR": in_a("address")},
+    )
+    (event,) = sentry.events
+    sent = repr({name: each for name, each in event.items() if name != "modules"})
+    assert "in-a-" not in sent
+    assert "vars" not in event["exception"]["values"][0]["stacktrace"]["frames"][-1]
+
+
+@pytest.mark.parametrize(
+    "name", ["passwd", "credentials", "session", "x_real_ip", "Private_Key", "auth", "PHPSESSID"]
+)
+def test_what_sentrys_own_scrubber_knows_by_name_is_removed(sentry: Caught, name: str) -> None:
+    """It is off, because the kinds of data are set."""
+    structlog.get_logger().error("fault", **{name: "planted"}, nested=[{name: "planted"}])
+    assert "planted" not in repr(sentry.events)
 
 
 def test_an_error_that_is_logged_is_reported_once(sentry: Caught) -> None:

@@ -183,7 +183,12 @@ def test_an_approval_says_whether_the_money_was_taken() -> None:
 
 def test_a_decline_carries_the_networks_words_and_the_intent() -> None:
     """Everything that a later try depends on."""
-    more = {"network_decline_code": "05", "network_advice_code": "03", "payment_intent": intent("x")}
+    more = {
+        "network_decline_code": "05",
+        "network_advice_code": "03",
+        "payment_intent": intent("x"),
+        "payment_method": {"id": "pm_1", "type": "card", "card": {"brand": "mastercard"}},
+    }
     outcome = authorize(402, error(**CARD_ERROR, **more))
     assert outcome.decline is not None
     assert (outcome.decline.decline_class, outcome.decline.network_code, outcome.decline.advice) == (
@@ -198,6 +203,52 @@ def test_a_decline_found_on_the_intent_itself_is_a_decline() -> None:
     """A re-send can be answered with the intent instead of the error."""
     outcome = authorize(200, intent("requires_payment_method", last_payment_error=CARD_ERROR))
     assert (str(outcome.kind), outcome.reason, outcome.provider_reference) == ("declined", "do_not_honor", "pi_1")
+
+
+API_ERROR = {"type": "card_error", "code": "card_declined", "decline_code": "api_error"}
+
+
+@pytest.mark.parametrize("status", ["requires_payment_method", "canceled"])
+def test_an_acquirers_fault_with_an_intent_that_holds_nothing_is_a_final_record(status: str) -> None:
+    """In the error, and on the intent itself where that is what a key is answered with."""
+    outcome = authorize(402, error(**API_ERROR, payment_intent=intent(status)))
+    assert (str(outcome.kind), outcome.provider_reference, outcome.final_record) == ("not_executed", "pi_1", True)
+
+
+@pytest.mark.parametrize("told", [API_ERROR, {"type": "api_error", "message": "An error occurred."}])
+def test_an_acquirers_fault_is_read_on_the_intent_itself(told: dict[str, Any]) -> None:
+    """As a look-up or an event shows it."""
+    outcome = authorize(200, intent("requires_payment_method", last_payment_error=told))
+    assert (str(outcome.kind), outcome.reason, outcome.final_record) == ("not_executed", "acquirer_error", True)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"payment_intent": None}, {"payment_intent": {"id": "x", "status": "canceled"}}]
+)
+def test_an_acquirers_fault_without_an_intent_is_no_record(more: dict[str, Any]) -> None:
+    """The verdict on that send alone."""
+    outcome = authorize(402, error(**API_ERROR, **more))
+    assert (str(outcome.kind), outcome.final_record) == ("not_executed", False)
+
+
+@pytest.mark.parametrize(
+    "status", ["succeeded", "requires_capture", "processing", "requires_confirmation", "requires_action", None, 7]
+)
+def test_an_acquirers_fault_that_its_intent_contradicts_is_unknown(status: object) -> None:
+    """It may hold the money: to be looked up by its id, and never failed over."""
+    outcome = authorize(402, error(**API_ERROR, payment_intent=intent(status)))
+    assert (str(outcome.kind), outcome.reason, outcome.provider_reference, outcome.final_record) == (
+        "unknown",
+        "error_contradicts_intent",
+        "pi_1",
+        False,
+    )
+
+
+@pytest.mark.parametrize("case", ["rate limited", "our parameters", "a revoked key", "key used otherwise", "a 500"])
+def test_a_refused_send_is_no_record_of_the_payment(case: str) -> None:
+    """What an earlier send did still stands."""
+    assert not authorize(*ANSWERS[case][:2]).final_record
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ from router.ledger.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
+    # Never in a batch: that copies an SQLite table and drops it, which other tables' rows that refer to it forbid.
     target_metadata=metadata,
-    # SQLite alters a table by copying it.
-    render_as_batch=True,
 )
 with context.begin_transaction():
     context.run_migrations()

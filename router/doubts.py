@@ -1,0 +1,72 @@
+"""What of a payment is in doubt, as a person is asked about it: each thing under an id of its own. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from router import standing
+from router.ledger.operations import IN_FORCE, UNSEEN, UNSETTLED, Operation
+from router.ledger.records import Attempt, Payment
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """One thing that a person can answer from the provider's dashboard."""
+
+    attempt: Attempt
+    operation: Operation | None = None
+    """What was to be done to the attempt; None: how the attempt itself ended."""
+
+    @property
+    def id(self) -> str:
+        """The attempt's or the operation's."""
+        return self.attempt.id if self.operation is None else self.operation.id
+
+    @property
+    def state(self) -> str:
+        """How it stands, for all that is known."""
+        return (self.attempt.outcome or "started") if self.operation is None else self.operation.state
+
+    @property
+    def reason(self) -> str | None:
+        """The last word on it."""
+        return self.attempt.reason if self.operation is None else self.operation.reason
+
+    @property
+    def since(self) -> dt.datetime:
+        """Since when it is open."""
+        if self.operation is not None:
+            return self.operation.started_at
+        # What is settled, and in the way all the same, is so since it was.
+        return (
+            self.attempt.finished_at
+            if self.attempt.is_settled and self.attempt.finished_at
+            else self.attempt.started_at
+        )
+
+
+def of_payment(payment: Payment, attempts: Sequence[Attempt], operations: Sequence[Operation]) -> list[Doubt]:
+    """Attempts and operations without an answer, and authorizations in the way that the machine cannot release."""
+    chosen = standing.decisive(payment.status, payment.attempt_id, attempts)
+    chosen_id = None if chosen is None else chosen.id
+    orphans = {each.id for each in standing.orphans(payment.amount, chosen_id, attempts, operations)}
+    found = [
+        Doubt(each)
+        for each in attempts
+        if not each.is_settled
+        or (each.id == chosen_id and standing.is_completing(each))
+        or (each.id in orphans and (each.outcome == "requires_action" or _not_released(each, operations)))
+    ]
+    by_id = {each.id: each for each in attempts}
+    # A void of what is itself in doubt is the machine's own way of finding out.
+    pending = [each for each in operations if each.state in UNSETTLED and each.asked_by != UNSEEN]
+    return found + [Doubt(by_id[each.attempt_id], each) for each in pending]
+
+
+def _not_released(orphan: Attempt, operations: Sequence[Operation]) -> bool:
+    """Whether the provider refused to undo an approval that is not the payment's, and nothing else is under way."""
+    undoing = [each for each in operations if each.attempt_id == orphan.id and each.kind in ("void", "refund")]
+    alive = [each for each in undoing if each.state in UNSETTLED or (each.kind == "void" and each.state in IN_FORCE)]
+    return not alive and any(each.state in ("refused", "failed") for each in undoing)

@@ -1,0 +1,513 @@
+"""What the worker does about doubt, late news and orphans, one step at a time: each with a clock that is moved."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from flags.contract import RoutingFlags
+from providers.contract import (
+    Health,
+    LookUp,
+    LookUpKind,
+    ModificationKind,
+    ModificationOutcome,
+    Money,
+    Notice,
+    NoticeKind,
+    Outcome,
+    OutcomeKind,
+)
+from router import audit
+from router.ledger.engine import Database
+from router.ledger.operations import UNSEEN
+from router.ledger.records import Payment, ReferenceInUseError
+from router.modifications import Modifications
+from router.notices import UNMATCHED_AFTER
+from router.resolver import KEY_FORGOTTEN, KEY_LIVES, NOT_UNDONE, UNDONE_AT_MOST
+from router.settling import IN_DOUBT
+from tests.fakes.house import DEADLINE_S, an_order
+from tests.fakes.ledger import fresh_ledger
+from tests.fakes.providers import ACTION, AUTHORIZED, CAPTURED, DONE, REFUSED, UNKNOWN, declined
+from tests.unit.test_housekeeping import HOUR_S, Home
+
+VOIDING = RoutingFlags(unknown_outcome_policy="void-and-fail-over")
+NO_LOOK_UP = LookUp(LookUpKind.UNSUPPORTED)
+CANCELED = Outcome(OutcomeKind.CANCELED, Health.OK, provider_reference="ref_1")
+RECEIVED = ModificationOutcome(ModificationKind.RECEIVED, Health.OK)
+NOT_DONE = ModificationOutcome(ModificationKind.REFUSED, Health.OK, "unexpected_state")
+IN_THE_DARK = ModificationOutcome(ModificationKind.UNKNOWN, Health.PROVIDER_ERROR)
+NOTHING_CHARGED = dataclasses.replace(REFUSED, reason="acquirer_error", provider_reference="ref_1", final_record=True)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with fresh_ledger(tmp_path) as database:
+        yield database
+
+
+@pytest.fixture
+def home(database: Database) -> Home:
+    return Home(database)
+
+
+@pytest.fixture
+def voiding(database: Database) -> Home:
+    """Under the policy that authorizes only, and fails over on unknown."""
+    return Home(database, VOIDING)
+
+
+def round_of(home: Home, seconds: float = 61.0) -> None:
+    """Some time later the resolver looks."""
+    home.clock.advance(seconds)
+    home.resolver.run_once()
+
+
+def tell(home: Home, kind: NoticeKind, payment: Payment, *, number: int = 1, **more: Any) -> str | None:
+    """The first provider tells something of that payment's attempt with that number."""
+    attempt = home.now(payment)[1][number - 1]
+    named = {"attempt_id": attempt.id, "provider_reference": "ref_1"} | more
+    return home.notices.apply(attempt.provider, Notice(f"n-{kind}", kind, kind.value, **named))
+
+
+def hung(home: Home) -> Payment:
+    """A payment whose process died before it answered, and whose provider has no look-up."""
+    home.stripe.outcomes.extend([UNKNOWN] * 3)
+    home.stripe.look_ups.extend([NO_LOOK_UP] * 100)
+    home.stripe.answer = RECEIVED
+    payment = home.house.pay().payment
+    loaded = home.ledger.load(payment.id)
+    assert loaded is not None
+    return home.ledger.change(loaded[0], {"told": False}, event="not answered", now=home.clock.now())
+
+
+def sound(home: Home, database: Database) -> bool:
+    return [each for progress in audit.verify(database) for each in progress.differences] == []
+
+
+# ---------------------------------------------------------------- giving up
+
+
+def test_a_payment_given_up_is_never_sent_again(home: Home, database: Database) -> None:
+    """Checkout asks after all: our void is on its way, and must not meet a re-send of ours."""
+    payment = hung(home)
+    round_of(home, 1000)
+    given_up, _, (void,) = home.now(payment)
+    assert given_up.given_up_at is not None
+    assert (void.kind, void.state, void.asked_by) == ("void", "received", UNSEEN)
+    sends = len(home.stripe.calls)
+    home.house.payments.get("m", payment.id)
+    for _ in range(3):
+        round_of(home)
+    assert len(home.stripe.calls) == sends
+    assert tell(home, NoticeKind.ATTEMPT, payment, outcome=CAPTURED) == "applied"
+    assert home.status(payment) == "canceled"
+    round_of(home)
+    assert ("refund", "done") in [(each.kind, each.state) for each in home.now(payment)[2]]
+    assert sound(home, database)
+
+
+def test_giving_up_is_committed_before_the_first_void(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks at the ledger while the void is under way knows of both."""
+    payment, seen = hung(home), []
+
+    def look(attempt_id: str, **_named: object) -> ModificationOutcome:
+        loaded = home.ledger.load(payment.id)
+        assert loaded is not None
+        seen.append((loaded[0].given_up_at is not None, [each.state for each in loaded[2]], attempt_id))
+        return RECEIVED
+
+    monkeypatch.setattr(home.stripe, "void_attempt", look)
+    round_of(home, 1000)
+    round_of(home)
+    assert [each[:2] for each in seen] == [(True, ["started"])] * 2
+
+
+def test_each_asking_to_void_has_a_key_of_its_own_and_there_is_one_operation(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the same key the provider would repeat its answer, and do nothing."""
+    payment, keys = hung(home), []
+
+    def look(_attempt_id: str, *, idempotency_key: str, **_named: object) -> ModificationOutcome:
+        keys.append(idempotency_key)
+        return RECEIVED
+
+    monkeypatch.setattr(home.stripe, "void_attempt", look)
+    round_of(home, 1000)
+    for _ in range(4):
+        round_of(home)
+    assert len(set(keys)) == len(keys) == 5
+    (void,) = home.now(payment)[2]
+    assert void.sends == 5
+
+
+def test_a_worker_that_was_stopped_past_its_lease_voids_nothing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meanwhile another one has found out that it is authorized: the technical cancel would take it away."""
+    payment, stopped = hung(home), False
+
+    def look(_attempt_id: str, **_named: object) -> LookUp:
+        nonlocal stopped
+        if not stopped:
+            stopped = True
+            home.clock.advance(100)
+            loaded = home.ledger.load(payment.id)
+            assert loaded is not None
+            journal = home.journals.open(*loaded)
+            journal.claim()
+            journal.finish({}, event="another worker")
+        return NO_LOOK_UP
+
+    monkeypatch.setattr(home.stripe, "look_up", look)
+    round_of(home, 1000)
+    assert home.stripe.voided == []
+
+
+def test_a_step_that_was_abandoned_gives_up_the_doubt_beside_it(voiding: Home) -> None:
+    """The customer has gone: what was in doubt at the first provider is not sent again, hours later."""
+    voiding.stripe.outcomes.extend([UNKNOWN] * 3)
+    voiding.adyen.outcomes.append(ACTION)
+    payment = voiding.house.pay().payment
+    assert payment.status == "requires_action"
+    voiding.adyen.look_ups.append(LookUp(LookUpKind.FOUND, ACTION))
+    voiding.clock.advance(HOUR_S)
+    voiding.housekeeping.run_once()
+    sends = len(voiding.stripe.calls)
+    voiding.stripe.look_ups.append(LookUp(LookUpKind.FOUND, AUTHORIZED))
+    for _ in range(3):
+        round_of(voiding)
+    ended, attempts, _ = voiding.now(payment)
+    assert (ended.status, [each.outcome for each in attempts]) == ("canceled", ["canceled", "canceled"])
+    assert len(voiding.stripe.calls) == sends
+
+
+# ---------------------------------------------------------------- what is found and told
+
+
+@pytest.mark.parametrize("where", ["re-send", "look-up"])
+def test_a_step_of_the_customers_that_is_found_later_can_be_taken(home: Home, database: Database, where: str) -> None:
+    """The payment says what is to be done, as if it had been answered at once."""
+    home.stripe.outcomes.extend([UNKNOWN] * 3 + ([ACTION] if where == "re-send" else [UNKNOWN]))
+    home.stripe.look_ups.append(LookUp(LookUpKind.FOUND, ACTION))
+    payment = home.house.pay().payment
+    round_of(home)
+    now = home.now(payment)[0]
+    assert (now.status, now.next_action) == ("requires_action", ACTION.next_action)
+    assert sound(home, database)
+
+
+def test_what_an_orphan_waits_for_is_not_the_payments(voiding: Home, database: Database) -> None:
+    """Its customer must not be sent to the step of an attempt that is being released."""
+    voiding.stripe.outcomes.extend([UNKNOWN] * 3)
+    voiding.adyen.outcomes.append(AUTHORIZED)
+    payment = voiding.house.pay().payment
+    assert tell(voiding, NoticeKind.ATTEMPT, payment, outcome=ACTION) == "applied"
+    now = voiding.now(payment)[0]
+    assert (now.status, now.next_action) == ("processing", None)
+    assert sound(voiding, database)
+
+
+@pytest.mark.parametrize("teller", ["re-send", "look-up", "notice"])
+def test_the_providers_own_error_ends_a_doubt(home: Home, teller: str) -> None:
+    """Its record says that nothing was charged; a refused re-send would say nothing at all."""
+    home.stripe.outcomes.extend([UNKNOWN] * 3)
+    payment = home.house.pay().payment
+    match teller:
+        case "re-send":
+            home.stripe.outcomes.extend([REFUSED, NOTHING_CHARGED])
+        case "look-up":
+            home.stripe.outcomes.extend([REFUSED] * 2)
+            home.stripe.look_ups.extend([LookUp(LookUpKind.NOT_FOUND), LookUp(LookUpKind.FOUND, NOTHING_CHARGED)])
+        case _:
+            home.stripe.outcomes.append(REFUSED)
+    round_of(home)
+    assert home.status(payment) == "processing"
+    if teller == "notice":
+        assert tell(home, NoticeKind.ATTEMPT, payment, outcome=NOTHING_CHARGED) == "applied"
+    else:
+        round_of(home)
+    ended, (attempt,), _ = home.now(payment)
+    assert (ended.status, attempt.outcome, ended.resolve_at) == ("failed", "not_executed", None)
+
+
+def test_a_cancel_after_a_decline_is_no_news(home: Home) -> None:
+    """Checkout was told why it was declined, and the card's tries are counted by it."""
+    home.stripe.outcomes.append(declined(cascade=False))
+    payment = home.house.pay().payment
+    before = home.now(payment)
+    assert tell(home, NoticeKind.ATTEMPT, payment, outcome=CANCELED) == "nothing new"
+    assert home.now(payment) == before
+    assert before[0].decline is not None
+
+
+def test_what_was_captured_at_once_and_then_canceled_was_not_captured(home: Home, database: Database) -> None:
+    """No amount stays on a payment that nobody took."""
+    payment = home.house.pay().payment
+    assert tell(home, NoticeKind.ATTEMPT, payment, outcome=CANCELED) == "applied"
+    now = home.now(payment)[0]
+    assert (now.status, now.amount_captured) == ("canceled", 0)
+    assert sound(home, database)
+
+
+# ---------------------------------------------------------------- a payment that was told to be declined
+
+
+def told_declined(home: Home, reference: str = "ORD-X", **more: Any) -> Payment:
+    home.stripe.outcomes.append(ACTION)
+    payment = home.house.pay(an_order(reference=reference, **more)).payment
+    tell(home, NoticeKind.ATTEMPT, payment, outcome=declined(cascade=False))
+    assert home.status(payment) == "declined"
+    return payment
+
+
+def test_a_late_approval_of_a_declined_payment_reopens_it_with_an_alert(home: Home, database: Database) -> None:
+    """Nobody else has its reference, and from now on nobody can."""
+    payment = told_declined(home)
+    with structlog.testing.capture_logs() as log:
+        assert tell(home, NoticeKind.ATTEMPT, payment, outcome=CAPTURED) == "applied"
+    assert ("declined_and_then_approved", "error") in [(each["event"], each["log_level"]) for each in log]
+    now = home.now(payment)[0]
+    assert (now.status, now.holds_reference) == ("captured", True)
+    with pytest.raises(ReferenceInUseError):
+        home.house.pay(an_order(reference="ORD-X"))
+    assert sound(home, database)
+
+
+@pytest.mark.parametrize("late", [CAPTURED, AUTHORIZED])
+def test_a_reference_is_not_paid_twice_by_a_late_approval(home: Home, database: Database, late: Outcome) -> None:
+    """The customer has paid with another payment: the late one is undone by itself, and stays declined."""
+    mode = {"capture": "manual"} if late is AUTHORIZED else {}
+    payment = told_declined(home, **mode)
+    other = home.house.pay(an_order(reference="ORD-X")).payment
+    assert other.status == "captured"
+    with structlog.testing.capture_logs() as log:
+        assert tell(home, NoticeKind.ATTEMPT, payment, outcome=late) == "applied"
+    assert "paid_by_another" in [each["event"] for each in log]
+    round_of(home)
+    now, _, operations = home.now(payment)
+    assert (now.status, now.amount_captured, now.resolve_at) == ("declined", 0, None)
+    assert now.decline is not None
+    kind = "void" if late is AUTHORIZED else "refund"
+    assert [(each.kind, each.state) for each in operations] == [(kind, "done")]
+    assert home.status(other) == "captured"
+    assert sound(home, database)
+
+
+# ---------------------------------------------------------------- orphans
+
+
+def paid_at_the_second(home: Home) -> Payment:
+    """The first provider was out of reach, so the second one has it; then the first turns out to have it as well."""
+    home.stripe.outcomes.append(REFUSED)
+    return home.house.pay().payment
+
+
+@pytest.mark.parametrize("approval_first", [True, False])
+def test_an_orphan_that_was_refunded_in_part_is_refunded_for_the_rest(home: Home, approval_first: bool) -> None:
+    """In either order, and the payment that was taken twice is taken once in the end."""
+    payment = paid_at_the_second(home)
+    part: dict[str, Any] = {"money": Money(500, "EUR"), "modification_reference": "re_1"}
+    if approval_first:
+        home.stripe.answer = NOT_DONE
+        tell(home, NoticeKind.ATTEMPT, payment, outcome=CAPTURED)
+    tell(home, NoticeKind.REFUNDED, payment, **part)
+    round_of(home)
+    now, attempts, operations = home.now(payment)
+    assert attempts[0].outcome == "approved"
+    assert sorted(each.amount for each in operations if each.attempt_id == attempts[0].id) == [500, 1499]
+    assert (now.status, now.resolve_at, now.amount_refunded) == ("captured", None, 0)
+
+
+def test_a_refund_by_hand_of_all_of_an_orphan_is_enough(home: Home) -> None:
+    """Nothing is refunded besides."""
+    payment = paid_at_the_second(home)
+    tell(home, NoticeKind.REFUNDED, payment, money=Money(1999, "EUR"), modification_reference="re_1")
+    round_of(home)
+    assert [each.amount for each in home.now(payment)[2]] == [1999]
+    assert home.now(payment)[0].resolve_at is None
+
+
+def orphaned(home: Home) -> Payment:
+    """Authorized at both; the first one's void is refused."""
+    home.stripe.outcomes.extend([UNKNOWN] * 3 + [AUTHORIZED])
+    home.adyen.outcomes.append(AUTHORIZED)
+    home.stripe.answer = NOT_DONE
+    return home.house.pay().payment
+
+
+def test_an_orphan_that_is_gone_already_is_found_so(voiding: Home) -> None:
+    """Canceled in the dashboard, and the webhook was lost: its void is refused, and the look-up knows why."""
+    payment = orphaned(voiding)
+    voiding.stripe.look_ups.append(LookUp(LookUpKind.FOUND, CANCELED))
+    for _ in range(2):
+        round_of(voiding)
+    ended, attempts, _ = voiding.now(payment)
+    assert (ended.status, attempts[0].outcome, ended.resolve_at) == ("captured", "canceled", None)
+    assert voiding.stripe.voided == ["ref_1"]
+
+
+def test_an_orphan_that_cannot_be_released_is_put_before_an_operator(voiding: Home) -> None:
+    """After five voids, and not before; what somebody does at the provider is found all the same."""
+    payment = orphaned(voiding)
+    voiding.stripe.look_ups.extend([LookUp(LookUpKind.FOUND, AUTHORIZED)] * 20)
+    for _ in range(UNDONE_AT_MOST - 1):
+        round_of(voiding)
+    assert voiding.now(payment)[0].attention is None
+    for _ in range(4):
+        round_of(voiding)
+    now = voiding.now(payment)[0]
+    assert (now.status, now.amount_captured, now.attention) == ("processing", 0, NOT_UNDONE)
+    assert len(voiding.stripe.voided) == UNDONE_AT_MOST
+    voiding.stripe.look_ups.clear()
+    voiding.stripe.look_ups.append(LookUp(LookUpKind.FOUND, CANCELED))
+    round_of(voiding)
+    ended = voiding.now(payment)[0]
+    assert (ended.status, ended.attention) == ("captured", None)
+
+
+# ---------------------------------------------------------------- operations that stay in doubt
+
+
+def modifications(home: Home) -> Modifications:
+    return Modifications(
+        ledger=home.ledger,
+        journals=home.journals,
+        sender=home.resolver._sender,
+        deadline_s=DEADLINE_S,
+        clock=home.clock,
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "found", "ended"),
+    [
+        ("capture", CAPTURED, "captured"),
+        ("capture", AUTHORIZED, "authorized"),
+        ("capture", CANCELED, "canceled"),
+        ("void", CANCELED, "canceled"),
+        ("void", AUTHORIZED, "authorized"),
+    ],
+)
+def test_an_operation_whose_key_is_forgotten_is_looked_up(
+    home: Home, monkeypatch: pytest.MonkeyPatch, kind: str, found: Outcome, ended: str
+) -> None:
+    """A re-send would be a new one; the provider's record of the payment says whether it was done."""
+    home.stripe.outcomes.append(AUTHORIZED)
+    payment = home.house.pay(an_order(capture="manual")).payment
+    monkeypatch.setattr(home.stripe, kind, lambda *_args, **_named: IN_THE_DARK)
+    if kind == "capture":
+        modifications(home).capture("m", payment.id, None, key="k")
+    else:
+        modifications(home).cancel("m", payment.id, key="k")
+    monkeypatch.setattr(home.stripe, kind, lambda *_args, **_named: pytest.fail("sent again"))
+    home.stripe.look_ups.extend([LookUp(LookUpKind.UNAVAILABLE), LookUp(LookUpKind.FOUND, found)])
+    home.clock.advance(KEY_LIVES.total_seconds())
+    round_of(home)
+    assert home.now(payment)[0].attention == KEY_FORGOTTEN
+    round_of(home)
+    now = home.now(payment)[0]
+    assert (now.status, now.attention, now.resolve_at) == (ended, None, None)
+
+
+def test_a_refund_whose_key_is_forgotten_is_put_before_an_operator(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The payment's record does not say which refunds there were."""
+    payment = home.house.pay().payment
+    monkeypatch.setattr(home.stripe, "refund", lambda *_args, **_named: IN_THE_DARK)
+    modifications(home).refund("m", payment.id, 500, key="k")
+    home.clock.advance(KEY_LIVES.total_seconds())
+    home.stripe.look_ups.append(LookUp(LookUpKind.FOUND, CAPTURED))
+    round_of(home)
+    now, _, (refund,) = home.now(payment)
+    assert (now.attention, refund.state) == (KEY_FORGOTTEN, "unknown")
+
+
+def test_doubt_about_an_old_payment_is_young(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator is asked after an hour of doubt, not at once because the payment is three days old."""
+    payment = home.house.pay().payment
+    home.clock.advance(3 * 24 * HOUR_S)
+    monkeypatch.setattr(home.stripe, "refund", lambda *_args, **_named: IN_THE_DARK)
+    modifications(home).refund("m", payment.id, 100, key="k")
+    round_of(home, 3500)
+    assert home.now(payment)[0].attention is None
+    round_of(home, 101)
+    assert home.now(payment)[0].attention == IN_DOUBT
+    monkeypatch.setattr(home.stripe, "refund", lambda *_args, **_named: DONE)
+    round_of(home)
+    assert home.now(payment)[0].attention is None
+
+
+# ---------------------------------------------------------------- notices ahead of what they are about
+
+
+def waiting(database: Database) -> list[tuple[str | None, int]]:
+    with database.read() as connection:
+        rows = connection.exec_driver_sql("SELECT result, tries FROM webhooks ORDER BY number")
+        return [(row[0], row[1]) for row in rows]
+
+
+def test_a_failed_capture_that_names_our_attempt_is_heard_while_it_is_in_doubt(home: Home) -> None:
+    """Adyen names the payment by its own id, which nobody knows yet, and by ours."""
+    home.stripe.outcomes.extend([UNKNOWN] * 3)
+    payment = home.house.pay().payment
+    attempt = home.now(payment)[1][0]
+    failed = Notice(
+        "n1", NoticeKind.CAPTURE_FAILED, "CAPTURE_FAILED", provider_reference="psp", operation_key=attempt.id
+    )
+    assert home.notices.apply("stripe", failed) == "applied"
+    tell(home, NoticeKind.ATTEMPT, payment, outcome=CAPTURED, provider_reference="psp")
+    now, (attempt,), _ = home.now(payment)
+    assert (now.status, now.amount_captured, attempt.capture) == ("authorized", 0, "failed")
+
+
+def test_a_notice_that_names_an_operation_of_ours_is_about_its_payment(home: Home) -> None:
+    """By the operation's own key, where the provider's id of the payment is another than we know."""
+    home.stripe.outcomes.append(AUTHORIZED)
+    payment = home.house.pay(an_order(capture="manual")).payment
+    modifications(home).capture("m", payment.id, None, key="k")
+    (capture,) = home.now(payment)[2]
+    failed = Notice("n1", NoticeKind.CAPTURE_FAILED, "CAPTURE", operation_key=capture.idempotency_key)
+    assert home.notices.apply("stripe", failed) == "applied"
+    assert home.status(payment) == "authorized"
+
+
+def test_a_notice_that_is_hours_ahead_is_applied_once_its_attempt_is_known(home: Home, database: Database) -> None:
+    """It waits longer and longer, and is due at once when it can be understood."""
+    home.stripe.outcomes.extend([UNKNOWN] * 3)
+    payment = home.house.pay().payment
+    early = Notice(
+        "n1", NoticeKind.REFUNDED, "refund", provider_reference="ref_1", money=Money(1999, "EUR"), reason=None
+    )
+    home.inbox.store("stripe", [early], now=home.clock.now())
+    for _ in range(2 * 3600):
+        home.clock.advance(1)
+        home.notices.run_once()
+    ((result, tries),) = waiting(database)
+    assert result is None
+    assert tries < 40
+    tell(home, NoticeKind.ATTEMPT, payment, outcome=CAPTURED)
+    home.clock.advance(5)
+    home.notices.run_once()
+    assert waiting(database)[0][0] == "applied"
+    assert home.now(payment)[0].amount_refunded == 1999
+
+
+def test_a_notice_that_nobody_knows_is_given_up_after_days(home: Home, database: Database) -> None:
+    """With a word in the log; until then a re-delivery of it is no second one."""
+    home.inbox.store(
+        "stripe", [Notice("n1", NoticeKind.CAPTURED, "x", provider_reference="theirs")], now=home.clock.now()
+    )
+    home.notices.run_once()
+    home.clock.advance(UNMATCHED_AFTER / dt.timedelta(seconds=1))
+    home.notices.run_once()
+    assert waiting(database)[0][0] is None
+    home.clock.advance(301)
+    home.notices.run_once()
+    assert waiting(database)[0][0] == "unmatched"

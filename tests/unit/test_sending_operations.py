@@ -1,0 +1,121 @@
+"""One send of a capture, void, refund or 3-D Secure completion, and what may be believed of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from providers.contract import Health, ModificationKind, ModificationOutcome, Money, Outcome, OutcomeKind
+from router.ledger.operations import Operation, OperationKind, OperationState
+from tests.fakes.providers import CAPTURED, DONE, FakeProvider
+from tests.unit.test_sending import ATTEMPT, DEADLINE_S, NOW, boom, sender_of
+
+
+class Modifier(FakeProvider):
+    """Answers every capture, void and refund with this, and remembers which was asked and with what."""
+
+    def __init__(self, answer: ModificationOutcome) -> None:
+        super().__init__("stripe")
+        self.answer = answer
+        self.asked: list[tuple[Any, ...]] = []
+
+    def capture(self, *args: Any, **named: Any) -> ModificationOutcome:
+        return self._note("capture", *args, named["idempotency_key"])
+
+    def void(self, *args: Any, **named: Any) -> ModificationOutcome:
+        return self._note("void", *args, named["idempotency_key"])
+
+    def refund(self, *args: Any, **named: Any) -> ModificationOutcome:
+        return self._note("refund", *args, named["idempotency_key"])
+
+    def void_attempt(self, attempt_id: str, **named: Any) -> ModificationOutcome:
+        return self._note("void_attempt", attempt_id, named["idempotency_key"])
+
+    def _note(self, *asked: Any) -> ModificationOutcome:
+        self.asked.append(asked)
+        return self.answer
+
+
+def modification(kind: ModificationKind, *, our_fault: bool = False) -> ModificationOutcome:
+    """An answer of that kind."""
+    return ModificationOutcome(kind, Health.OK, "why", "mod_1", our_fault=our_fault)
+
+
+def operation(kind: OperationKind = "capture", state: OperationState = "started") -> Operation:
+    """Seven euros."""
+    return Operation("op_1", "pay_1", "att_1", kind, 700, "stripe", "op_1", state, "checkout", NOW)
+
+
+@pytest.mark.parametrize(
+    ("answer", "first", "again"),
+    [
+        (modification(ModificationKind.DONE), "done", "done"),
+        (modification(ModificationKind.RECEIVED), "received", "received"),
+        (modification(ModificationKind.REFUSED), "refused", "refused"),
+        (modification(ModificationKind.UNKNOWN), "unknown", "unknown"),
+        (modification(ModificationKind.NOT_EXECUTED), "unknown", "unknown"),
+        (modification(ModificationKind.NOT_EXECUTED, our_fault=True), "refused", "unknown"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else f"{each.kind}{'-ours' if each.our_fault else ''}",
+)
+def test_what_an_operations_send_says(answer: ModificationOutcome, first: str, again: str) -> None:
+    """Our own mistake is final at the first send only: a later one proves nothing about the ones before."""
+    attempt = dataclasses.replace(ATTEMPT, provider_reference="ref_1")
+    sender = sender_of(Modifier(answer))
+    told = sender.operate(operation(), attempt, "EUR", DEADLINE_S)
+    assert (told.state, told.sends, told.finished_at is None) == (first, 1, first == "unknown")
+    told = sender.operate(operation(state="unknown"), attempt, "EUR", DEADLINE_S, again=True)
+    assert (told.state, told.sends, told.finished_at is None) == (again, 2, again == "unknown")
+
+
+@pytest.mark.parametrize("kind", ["capture", "void", "refund"])
+def test_an_operation_is_sent_by_the_providers_id_under_its_own_key(kind: OperationKind) -> None:
+    """The same key each time; a void without the provider's id goes by our own."""
+    provider = Modifier(DONE)
+    sender, attempt = sender_of(provider), dataclasses.replace(ATTEMPT, provider_reference="ref_1")
+    sender.operate(operation(kind), attempt, "EUR", DEADLINE_S)
+    sender.operate(operation(kind, "unknown"), attempt, "EUR", DEADLINE_S, again=True)
+    money = () if kind == "void" else (Money(700, "EUR"),)
+    assert provider.asked == [(kind, "ref_1", *money, "op_1")] * 2
+    if kind == "void":
+        sender.operate(operation(kind), ATTEMPT, "EUR", DEADLINE_S)
+        assert provider.asked[-1] == ("void_attempt", "att_1", "op_1")
+
+
+def test_a_late_unknown_takes_nothing_back() -> None:
+    """What a webhook has said meanwhile stands."""
+    sender = sender_of(Modifier(modification(ModificationKind.UNKNOWN)))
+    told = sender.operate(operation(state="received"), ATTEMPT, "EUR", DEADLINE_S, again=True)
+    assert told.state == "received"
+
+
+@pytest.mark.parametrize("kind", ["capture", "void", "refund"])
+def test_an_adapter_that_raises_may_have_moved_money(kind: OperationKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unknown, so that it is asked again under the same key."""
+    provider = Modifier(DONE)
+    monkeypatch.setattr(provider, kind, boom)
+    attempt = dataclasses.replace(ATTEMPT, provider_reference="ref_1")
+    told = sender_of(provider).operate(operation(kind), attempt, "EUR", DEADLINE_S)
+    assert (told.state, told.reason) == ("unknown", "adapter_failed")
+
+
+def test_a_completion_names_its_attempt_and_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same details are a re-send, others another step; an adapter that raises has told nothing."""
+    provider, asked = FakeProvider("stripe"), list[dict[str, Any]]()
+
+    def complete(*_args: Any, **named: Any) -> Outcome:
+        asked.append(named)
+        return CAPTURED
+
+    monkeypatch.setattr(provider, "complete", complete)
+    sender = sender_of(provider)
+    for details in ({"a": "1", "b": "2"}, {"b": "2", "a": "1"}, {"a": "2"}):
+        assert sender.complete(ATTEMPT, details, DEADLINE_S) == CAPTURED
+    keys = [each["idempotency_key"] for each in asked]
+    assert keys[0] == keys[1] != keys[2]
+    assert all(len(key) <= 64 and key.startswith("att_1-") for key in keys)
+    assert {(each["attempt_id"], each["capture"]) for each in asked} == {("att_1", "automatic")}
+    monkeypatch.setattr(provider, "complete", boom)
+    assert sender.complete(ATTEMPT, {}, DEADLINE_S).kind is OutcomeKind.UNKNOWN
