@@ -23,8 +23,10 @@ from router.windows import Counts
 OVERLAP = dt.timedelta(minutes=2)
 """Rows are asked for again for so long: machines' clocks differ by a minute and step by one, and a commit may become
 visible late. It costs little: a process that lives has written its rows within seconds anyway."""
-FORGOTTEN_AFTER = dt.timedelta(hours=1)
-"""A row of an hour that is over, and that nobody has written for so long, is not read again (`OVERLAP`)."""
+HOURS_TOLD = 22
+"""A process that was cut off tells of so many hours when it is back; of the time before, nobody learns anything."""
+HOURS_REMEMBERED = 24
+"""More than are told, by any clock: a row that was forgotten and is told again with more in it would count twice."""
 
 
 class CountStore(Protocol):
@@ -100,6 +102,7 @@ class FleetCounts:
             return {}
         asked_at = self._clock.now()
         with self._lock:
+            self._to_tell = {place for place in self._to_tell if place[1] > hour_of(asked_at) - HOURS_TOLD}
             telling = sorted(self._to_tell)
             rows = [self._row(place, asked_at) for place in telling]
             self._to_tell.clear()
@@ -117,9 +120,8 @@ class FleetCounts:
             for told in [place for place in self._own if place[1] < hour - 1 and place not in self._to_tell]:
                 del self._own[told]
             new = self._news(theirs)
-            for place, row in list(self._heard.items()):
-                if row.hour < hour - 1 and row.updated_at < asked_at - FORGOTTEN_AFTER:
-                    del self._heard[place]
+            for heard in [place for place in self._heard if place[2] <= hour - HOURS_REMEMBERED]:
+                del self._heard[heard]
             return new
 
     def _news(self, rows: Sequence[CountRow]) -> Mapping[str, Counts]:
