@@ -493,3 +493,29 @@ def test_a_stage_counts_the_calls_of_all_processes_since_it_began(fleet: Fleet) 
     )
     assert worker.propose(second_stage)
     assert worker.stage_calls("stripe") == (0, 0)
+
+
+def test_an_hour_of_the_past_is_forgotten_a_day_after_it_was(fleet: Fleet) -> None:
+    """Not a day after the process began."""
+    fleet.remember(hours_ago=22)
+    health = fleet.process("web:1")
+    fleet.clock.advance(3 * 3600)
+    fleet.run([health], 3, each=[0.3])
+    fleet.clock.advance(60)
+    assert health.tuning("stripe")["failure_rate"].startswith("3 calls are too few")
+
+
+def test_everything_that_was_decided_while_the_ledger_was_away_is_written(
+    database: Database, clock: SteppedClock
+) -> None:
+    """Two providers at once, each with its row."""
+    flaky = FlakyStore(database)
+    health = cast("ProviderHealth", a_health(("stripe", "adyen"), store=flaky, clock=clock))
+    flaky.away = True
+    for provider in ("stripe", "adyen"):
+        teach(health, Health.UNREACHABLE, provider=provider)
+        with pytest.raises(LedgerUnavailableError):
+            health.sync_once()
+    flaky.away = False
+    health.sync_once()
+    assert [len(circuit_rows(database, provider)) for provider in ("stripe", "adyen")] == [1, 1]
