@@ -219,7 +219,10 @@ def _operation(
     unnamed = [each for each in own if each.provider_reference is None]
     alive = [each for each in unnamed if each.state not in ("refused", "failed")]
     same = [each for each in unnamed if notice.money is None or each.amount == notice.money.amount]
-    for found in (alive, [each for each in same if each.state == "failed"], same):
+    failed = [each for each in same if each.state == "failed"]
+    # That something was done can be late news of one that has failed since; of one in doubt a re-send tells as well.
+    done = _OPERATIONS[notice.kind][1] == "done"
+    for found in (failed, alive, same) if done else (alive, failed, same):
         if len(found) == 1:
             return found[0]
     return None
