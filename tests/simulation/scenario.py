@@ -71,6 +71,9 @@ class Scenario(Staff):
                 self._outage()
             for _ in range(rng.choice([0, 0, 2, 6])):
                 self._later(rng.uniform(0.0, self.active_s), self._operator)
+            if self.active_s > LONG_S and rng.random() < 0.5:
+                at = rng.uniform(0.0, 40.0)
+                world.scheduler.after(at, lambda: world.weather.lose_authorizations(rng.choice(["stripe", "adyen"])))
         for number in range(rng.choice([1, 1, 2])):
             self._worker(number)
         world.scheduler.after(self.active_s, self._calm_down)
@@ -98,7 +101,7 @@ class Scenario(Staff):
         self.customers.append(customer)
         self._pay(customer)
         if self.active_s > LONG_S and rng.random() < 0.3:  # whoever was not answered asks again when it is given up
-            self._later(rng.uniform(LONG_S, self.active_s), lambda: self._pay(customer))
+            self._later(rng.uniform(LONG_S, self.active_s + 100.0), lambda: self._pay(customer))
         drawn = rng.random()
         if drawn < 0.25:  # a double click, or a client that did not wait
             self._later(rng.choice([0.0, 0.3, 5.0, 45.0]), lambda: self._pay(customer))
