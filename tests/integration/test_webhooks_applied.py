@@ -110,7 +110,7 @@ def test_a_dispute_is_recorded_to_its_end_and_changes_no_amount(desk: Desk, prim
         desk.happen(primary, body["reference"], mishap)
         tell(desk, box)
         dispute = desk.row(body["id"])["dispute"]
-        assert (dispute["reason"], set(dispute)) == (stage, {"reason", "notice", "at"})
+        assert (dispute["reason"], set(dispute)) == (stage, {"reason", "notice", "at", "each"})
     now = desk.shop.read(body["id"])
     assert (body["dispute"], now["dispute"]["reason"]) == (None, "lost")
     assert now == body | {"capture_pending": False, "dispute": now["dispute"]}
