@@ -111,7 +111,8 @@ def names_another(answer: Mapping[str, Any], attempt_id: str, outcome: Outcome) 
     One that asks for a further action may name none.
     """
     named = answer.get("merchantReference")
-    if named == attempt_id or (named is None and outcome.kind not in _FINAL):
+    final = outcome.kind in _FINAL or outcome.final_record
+    if named == attempt_id or (named is None and not final):
         return False
     _log.error("another_attempts_details", provider="adyen", attempt=attempt_id)
     return True

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
 
 from providers.contract import Health, Notice, NoticeKind, Outcome, OutcomeKind
-from router import standing
+from router import disputes, standing
 from router.clock import Clock
 from router.ledger.inbox import Inbox, Stored
 from router.ledger.journal import Journal, Journals
@@ -48,8 +48,6 @@ _PROVE_APPROVAL = frozenset(
     {NoticeKind.CAPTURED, NoticeKind.CAPTURE_FAILED, NoticeKind.REFUNDED, NoticeKind.REFUND_FAILED}
 )
 _IN_DOUBT = (None, "unknown", "not_executed", "requires_action")
-_STAGES: Mapping[str | None, int] = {"opened": 1, "won": 2, "lost": 3}
-"""A dispute's stages: what was lost after it was won, by a second chargeback, is lost."""
 _ALARMING = frozenset(
     {NoticeKind.CAPTURE_FAILED, NoticeKind.REFUND_FAILED, NoticeKind.VOID_FAILED, NoticeKind.DISPUTE}
 )
@@ -138,10 +136,9 @@ class Notices:
         """Put the notice's news into the journal; columns to set besides, or None where nothing is new."""
         now = self._clock.now()
         if notice.kind is NoticeKind.DISPUTE:
-            known = (journal.payment.dispute or {}).get("reason")
-            if known is not None and _STAGES.get(known, 0) >= _STAGES.get(notice.reason, 0):
-                return None
-            return {"dispute": {"reason": notice.reason, "notice": notice.name, "at": now.isoformat()}}
+            of = notice.modification_reference or ""
+            found = disputes.told(journal.payment.dispute, of, notice.reason, notice.name, now)
+            return None if found is None else {"dispute": found}
         if notice.kind is NoticeKind.ATTEMPT:
             return None if notice.outcome is None else self._learn_outcome(journal, attempt, notice.outcome)
         approved = attempt
@@ -219,7 +216,10 @@ def _operation(
     unnamed = [each for each in own if each.provider_reference is None]
     alive = [each for each in unnamed if each.state not in ("refused", "failed")]
     same = [each for each in unnamed if notice.money is None or each.amount == notice.money.amount]
-    for found in (alive, [each for each in same if each.state == "failed"], same):
+    failed = [each for each in same if each.state == "failed"]
+    # That something was done can be late news of one that has failed since; of one in doubt a re-send tells as well.
+    done = _OPERATIONS[notice.kind][1] == "done"
+    for found in (failed, alive, same) if done else (alive, failed, same):
         if len(found) == 1:
             return found[0]
     return None

@@ -181,7 +181,8 @@ class Sender:
         """
         outcome = self._complete_once(attempt, details, deadline)
         for _ in range(SENDS_IN_A_REQUEST - 1):
-            if outcome.our_fault or not is_doubtful(outcome):
+            left_s = deadline - self._clock.monotonic()
+            if outcome.our_fault or not is_doubtful(outcome) or _is_too_late(left_s):
                 break
             self._pause(self._jitter_s(), deadline)
             later = self._complete_once(attempt, details, deadline)

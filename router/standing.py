@@ -147,6 +147,7 @@ def in_doubt_since(
     """Since when the oldest thing is open that has to end before the payment is resolved; None where nothing is."""
     open_attempts = [each for each in attempts if not each.is_settled]
     held = [each for each in orphans(amount, chosen_id, attempts, operations) if each.is_settled]
+    held += [each for each in attempts if each.id == chosen_id and is_completing(each)]
     return min(
         [each.started_at for each in open_attempts]
         # What was approved late is an orphan since then.

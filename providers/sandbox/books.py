@@ -163,9 +163,9 @@ class Books:
         return True
 
     def dispute(self, charge: Charge, to: Dispute) -> bool:
-        """Open a dispute of a captured charge, or end the one that is open."""
+        """Open a dispute of a captured charge, the next one too once one is over, or end the one that is open."""
         if to == "opened":
-            allowed = charge.amount_captured > 0 and charge.dispute is None
+            allowed = charge.amount_captured > 0 and charge.dispute != "opened"
         else:
             allowed = charge.dispute == "opened"
         if not allowed:

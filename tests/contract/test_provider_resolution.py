@@ -386,6 +386,21 @@ def test_details_of_another_payment_are_not_believed(adyen_case: Case) -> None:
     assert [charge["attempt"] for charge in adyen_case.books()] == ["att_pencil"]
 
 
+def test_details_of_another_payment_that_its_acquirer_refused_are_not_believed_either(adyen_case: Case) -> None:
+    """Else a customer could end the doubt of a payment that may be charged with another's failure."""
+    pencil = challenged(adyen_case, attempt_id="att_pencil")
+    adyen_case.break_it("decline", decline_code="4")
+    brought = authenticate(pencil, "success")
+    own = complete(adyen_case, None, brought, attempt_id="att_pencil")
+    assert (own.kind, own.final_record) == (OutcomeKind.NOT_EXECUTED, True)
+    outcome = complete(adyen_case, None, brought, attempt_id="att_car")
+    assert (outcome.kind, outcome.reason, outcome.final_record) == (
+        OutcomeKind.UNKNOWN,
+        "another_attempts_result",
+        False,
+    )
+
+
 def test_an_intent_of_another_attempt_is_not_believed(stripe_case: Case) -> None:
     """Whatever id was given."""
     reference = stripe_case.charge(attempt_id="att_other").provider_reference

@@ -205,6 +205,22 @@ def test_a_dispute_is_told_from_its_beginning_to_its_end(case: Case, ear: Ear, e
     assert len({each.modification_reference for each in disputes}) == 1
 
 
+def test_a_second_dispute_is_told_under_a_name_of_its_own(case: Case, ear: Ear) -> None:
+    """So that it can be told from late news of the first, which was won."""
+    reference = case.charge().provider_reference
+    for event in ("dispute_opened", "dispute_won", "dispute_opened"):
+        ear.happen(event)
+    notices = ear.wait_for(lambda told: sum(each.reason == "opened" for each in told) >= 2)
+    disputes = [each for each in notices if each.kind is NoticeKind.DISPUTE]
+    won, opened = [
+        {each.modification_reference for each in disputes if each.reason == reason} for reason in ("won", "opened")
+    ]
+    assert len(opened) == 2
+    assert won < opened
+    assert {each.provider_reference for each in disputes} == {reference}
+    assert len({each.id for each in disputes}) == len(disputes)
+
+
 def test_a_technical_cancel_is_told_by_our_own_id(adyen_ear: tuple[Case, Ear]) -> None:
     """What was found is canceled; what was not found proves nothing, until it arrives and dies."""
     case, ear = adyen_ear

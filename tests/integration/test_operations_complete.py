@@ -14,6 +14,8 @@ from tests.integration.desk import OTHER, LetterBox, letter_box
 from tests.integration.shop import Shop
 from tests.integration.till import AMOUNT, SETTINGS, Till, conflict, pass_step, problem, till_shop
 
+TOO_LARGE = "request-entity-too-large"
+
 
 @pytest.fixture(scope="module", params=SETTINGS, ids="-".join)
 def operating_shop(
@@ -126,18 +128,22 @@ def test_two_completions_at_the_same_instant_are_one_charge(till: Till) -> None:
         assert till.totals(body) == till.book(body) == ("captured", AMOUNT, 0)
 
 
+@pytest.mark.parametrize("same_key", [True, False], ids=["same key", "another key"])
 @pytest.mark.parametrize("mode", ["down", "lose_reply", "drop_request", "errors"])
-def test_a_completion_whose_answer_is_lost_is_asked_for_again(till: Till, mode: str) -> None:
-    """Still awaited, for all that is known; the same details under another key end it with one charge."""
+def test_a_completion_whose_answer_is_lost_is_asked_for_again(till: Till, mode: str, same_key: bool) -> None:
+    """202, and still awaited, for all that is known; the same details under any key end it with one charge."""
     body = till.waiting()
     asked = details(till, pass_step(body))
     till.shop.fault(till.primary, mode)
-    answer = till.do(body, "complete", asked)
+    answer = till.do(body, "complete", asked, key=f"k-{body['id']}")
     now = answer.json or {}
-    assert (now["status"], now["amount_captured"]) == ("requires_action", 0), answer.text
+    assert (answer.status_code, now["status"], now["amount_captured"]) == (202, "requires_action", 0), answer.text
+    again = till.do(body, "complete", asked, key=f"k-{body['id']}")
+    assert (again.status_code, "Idempotent-Replayed" in again.headers) == (202, False)
     till.shop.fault(till.primary, "ok")
-    assert till.done(body, "complete", asked)["status"] == "captured"
+    assert till.done(body, "complete", asked, key=same_key and f"k-{body['id']}")["status"] == "captured"
     assert till.book(body) == ("captured", AMOUNT, 0)
+    assert till.settled(body)
 
 
 def test_a_customer_whose_browser_never_comes_back_is_told_of_by_webhook(till: Till, box: LetterBox) -> None:
@@ -188,8 +194,12 @@ def test_a_step_passed_after_the_cancel_charges_nobody(till: Till, box: LetterBo
 
 
 def test_details_are_bounded(till: Till) -> None:
-    """Nine of them, or an enormous one, is refused and the payment still waits."""
+    """Nine of them, or an enormous one, is refused and the payment still waits; what a vendor's may have passes."""
     body = till.waiting()
-    for many in ({f"d{n}": "x" for n in range(9)}, {"redirectResult": "x" * 20_001}, {"redirectResult": 7}):
+    for many in ({f"d{n}": "x" for n in range(9)}, {"redirectResult": "x" * 100_001}, {"redirectResult": 7}):
         problem(till.do(body, "complete", {"details": many}), 422, "invalid-request")
+    problem(till.do(body, "complete", {"details": {f"d{n}": "x" * 90_000 for n in range(3)}}), 413, TOO_LARGE)
+    problem(till.do(body, "capture", {"details": "x" * 90_000}), 413, TOO_LARGE)
+    largest = {"threeds2.fingerprint": "x" * 100_000}
+    assert till.done(body, "complete", {"details": largest})["status"] == "requires_action"
     assert till.totals(body) == ("requires_action", 0, 0)

@@ -145,7 +145,10 @@ def test_a_worker_in_doubt_asks_less_and_less_often_and_then_a_person(till: Till
         waits.append(round((row["resolve_at"] - row["updated_at"]) / 1e6))
     assert waits == [1, 2, 4, 8]
     assert row["attention"] is None
-    till.change_all(f"created_at = created_at - 3700000000 WHERE id = '{body['id']}'")
+    with till.shop.core.database.write() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE operations SET started_at = started_at - 3700000000 WHERE payment_id = '{body['id']}'"
+        )
     till.resolve()
     assert "resolve" in till.row(body["id"])["attention"]
     till.shop.fault(till.primary, "ok")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from providers.sandbox.server import Sandbox
+from router.ledger.tables import payment_events
 from tests.integration.shop import Shop
 from tests.integration.till import AMOUNT, SETTINGS, Till, conflict, problem, till_shop
 
@@ -58,6 +59,14 @@ def in_doubt(till: Till, what: str, mode: str) -> dict[str, Any]:
     assert till.do(body, what, OPERATIONS[what][0]).status_code == 202
     till.shop.fault(till.primary, "ok")
     return body
+
+
+def last_event(till: Till, body: dict[str, Any]) -> tuple[str, Any]:
+    """The type and the note of a payment's latest event."""
+    query = payment_events.select().where(payment_events.c.payment_id == body["id"])
+    with till.shop.core.database.read() as connection:
+        row = connection.execute(query.order_by(payment_events.c.number.desc()).limit(1)).mappings().one()
+    return row["type"], row["changes"].get("note")
 
 
 def left_alone(till: Till, body: dict[str, Any]) -> None:
@@ -141,7 +150,7 @@ def test_approved_is_the_payment_of_the_providers_books(till: Till, capture: str
     assert till.shop.control("GET", "/control") == asked
     assert now["status"] == {"automatic": "captured", "manual": "authorized"}[capture]
     assert now["attempts"][0]["provider_reference"] == charge["id"]
-    assert EVIDENCE in now["attempts"][0]["reason"]
+    assert now["attempts"][0]["reason"] == "operator", "the evidence is not for checkout"
     assert till.totals(body) == till.book(body)
     left_alone(till, body)
     if capture == "manual":
@@ -168,8 +177,14 @@ def test_every_other_verdict_ends_it_with_nothing_taken(till: Till, verdict: str
     assert now["attempts"][0]["outcome"] == verdict
     left_alone(till, body)
     assert till.books(body["reference"]) == []
-    events = till.shop.rows("SELECT type FROM payment_events WHERE payment_id = :id ORDER BY number", id=body["id"])
-    assert events[-1]["type"] == "resolved_by_operator"
+    event, note = last_event(till, body)
+    assert event == "resolved_by_operator"
+    assert note == {
+        "attempt": now["attempts"][0]["id"],
+        "outcome": verdict,
+        "evidence": EVIDENCE,
+        "by": "default: bootstrap key",
+    }
     conflict(till.do(body, "resolve", told(verdict)), status)
     assert till.shop.pay(reference=body["reference"]).status_code == 201
 

@@ -104,14 +104,16 @@ def test_what_lowers_an_amount_raises_one_alert(desk: Desk, primary: str, box: L
 
 
 def test_a_dispute_is_recorded_to_its_end_and_changes_no_amount(desk: Desk, primary: str, box: LetterBox) -> None:
-    """In the payment's row and its events. (Design §6 shows no dispute to checkout: the answer has none.)"""
+    """In the payment's row, its events, and what is answered of it."""
     body = pay(desk)
     for mishap, stage in (("dispute_opened", "opened"), ("dispute_lost", "lost")):
         desk.happen(primary, body["reference"], mishap)
         tell(desk, box)
         dispute = desk.row(body["id"])["dispute"]
-        assert (dispute["reason"], set(dispute)) == (stage, {"reason", "notice", "at"})
-    assert desk.shop.read(body["id"]) == body | {"capture_pending": False}
+        assert (dispute["reason"], set(dispute)) == (stage, {"reason", "notice", "at", "each"})
+    now = desk.shop.read(body["id"])
+    assert (body["dispute"], now["dispute"]["reason"]) == (None, "lost")
+    assert now == body | {"capture_pending": False, "dispute": now["dispute"]}
     sound(desk, body["id"])
 
 

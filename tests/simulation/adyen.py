@@ -88,6 +88,7 @@ class SimAdyen(SimProvider):
                 self._canceled(charge, psp, "TECHNICAL_CANCEL", None)
             return dataclasses.replace(RECEIVED, provider_reference=psp)
 
+        self.world.voids_blindly(attempt_id)
         return self._send("void_attempt", idempotency_key, attempt_id, timeouts, act, Fault.as_modification)
 
     def look_up(
@@ -219,7 +220,8 @@ class SimAdyen(SimProvider):
         money = Money(charge.captured, "EUR")
         charge.status, charge.captured, charge.capture_failed = "authorized", 0, True
         self.books.changed(charge)
-        psp, key = f"psp{self.world.number()}", charge.capture_key
+        # Of a capture at once it carries the attempt's id, as the payment does.
+        psp, key = f"psp{self.world.number()}", charge.capture_key or charge.attempt
         self._tell_operation(NoticeKind.CAPTURE_FAILED, "CAPTURE_FAILED", charge, key, psp, money)
 
     def fail_refund(self, charge: Charge, refund: Refund) -> None:

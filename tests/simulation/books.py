@@ -45,6 +45,11 @@ class Charge:
         return sum(each.amount for each in self.refunds if not each.failed)
 
     @property
+    def holds(self) -> bool:
+        """Whether there is an authorization, or may be without a call of ours: at Adyen a step takes one."""
+        return self.status in LIVE and not (self.status == "requires_action" and self.provider == "adyen")
+
+    @property
     def net(self) -> int:
         """What the customer has paid."""
         return self.captured - self.refunded
@@ -100,5 +105,5 @@ class Books:
         paid = [each for each in others if each.net > 0]
         if len(paid) > 1:
             self._violated(f"{charge.payment}: captured twice, {' and '.join(each.attempt for each in paid)}")
-        elif paid and any(each.status in LIVE for each in others if each is not paid[0]):
+        elif paid and any(each.holds for each in others if each is not paid[0]):
             self._violated(f"{charge.payment}: captured while another authorization is not void")

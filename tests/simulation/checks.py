@@ -43,7 +43,7 @@ def _payment(row: dict[str, Any], charges: list[Charge], attempts: dict[str, dic
         if each.attempt not in attempts:
             found.append(f"{name}: {each.attempt} is not in the ledger")
         # At Adyen a step that the customer was not told of authorizes nothing: it takes a call of ours to end it.
-        dormant = each.status == "requires_action" and each.provider == "adyen" and status in UNPAID
+        dormant = each.status == "requires_action" and each.provider == "adyen"
         if each is not chosen and (each.net or each.status in LIVE) and not dormant:
             found.append(f"{name}: orphan {each.attempt} is {each.status}, {each.net} taken")
     captured, refunded = (chosen.captured, chosen.refunded) if chosen else (0, 0)

@@ -82,6 +82,10 @@ class Weather:
         scope = "authorizations" if authorizations_only else "all"
         return f"{provider} breaks: {'/'.join(modes)}, {share}, {scope}"
 
+    def lose_authorizations(self, provider: str) -> None:
+        """Begin an outage in which nobody hears what became of an authorization, and all else goes on."""
+        self._outages[provider] = ([self._rng.choice((Mode.LOST, Mode.DROPPED, Mode.HANG_FOREVER))], 1.0, True)
+
     def mend(self, provider: str) -> None:
         """End an outage."""
         self._outages.pop(provider, None)

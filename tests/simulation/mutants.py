@@ -165,6 +165,31 @@ def ignore_a_failed_capture() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def give_up_until_checkout_asks_again() -> Iterator[None]:
+    """That a payment was given up is not on record: its void is on its way, and the payment is sent again."""
+    claim = Journal.claim
+
+    def mutated(journal: Journal, key: NewKey | None = None, **_named: Any) -> None:
+        claim(journal, key)
+
+    with mock.patch.object(Journal, "claim", mutated):
+        yield
+
+
+@contextlib.contextmanager
+def any_refund_releases_an_orphan() -> Iterator[None]:
+    """A part of what was taken twice is paid back, and the rest is forgotten."""
+    undone = standing._undone
+
+    def mutated(amount: int, attempt: Attempt, operations: Sequence[Operation], states: Sequence[str]) -> bool:
+        refunds = [each for each in operations if each.kind == "refund" and each.attempt_id == attempt.id]
+        return undone(amount, attempt, operations, states) or any(each.state in states for each in refunds)
+
+    with mock.patch.object(standing, "_undone", mutated):
+        yield
+
+
 MUTANTS: tuple[Mutant, ...] = (
     fail_over_on_unknown,
     refused_resend_proves_nothing_happened,
@@ -174,18 +199,22 @@ MUTANTS: tuple[Mutant, ...] = (
     acknowledge_before_storing,
     capture_before_the_void_is_confirmed,
     ignore_a_failed_capture,
+    give_up_until_checkout_asks_again,
+    any_refund_releases_an_orphan,
 )
 NAMES = {mutant.__name__: mutant for mutant in MUTANTS}
 
 CAUGHT_BY = {
-    "fail_over_on_unknown": 8,
-    "refused_resend_proves_nothing_happened": 30,
+    "fail_over_on_unknown": 1,
+    "refused_resend_proves_nothing_happened": 16,
     "commit_after_the_call": 1,
-    "drop_the_fingerprint": 3,
-    "drop_the_fence": 35,
-    "acknowledge_before_storing": 65,
-    "capture_before_the_void_is_confirmed": 1,
-    "ignore_a_failed_capture": 1,
+    "drop_the_fingerprint": 1,
+    "drop_the_fence": 7,
+    "acknowledge_before_storing": 41,
+    "capture_before_the_void_is_confirmed": 2,
+    "ignore_a_failed_capture": 2,
+    "give_up_until_checkout_asks_again": 38,
+    "any_refund_releases_an_orphan": 57,
 }
 """A seed that was the first to catch each: tried first. When the router's steps change, another one is."""
 

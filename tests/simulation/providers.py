@@ -17,6 +17,7 @@ from providers.contract import (
     Health,
     ModificationKind,
     ModificationOutcome,
+    Money,
     Notice,
     NoticeKind,
     Outcome,
@@ -26,7 +27,7 @@ from providers.contract import (
     Timeouts,
 )
 from providers.faults import Fault
-from tests.simulation.books import Books, Charge, Status
+from tests.simulation.books import Books, Charge, Refund, Status
 from tests.simulation.faults import AFTER, BEFORE, STORED, TIMED_OUT, Mode, Weather
 from tests.simulation.scheduler import Scheduler
 
@@ -41,6 +42,8 @@ DECLINES = {
     "invalid": ("incorrect_cvc", "24"),
 }
 """What a token of that name is refused with, by Stripe and by Adyen."""
+ACQUIRER = "acquirer"
+"""A token that the acquirer cannot work on, most of the time."""
 ACCEPTED = ModificationOutcome(ModificationKind.DONE, Health.OK)
 RECEIVED = ModificationOutcome(ModificationKind.RECEIVED, Health.OK)
 REFUSED = ModificationOutcome(ModificationKind.REFUSED, Health.OK, "unexpected_state")
@@ -62,6 +65,12 @@ class World(Protocol):
 
     def deliver(self, provider: str, notice: Notice) -> None:
         """Send a notice off: late, doubled, out of order."""
+
+    def sends(self, attempt: str) -> None:
+        """The router is about to send an attempt."""
+
+    def voids_blindly(self, attempt: str) -> None:
+        """The router is about to void an attempt by its own id."""
 
     def sent(self, charge: Charge) -> None:
         """An authorization was made by a send that has just come in."""
@@ -95,6 +104,7 @@ class SimProvider:
         }
 
     def authorize(self, params: Params, *, idempotency_key: str, timeouts: Timeouts) -> Outcome:
+        self.world.sends(str(params["attempt"]))
         return self._send(
             "authorize", idempotency_key, params, timeouts, lambda: self._place(params), Fault.as_outcome
         )
@@ -186,11 +196,9 @@ class SimProvider:
             params["capture"] == "automatic",
             "pending",
         )
-        if token == "acquirer" and self.scheduler.rng.random() < 0.5:
-            charge.status = "declined"
-            self.books.open(charge)
-            return dataclasses.replace(faults.ACQUIRER_FAULT.as_outcome(), provider_reference=charge.id)
-        if token in DECLINES:
+        if token == ACQUIRER and self.scheduler.rng.random() < 0.7:
+            charge.status, charge.decline = "declined", ACQUIRER
+        elif token in DECLINES:
             charge.status, charge.decline = "declined", token
         elif token == "3ds":
             charge.status = "requires_action"
@@ -227,6 +235,21 @@ class SimProvider:
         """The customer finishes the 3-D Secure step, or fails it."""
         raise NotImplementedError
 
+    def refund_by_hand(self, charge: Charge, amount: int) -> None:
+        """Somebody pays back a part in the provider's dashboard."""
+        refund = Refund(f"by hand {self.world.number()}", amount, f"re_{self.world.number()}")
+        charge.refunds.append(refund)
+        self.books.changed(charge)
+        self._tell(
+            NoticeKind.REFUNDED,
+            "refund",
+            provider_reference=charge.id,
+            # At Adyen it carries what the payment was sent with.
+            operation_key=charge.attempt if self.name == "adyen" else None,
+            modification_reference=refund.id,
+            money=Money(amount, "EUR"),
+        )
+
     def outcome(self, charge: Charge) -> Outcome:
         """How a charge stands, as an adapter would say it."""
         match charge.status:
@@ -246,6 +269,10 @@ class SimProvider:
                 return Outcome(OutcomeKind.UNKNOWN, Health.OK, "pending", provider_reference=charge.id)
 
     def _declined(self, charge: Charge) -> Outcome:
+        if charge.decline == ACQUIRER:
+            # Whether it is answered, looked up or told: the provider's own record of a payment that was not made.
+            nothing = faults.ACQUIRER_FAULT.as_outcome()
+            return dataclasses.replace(nothing, provider_reference=charge.id, final_record=True)
         stripe, adyen = DECLINES[charge.decline or "soft"]
         if self.name == "stripe":
             decline = declines.of_stripe({"code": "card_declined", "decline_code": stripe})

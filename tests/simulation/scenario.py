@@ -32,6 +32,8 @@ TOKENS = ("ok",) * 12 + (
     "pending_bad",
     "acquirer",
 )
+LONG_S = 1000.0
+"""Of a seed whose trouble lasts longer, some customers are so long without a word."""
 _KINDS = ("capture", "cancel", "refund")
 
 
@@ -67,6 +69,11 @@ class Scenario(Staff):
         if not world.calm:
             for _ in range(rng.randint(0, 4)):
                 self._outage()
+            for _ in range(rng.choice([0, 0, 2, 6])):
+                self._later(rng.uniform(0.0, self.active_s), self._operator)
+            if self.active_s > LONG_S and rng.random() < 0.5:
+                at = rng.uniform(0.0, 40.0)
+                world.scheduler.after(at, lambda: world.weather.lose_authorizations(rng.choice(["stripe", "adyen"])))
         for number in range(rng.choice([1, 1, 2])):
             self._worker(number)
         world.scheduler.after(self.active_s, self._calm_down)
@@ -93,6 +100,8 @@ class Scenario(Staff):
         customer = Customer(f"key-{number}", self._order(number), patient=rng.random() < 0.8)
         self.customers.append(customer)
         self._pay(customer)
+        if self.active_s > LONG_S and rng.random() < 0.3:  # whoever was not answered asks again when it is given up
+            self._later(rng.uniform(LONG_S, self.active_s + 100.0), lambda: self._pay(customer))
         drawn = rng.random()
         if drawn < 0.25:  # a double click, or a client that did not wait
             self._later(rng.choice([0.0, 0.3, 5.0, 45.0]), lambda: self._pay(customer))
@@ -145,6 +154,7 @@ class Scenario(Staff):
         if isinstance(result, Answer):
             customer.payment, customer.accepted = result.payment.id, True
             customer.status = result.payment.status
+            self._says_what_to_do(result)
             world.contacts[result.payment.id] = begun
             if result.payment.amount != customer.order.amount:
                 world.violated(f"{customer.key} was answered another order's payment")
@@ -160,6 +170,11 @@ class Scenario(Staff):
         if customer.tries < 6 and (customer.patient or rng.random() < 0.3):
             wait_s = rng.choice([0.5, 3.0, 20.0, 50.0])
             self._later(wait_s, lambda: self._pay(customer))
+
+    def _says_what_to_do(self, answer: Answer) -> None:
+        payment = answer.payment
+        if (payment.next_action is not None) != (payment.status == "requires_action"):
+            self.world.violated(f"{payment.id} is {payment.status}, its next action {payment.next_action}")
 
     # ------------------------------------------------------------ after the answer
 
@@ -185,6 +200,7 @@ class Scenario(Staff):
             return
         payment, rng = found.payment, self.rng
         customer.status = payment.status
+        self._says_what_to_do(found)
         match payment.status:
             case "authorized":
                 self._modify(customer, rng.choice(["capture", "capture", "cancel"]), payment.amount)

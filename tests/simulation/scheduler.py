@@ -162,6 +162,12 @@ class Scheduler:
                 task.ticket = 0
                 self._ready.append(task)
 
+    def pause(self, process: SimProcess, seconds: float) -> None:
+        """Stop a process for that long, whatever it is at."""
+        process.paused_until = self.elapsed + seconds
+        for task in self._tasks:
+            task.troubled = task.troubled or task.process is process
+
     def run(self) -> None:
         """Until nothing is left to do."""
         if self._hand_over():

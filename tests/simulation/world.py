@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from flags.contract import FlagContext, RoutingFlags, SourceStatus
 from providers.contract import Notice, Provider, Timeouts
@@ -16,8 +17,10 @@ from router.housekeeping import Housekeeping
 from router.ledger.circuits import CircuitLedger
 from router.ledger.inbox import Inbox
 from router.ledger.journal import Journals
+from router.ledger.operations import Operation
 from router.ledger.payments import PaymentLedger
 from router.ledger.probes import ProbeLedger
+from router.ledger.records import Payment
 from router.ledger.unavailable import LedgerUnavailableError
 from router.ledger.upkeep import Upkeep
 from router.modifications import Modifications
@@ -41,6 +44,25 @@ RESEND_MAX_AGE_S = 900.0
 ACTION_EXPIRES_S = 600.0
 GIVEN_UP_AFTER_S = RESEND_MAX_AGE_S + 60.0 + 15.0
 """Contact is noted once a minute, and a call that was begun in time may take its deadline."""
+
+
+OPERATION = "an operation is committed and not yet sent"
+AUTHORIZATIONS = ("authorize at stripe", "authorize at adyen")
+KILLED_AT_AN_AUTHORIZATION = 15
+"""So many times likelier than elsewhere is a process killed there: what nobody was told of is what is given up."""
+PAUSED_BEFORE_AN_OPERATION = 20
+"""So many times likelier than elsewhere is a process paused between the commit of an operation and its send."""
+
+
+class SimPayments(PaymentLedger):
+    """The payments' queries, with a point of its own after the commit of a capture, void or refund."""
+
+    def change(self, *args: Any, asked: Operation | None = None, **named: Any) -> Payment:
+        changed = super().change(*args, asked=asked, **named)
+        scheduler = self._database.scheduler if isinstance(self._database, SimDatabase) else None
+        if asked is not None and asked.state == "started" and scheduler is not None:
+            scheduler.step(OPERATION)
+        return changed
 
 
 class SimFlags:
@@ -80,7 +102,7 @@ class Process(SimProcess):
             clock=clock,
             actor=name,
         )
-        ledger = PaymentLedger(database)
+        ledger = SimPayments(database)
         journals = Journals(ledger, deadline_s=DEADLINE_S, clock=clock, ids=ids)
         sender = Sender(
             providers, SendTimes(1.0, 10.0), clock=clock, random=world.rng.random, operating=self.health.operating
@@ -190,6 +212,7 @@ class SimWorld:
         self.contacts: dict[str, float] = {}
         """Payment id to when checkout last asked for it."""
         self.undelivered = 0
+        self._voided_blindly: set[str] = set()
         self._webs: list[Process] = []
         self._started = 0
         database.scheduler = self.scheduler
@@ -238,16 +261,20 @@ class SimWorld:
         if self.quiet:
             return
         drawn = self.rng.random()
-        if drawn < self._kill:
+        kill = self._kill * KILLED_AT_AN_AUTHORIZATION if label.endswith(AUTHORIZATIONS) else self._kill
+        if drawn < kill:
             self.totals.crashes[label] += 1
             self.scheduler.note("KILLED " + task.process.name)
             self.scheduler.kill(task.process)
             raise Killed
-        if drawn < self._kill + self._pause:
+        pause = self._pause * PAUSED_BEFORE_AN_OPERATION if label == OPERATION else self._pause
+        if drawn < kill + pause:
+            if label == OPERATION:
+                self.totals.counts["processes paused with an operation committed and not sent"] += 1
             self.totals.counts["processes paused past their leases"] += 1
             seconds = self.rng.uniform(45.0, 120.0)
             self.scheduler.note(f"PAUSED {task.process.name} for {seconds:.0f} s")
-            task.process.paused_until = self.scheduler.elapsed + seconds
+            self.scheduler.pause(task.process, seconds)
 
     def _ledger_fault(self, how: str) -> bool:
         if self.quiet or not self._away:
@@ -291,7 +318,7 @@ class SimWorld:
         """Send a notice off, now or late, once or twice."""
         rng = self.rng
         for _ in range(2 if rng.random() < 0.15 else 1):
-            late = (0.0, 1.0) if self.quiet else (0.0, 0.0, 1.0, 10.0, 60.0, 300.0)
+            late = (0.0, 1.0) if self.quiet else (0.0, 0.0, 0.0, 1.0, 10.0, 60.0, 300.0, 1800.0)
             self.undelivered += 1
             self.scheduler.after(rng.choice(late) * rng.random(), lambda: self._delivery(provider, notice))
 
@@ -316,8 +343,30 @@ class SimWorld:
 
         self.run_task(f"{notice.name}#{notice.id}", web, body, ended)
 
+    def voids_blindly(self, attempt: str) -> None:
+        """The router is about to void an attempt by its own id."""
+        # That of the payment's own attempt: an orphan in doubt is voided, and sent again to learn how it stands.
+        if self.database.rows("SELECT 1 FROM payments WHERE attempt_id = ? AND NOT told", attempt):
+            self._voided_blindly.add(attempt)
+
+    def sends(self, attempt: str) -> None:
+        """The router is about to send an attempt: none that it voids because checkout expects it no more."""
+        if attempt in self._voided_blindly:
+            self.violated(f"{attempt} is sent again while its void is on its way")
+
+    def _by_hand(self, charge: Charge) -> None:
+        """Somebody sees a charge that no payment shows as its own, and pays back a part of it in the dashboard."""
+        rows = self.database.rows("SELECT status, attempt_id FROM payments WHERE id = ?", charge.payment)
+        own = any(each["attempt_id"] == charge.attempt and each["status"] == "captured" for each in rows)
+        if charge.status == "captured" and charge.net > 1 and not own:
+            provider = self.stripe if charge.provider == "stripe" else self.adyen
+            provider.refund_by_hand(charge, self.rng.choice([1, charge.net // 2, charge.net // 2, charge.net]))
+            self.totals.counts["refunded in part by hand"] += 1
+
     def sent(self, charge: Charge) -> None:
         """A send has made an authorization just now: checkout must still expect the payment."""
+        if not self.calm and self.rng.random() < 0.3:
+            self.later(self.rng.choice([0.5, 2.0, 10.0, 60.0]), lambda: self._by_hand(charge))
         rows = self.database.rows("SELECT told, status, created_at FROM payments WHERE id = ?", charge.payment)
         if not rows or rows[0]["told"] or rows[0]["status"] == "parked":
             return

@@ -124,6 +124,21 @@ def test_an_acquirers_fault_is_a_final_record_of_the_payment_that_it_names(case:
     assert not authorize(status, nameless).final_record
 
 
+def test_a_final_record_that_names_no_attempt_is_not_believed_of_a_completion() -> None:
+    """A customer may bring back another payment's details: what ends an attempt must name it."""
+    for more, reason in (({}, "another_attempts_result"), ({"merchantReference": "att_1"}, "acquirer_error")):
+        with RawServer(always(answer(200, raw(result("Error", **more))))) as server:
+            outcome = provider(server.url).complete(
+                None,
+                {"redirectResult": "x"},
+                capture="automatic",
+                idempotency_key="k",
+                timeouts=TIMEOUTS,
+                attempt_id="att_1",
+            )
+        assert (outcome.reason, outcome.final_record) == (reason, bool(more))
+
+
 FINAL = ("acquirer error", "not submitted", "error")
 
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from router.ledger.engine import Database
 from router.ledger.records import Attempt, Payment, ReferenceInUseError
 from router.ledger.tables import payment_events
-from router.ledger.unavailable import LedgerUnavailableError
+from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
 from router.order import Order
 from router.payments import IdempotencyKeyReusedError, RequestInProgressError
 from tests.fakes.house import DEADLINE_S, House, an_order, build_house
@@ -232,6 +232,21 @@ def test_a_first_commit_that_went_through_unseen_is_ours(
     assert answer.payment.status == "captured"
     assert len(stripe.calls) == 1
     assert events(database) == ["created", "captured"]
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_first_commit_of_which_nothing_can_be_known_is_not_said_to_be_undone(
+    house: House, ledger: MoodyLedger, stripe: FakeProvider, committed: bool
+) -> None:
+    """Not even whether it is there can be read: it may be, and then a worker charges it. Else nothing ever will."""
+    if committed:
+        ledger.forget["create"] = ledger.refuse["get"] = 1
+    else:
+        ledger.refuse["create"] = 1
+    with pytest.raises(LedgerUnavailableError) as failed:
+        house.pay(key="once")
+    assert isinstance(failed.value, CommitUnknownError) is committed
+    assert (ledger.find_key("m", "once") is not None, stripe.calls) == (committed, [])
 
 
 def test_a_provider_that_has_answered_is_never_reported_as_not_called(

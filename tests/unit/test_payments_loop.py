@@ -32,6 +32,7 @@ from tests.fakes.providers import (
     declined,
 )
 
+KEY_REFUSED = Outcome(OutcomeKind.NOT_EXECUTED, Health.CREDENTIALS_REFUSED, "credentials_refused", our_fault=True)
 ORDER_OF_TRIAL = ("stripe", "adyen", "third")
 """The primary, then by name: without fees all are worth the same."""
 
@@ -148,6 +149,18 @@ def test_a_payment_that_one_rejects_parks_while_another_is_only_unavailable(data
     else:
         house.flags.flags = RoutingFlags(enabled={"stripe": False})
     assert house.pay().payment.status == "parked"
+
+
+@pytest.mark.parametrize("other", [KEY_REFUSED, REJECTED], ids=["everywhere", "beside a rejection"])
+def test_a_key_that_is_refused_is_no_rejection_of_the_payment(database: Database, other: Outcome) -> None:
+    """A 401 or 403 at every provider: a person puts the keys right, and the accepted payment is taken then."""
+    house = house_of(database, [KEY_REFUSED, CAPTURED], other)
+    payment = house.pay().payment
+    assert (payment.status, payment.next_try_at is not None) == ("parked", True)
+    house.clock.advance(16)
+    answer = house.payments.retry_parked(payment.id)
+    assert answer is not None
+    assert answer.payment.status == "captured"
 
 
 def test_an_open_or_disabled_provider_gets_no_call(database: Database) -> None:

@@ -444,6 +444,21 @@ def test_doubt_about_an_old_payment_is_young(home: Home, monkeypatch: pytest.Mon
     assert home.now(payment)[0].attention is None
 
 
+def test_late_news_of_a_capture_that_failed_is_not_taken_for_the_next_one(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stripe names no operation: the one in doubt is sent again, and not believed because of the one before it."""
+    home.stripe.outcomes.append(AUTHORIZED)
+    payment = home.house.pay(an_order(capture="manual")).payment
+    modifications(home).capture("m", payment.id, None, key="first")
+    tell(home, NoticeKind.CAPTURE_FAILED, payment)
+    monkeypatch.setattr(home.stripe, "capture", lambda *_args, **_named: IN_THE_DARK)
+    modifications(home).capture("m", payment.id, None, key="second")
+    assert tell(home, NoticeKind.CAPTURED, payment, money=Money(1999, "EUR")) == "nothing new"
+    assert [each.state for each in home.now(payment)[2]] == ["failed", "unknown"]
+    assert home.status(payment) == "authorized"
+
+
 # ---------------------------------------------------------------- notices ahead of what they are about
 
 

@@ -9,8 +9,12 @@ import pytest
 
 from providers.contract import Health, ModificationKind, ModificationOutcome, Money, Outcome, OutcomeKind
 from router.ledger.operations import Operation, OperationKind, OperationState
-from tests.fakes.providers import CAPTURED, DONE, FakeProvider
-from tests.unit.test_sending import ATTEMPT, DEADLINE_S, NOW, boom, sender_of
+from router.sending import LEAST_TIME_S, is_doubtful_completion
+from tests.fakes.providers import ACTION, CAPTURED, DONE, REFUSED, UNKNOWN, FakeProvider, declined
+from tests.unit.test_sending import ATTEMPT, DEADLINE_S, NOW, PENDING, boom, sender_of
+
+NOT_TAKEN = Outcome(OutcomeKind.UNKNOWN, Health.IGNORED, "http_422", our_fault=True)
+KEY_REFUSED = Outcome(OutcomeKind.UNKNOWN, Health.CREDENTIALS_REFUSED, "credentials_refused", our_fault=True)
 
 
 class Modifier(FakeProvider):
@@ -20,6 +24,7 @@ class Modifier(FakeProvider):
         super().__init__("stripe")
         self.answer = answer
         self.asked: list[tuple[Any, ...]] = []
+        self.completed: list[tuple[Any, str]] = []
 
     def capture(self, *args: Any, **named: Any) -> ModificationOutcome:
         return self._note("capture", *args, named["idempotency_key"])
@@ -32,6 +37,10 @@ class Modifier(FakeProvider):
 
     def void_attempt(self, attempt_id: str, **named: Any) -> ModificationOutcome:
         return self._note("void_attempt", attempt_id, named["idempotency_key"])
+
+    def complete(self, provider_reference: str | None, details: Any, **named: Any) -> Outcome:
+        self.completed.append((details, named["idempotency_key"]))
+        return super().complete(provider_reference, details, **named)
 
     def _note(self, *asked: Any) -> ModificationOutcome:
         self.asked.append(asked)
@@ -89,6 +98,71 @@ def test_a_late_unknown_takes_nothing_back() -> None:
     sender = sender_of(Modifier(modification(ModificationKind.UNKNOWN)))
     told = sender.operate(operation(state="received"), ATTEMPT, "EUR", DEADLINE_S, again=True)
     assert told.state == "received"
+
+
+@pytest.mark.parametrize("state", ["received", "done", "refused", "failed"])
+def test_a_late_answer_does_not_reopen_what_ended(state: OperationState) -> None:
+    """Neither its state, nor when it ended, nor why."""
+    ended = dataclasses.replace(operation(state=state), finished_at=NOW, reason="told by a webhook")
+    for kind in (ModificationKind.UNKNOWN, ModificationKind.NOT_EXECUTED):
+        told = sender_of(Modifier(modification(kind))).operate(ended, ATTEMPT, "EUR", DEADLINE_S, again=True)
+        assert (told.state, told.finished_at, told.reason) == (state, NOW, "told by a webhook")
+
+
+@pytest.mark.parametrize(("asked_by", "state"), [("checkout", "refused"), ("router", "unknown")])
+def test_our_mistake_ends_what_checkout_asked_for_and_not_what_the_router_needs(asked_by: str, state: str) -> None:
+    """A key refused for a minute must not leave an automatic payment uncaptured for ever: that one is sent again."""
+    asked = dataclasses.replace(operation(), asked_by=asked_by)
+    answer = modification(ModificationKind.NOT_EXECUTED, our_fault=True)
+    assert sender_of(Modifier(answer)).operate(asked, ATTEMPT, "EUR", DEADLINE_S).state == state
+    assert sender_of(Modifier(DONE)).operate(asked, ATTEMPT, "EUR", DEADLINE_S, again=True).state == "done"
+
+
+@pytest.mark.parametrize("left_s", [LEAST_TIME_S / 2 - 0.01, 0.0, -3600.0])
+def test_after_its_deadline_nothing_is_sent(left_s: float) -> None:
+    """A process that was paused past its lease wakes: what it was about to send may have been settled without it."""
+    provider = Modifier(DONE)
+    sender, attempt = sender_of(provider), dataclasses.replace(ATTEMPT, provider_reference="ref_1")
+    for kind in ("capture", "void", "refund"):
+        for asked, again in ((operation(kind), False), (operation(kind, "unknown"), True)):
+            assert sender.operate(asked, attempt, "EUR", left_s, again=again) == asked
+    assert sender.operate(operation("void"), ATTEMPT, "EUR", left_s) == operation("void")
+    assert sender.resend(ATTEMPT, left_s)[0] == ATTEMPT
+    assert sender.complete(attempt, {}, left_s).kind is OutcomeKind.UNKNOWN
+    assert (provider.asked, provider.calls, list(provider.completed)) == ([], [], [])
+    sender.operate(operation(), attempt, "EUR", LEAST_TIME_S / 2 + 0.01)
+    assert provider.asked
+
+
+@pytest.mark.parametrize("later", [CAPTURED, ACTION, declined(), REFUSED])
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_completion_whose_answer_is_lost_is_repeated(lost: int, later: Outcome) -> None:
+    """The same details under the same key, until the provider says how the payment stands."""
+    provider = Modifier(DONE)
+    provider.completions.extend([UNKNOWN] * lost + [later])
+    assert sender_of(provider).complete(ATTEMPT, {"a": "1"}, DEADLINE_S) == later
+    assert len(provider.completed) == lost + 1
+    assert len({key for _details, key in provider.completed}) == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "doubtful"),
+    [
+        ([UNKNOWN, UNKNOWN, UNKNOWN], True),
+        ([UNKNOWN, NOT_TAKEN, NOT_TAKEN], True),
+        ([NOT_TAKEN], False),
+        ([KEY_REFUSED], True),
+        ([PENDING], True),
+    ],
+    ids=["lost", "lost, then turned away", "turned away", "our key is refused", "pending"],
+)
+def test_what_leaves_a_completion_in_doubt(answers: list[Outcome], doubtful: bool) -> None:
+    """Details that the provider turns away at once have done nothing; all the rest may have, or can be sent again."""
+    provider = Modifier(DONE)
+    provider.completions.extend(answers)
+    outcome = sender_of(provider).complete(ATTEMPT, {}, DEADLINE_S)
+    assert (len(provider.completed), is_doubtful_completion(outcome)) == (len(answers), doubtful)
+    assert outcome == answers[0]
 
 
 @pytest.mark.parametrize("kind", ["capture", "void", "refund"])
