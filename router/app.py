@@ -171,7 +171,7 @@ def breaker_settings(settings: Settings) -> BreakerSettings:
         slow_minimum_calls=max(SLOW_MINIMUM_CALLS, settings.breaker_minimum_calls),
         consecutive_failures=settings.breaker_consecutive_failures,
         open_wait_s=settings.breaker_open_wait_seconds,
-        stage_s=settings.breaker_slow_start_seconds / len(usual.stages),
+        stage_s=settings.slow_start_seconds / len(usual.stages),
     )
 
 

@@ -137,8 +137,8 @@ class Settings(BaseSettings):
     """A call that takes longer is slow; absent: the provider's own p99, between 1 and 5 s."""
     breaker_consecutive_failures: Annotated[int, Field(ge=2, le=1000)] | None = None
     """So many failures in a row open a circuit before the minimum of calls; absent: they do not."""
-    breaker_slow_start_seconds: Seconds = 30.0
-    """How long a provider that has recovered is given only a part of its payments: 10%, 25%, 50%."""
+    breaker_slow_start_seconds: Seconds | None = None
+    """How long a provider that has recovered gets only a part of its payments; absent: three times the open wait."""
     provider_calls_at_once: Annotated[int, Field(ge=1, le=512)] | None = None
     """Payments at one provider at a time, in one web process; absent: three quarters of its threads."""
     flip_after_seconds: Seconds = 60.0
@@ -164,6 +164,11 @@ class Settings(BaseSettings):
     def calls_at_once(self) -> int:
         """Payments at one provider at a time: a provider that hangs must leave threads for the others."""
         return self.provider_calls_at_once or max(1, self.web_threads * 3 // 4)
+
+    @property
+    def slow_start_seconds(self) -> float:
+        """How long slow start takes at least, all its stages together."""
+        return self.breaker_slow_start_seconds or 3 * self.breaker_open_wait_seconds
 
     @property
     def flags_path(self) -> Path:

@@ -49,7 +49,7 @@ class Database:
                 yield connection
                 committing = True
         except LedgerUnavailableError as error:
-            if committing:
+            if committing and not _is_refusal(error.__context__):
                 raise CommitUnknownError(str(error)) from None
             raise
 
@@ -76,6 +76,15 @@ class Database:
     def close(self) -> None:
         """Close pooled connections."""
         self.engine.dispose()
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Whether a commit that failed so has written nothing, for sure.
+
+    SQLite rolls back a commit that has no room, and a busy one has not begun (https://sqlite.org/rescode.html).
+    """
+    orig = error.orig if isinstance(error, sa.exc.DBAPIError) else None
+    return getattr(orig, "sqlite_errorname", None) in ("SQLITE_FULL", "SQLITE_BUSY")
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ class SimDatabase(Database):
     """A ledger whose every transaction is a point where the seed decides what happens."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, pool_size=2)
+        super().__init__(url, pool_size=1)
         self.scheduler: Scheduler | None = None
         self.fault: Any = None
         """Asked before and after each transaction whether the ledger is away; None: never."""
@@ -103,7 +103,7 @@ def _hurry(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=MEMORY")
     cursor.execute("PRAGMA synchronous=OFF")
-    cursor.execute("PRAGMA locking_mode=NORMAL")
+    cursor.execute("PRAGMA locking_mode=EXCLUSIVE")
     cursor.close()
 
 
