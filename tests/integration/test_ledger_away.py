@@ -11,19 +11,22 @@ import pytest
 import sqlalchemy as sa
 
 from providers.contract import Outcome, OutcomeKind
-from router.ledger import engine
+from router.ledger import engine, journal
 from tests.integration.conftest import OpenShop
 from tests.integration.shop import Spy, order
 
 Outage = Callable[[], contextlib.AbstractContextManager[None]]
 BUSY_MS = 40
 """How long SQLite waits for a lock here, instead of seconds."""
+PATIENCE_S = 0.6
+"""For how long a commit is tried again here, instead of five seconds."""
 
 
 @pytest.fixture
 def outage(ledger_url: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Outage:
     """A real one: another process holds SQLite's write lock; PostgreSQL throws everybody out and lets nobody in."""
     monkeypatch.setattr(engine, "BUSY_TIMEOUT_MS", BUSY_MS)
+    monkeypatch.setattr(journal, "COMMIT_PATIENCE_S", PATIENCE_S)
 
     @contextlib.contextmanager
     def sqlite() -> Iterator[None]:

@@ -262,6 +262,9 @@ def expected_status(told: Sequence[Outcome], *, all_tried: bool, capture: str) -
     if not decisive:
         return "failed" if all_tried and all(each.our_fault for each in told) else "parked"
     last = decisive[-1]
+    if last.kind is OutcomeKind.CANCELED:
+        # The issuer's word, where there is one, says more than that nothing came of the last try.
+        last = next((each for each in reversed(decisive) if each.kind is OutcomeKind.DECLINED), last)
     if last.kind is OutcomeKind.APPROVED:
         return "captured" if capture == "automatic" else "authorized"
     by_kind = {
