@@ -20,7 +20,7 @@ run: $(VENV)/installed  ## sandbox providers, web, worker and a little traffic; 
 	@$(BIN)/pointsman run
 
 test: $(VENV)/installed  ## every test, on SQLite and on a real PostgreSQL
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 3 --dist worksteal
 
 chaos: $(VENV)/installed  ## every fault, kills and pauses on real processes, on both databases; 4 minutes
 	$(BIN)/python -m tests.e2e.at_length $(CHAOS)
