@@ -6,12 +6,18 @@ import argparse
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 
+from tests.simulation.faults import Mode
+from tests.simulation.health import HELD_BACK
 from tests.simulation.ledger import open_ledger
 from tests.simulation.record import Totals, listen
 from tests.simulation.runner import run_all, run_seed
+from tests.simulation.world import CRASH_POINTS
 
 MOST_SHOWN = 10
+ENOUGH_SEEDS = 1000
+"""So many must hit every fault mode and every crash point."""
 
 
 def main() -> int:
@@ -32,17 +38,33 @@ def main() -> int:
         seconds = time.monotonic() - begun
         sys.stderr.write(f"{totals.counts['seeds']} seeds in {seconds:.0f} s, failed: {sorted(dict(failed))}\n")
     elapsed_s = time.monotonic() - begun
+    never = _complete(totals.faults, [mode.value for mode in Mode if mode is not Mode.OK])
+    never += _complete(totals.crashes, CRASH_POINTS)
+    _complete(totals.counts, ("circuits opened", "slow starts", HELD_BACK))
     _show("what happened", totals.counts)
     _show("faults hit", totals.faults)
     _show("processes killed at", totals.crashes)
     _show("payments ended as", totals.statuses)
-    print(f"{elapsed_s:.1f} s on {asked.jobs} processes, {cpu_s:.1f} s of CPU")
+    rate, payments = totals.counts["seeds"] / elapsed_s, totals.counts["payments"] / totals.counts["seeds"]
+    print(
+        f"{elapsed_s:.1f} s on {asked.jobs} processes, {cpu_s:.1f} s of CPU:"
+        f" {rate:.1f} seeds/s, {payments:.1f} payments a seed"
+    )
     for seed, violations in sorted(failed)[:MOST_SHOWN]:
         print(f"FAILED: make simulate SEED={seed}")
         for violation in violations[:3]:
             print(f"    {violation}")
     print(f"{len(failed)} of {asked.seeds} seeds failed")
-    return 1 if failed else 0
+    if never:
+        print(f"never hit: {', '.join(never)}")
+    return 1 if failed or (never and asked.seeds >= ENOUGH_SEEDS) else 0
+
+
+def _complete(counts: Counter[str], names: Iterable[str]) -> list[str]:
+    """Let what was never met be shown too; answers it."""
+    missing = [name for name in names if not counts[name]]
+    counts.update(dict.fromkeys(missing, 0))
+    return missing
 
 
 def _show(title: str, counts: Counter[str]) -> None:

@@ -70,6 +70,7 @@ class Weather:
         self.rate = rate
         """Share of calls that fail by themselves, outages apart."""
         self._outages: dict[str, tuple[Sequence[Mode], float, bool]] = {}
+        self._losing: set[str] = set()
         self.over = False
 
     def break_down(self, provider: str) -> str:
@@ -85,10 +86,16 @@ class Weather:
     def lose_authorizations(self, provider: str) -> None:
         """Begin an outage in which nobody hears what became of an authorization, and all else goes on."""
         self._outages[provider] = ([self._rng.choice((Mode.LOST, Mode.DROPPED, Mode.HANG_FOREVER))], 1.0, True)
+        self._losing.add(provider)
+
+    def is_losing(self, provider: str) -> bool:
+        """Whether nobody hears what becomes of this provider's authorizations."""
+        return provider in self._losing and not self.over
 
     def mend(self, provider: str) -> None:
         """End an outage."""
         self._outages.pop(provider, None)
+        self._losing.discard(provider)
 
     def draw(self, provider: str, call: str) -> Mode:
         """What happens to this call."""

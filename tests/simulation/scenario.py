@@ -64,7 +64,7 @@ class Scenario(Staff):
     def run(self) -> None:
         """All of it; the world's violations say whether it went well."""
         world, rng = self.world, self.rng
-        for _ in range(rng.randint(16, 24)):
+        for _ in range(rng.randint(18, 25)):
             self._later(rng.uniform(0.0, min(self.active_s, 60.0)), self._new_customer)
         if not world.calm:
             for _ in range(rng.randint(0, 4)):

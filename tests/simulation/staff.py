@@ -14,7 +14,7 @@ from router.modifications import Verdict
 from router.payments import Answer, PaymentRefusedError
 from tests.simulation.ledger import SimDatabase
 from tests.simulation.record import Totals
-from tests.simulation.world import ACTION_EXPIRES_S, Process, SimWorld
+from tests.simulation.world import ACTION_EXPIRES_S, EMPTY_ROUNDS, Process, SimWorld
 
 MERCHANT = "m"
 ACTIVE_S = (20.0, 60.0, 60.0, 1500.0)
@@ -28,8 +28,6 @@ _VERDICTS: dict[str, Verdict] = {
     "declined": "declined",
 }
 """What an operator makes of the provider's dashboard."""
-EMPTY_ROUNDS = 0.05
-"""Share of a worker's rounds that are made though nothing is due."""
 
 
 class Staff:
@@ -52,10 +50,7 @@ class Staff:
         loops: list[tuple[str, Callable[[], object]]] = [
             ("notices", worker.notices.run_once),
             ("resolver", worker.resolver.run_once),
-            (
-                "circuits",
-                lambda: (worker.health.sync_once(), worker.health.watch_once(), worker.recovery.run_once()),
-            ),
+            ("circuits", worker.circuits),
             ("parked", worker.parked.run_once),
             ("housekeeping", worker.housekeeping.run_once),
         ]
@@ -82,6 +77,8 @@ class Staff:
         world, rng = self.world, self.rng
         calm_rounds = 0
         while True:
+            if name == "circuits":
+                worker.watch()
             # Rounds that would find nothing are skipped, most of them: they prove nothing, and cost most of the time.
             if rng.random() < EMPTY_ROUNDS or self._is_due(name, worker):
                 with contextlib.suppress(LedgerUnavailableError):
@@ -108,7 +105,7 @@ class Staff:
                 due = "SELECT 1 FROM payments WHERE resolve_at <= ?1 OR lease_until <= ?1 LIMIT 1"
                 return bool(rows(due, now))
             case "circuits":
-                return worker.has_news() or bool(rows("SELECT 1 FROM circuit_transitions LIMIT 1"))
+                return self.world.circuits_move(worker)
             case "parked":
                 return bool(rows("SELECT 1 FROM payments WHERE status = 'parked' LIMIT 1"))
             case _:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from flags.contract import FlagContext, RoutingFlags, SourceStatus
-from providers.contract import Notice, Provider, Timeouts
+from providers.contract import Notice, NoticeKind, Provider, Timeouts
+from router.app import SLOW_MINIMUM_CALLS
 from router.breaker import BreakerSettings
 from router.clock import SequentialIds
 from router.fleet import FleetCounts
-from router.health import ProviderHealth
 from router.housekeeping import Housekeeping
 from router.ledger.circuits import CircuitLedger
+from router.ledger.counts import CountLedger
 from router.ledger.inbox import Inbox
 from router.ledger.journal import Journals
 from router.ledger.operations import Operation
@@ -34,6 +36,7 @@ from router.sending import Sender, SendTimes
 from tests.simulation.adyen import SimAdyen
 from tests.simulation.books import Books, Charge
 from tests.simulation.faults import Weather
+from tests.simulation.health import SimHealth
 from tests.simulation.ledger import SimDatabase
 from tests.simulation.record import Totals
 from tests.simulation.scheduler import START, Killed, Scheduler, SimProcess, Task
@@ -47,9 +50,31 @@ GIVEN_UP_AFTER_S = RESEND_MAX_AGE_S + 60.0 + 15.0
 
 
 OPERATION = "an operation is committed and not yet sent"
+_CALLS = ("authorize", "capture", "void", "refund", "complete", "probe")
+CALLS = (
+    *(f"{call} at {provider}" for call in _CALLS for provider in ("stripe", "adyen")),
+    "look_up at stripe",
+    "void_attempt at adyen",
+)
+"""What is asked of a provider that may be lost."""
+RARE_CALLS = ("void", "refund", "complete")
+AT_A_CALL = frozenset({OPERATION, *(f"{when} {call}" for when in ("before", "after") for call in CALLS)})
+CRASH_POINTS = ("before commit", "after commit", "before read", "sleep", *sorted(AT_A_CALL))
+"""Where a process may be killed."""
 AUTHORIZATIONS = ("authorize at stripe", "authorize at adyen")
 KILLED_AT_AN_AUTHORIZATION = 15
 """So many times likelier than elsewhere is a process killed there: what nobody was told of is what is given up."""
+KILLED_WHERE_IT_IS_LOST = 40
+"""The same while nobody hears what became of authorizations."""
+NOTICES_LOST_S = (600.0, 1800.0)
+"""So late is then most news of them."""
+EMPTY_ROUNDS = 0.05
+"""Share of the rounds that are made though nothing is due."""
+ROUNDS = 0.3
+"""Of a web process's requests so many are followed by a round of its circuits, once one has moved."""
+KILLED_AT_A_CALL = 8
+"""The same before and after any other call of a provider, and between an operation's commit and its send."""
+KILLED_AT_A_RARE_CALL = 40
 PAUSED_BEFORE_AN_OPERATION = 20
 """So many times likelier than elsewhere is a process paused between the commit of an operation and its send."""
 
@@ -90,17 +115,19 @@ class SimFlags:
 class Process(SimProcess):
     """A web or worker process, with its own view of the circuits, as `router.app` puts it together."""
 
-    def __init__(self, name: str, world: SimWorld) -> None:
+    def __init__(self, name: str, world: SimWorld, *, patience: float) -> None:
         super().__init__(name)
         clock, ids, database, providers = world.scheduler, world.ids, world.database, world.contracts
-        self.health = ProviderHealth(
+        self.health = SimHealth(
             providers,
-            BreakerSettings(),
+            world.breaker,
             store=CircuitLedger(database),
-            fleet=FleetCounts(providers, store=None, process=name, clock=clock),
-            at_once=1000,
+            fleet=FleetCounts(providers, store=CountLedger(database), process=name, clock=clock),
+            at_once=world.payments_at_once,
             clock=clock,
             actor=name,
+            operations=world.operations_at_once,
+            counts=world.totals.counts,
         )
         ledger = SimPayments(database)
         journals = Journals(ledger, deadline_s=DEADLINE_S, clock=clock, ids=ids)
@@ -157,23 +184,32 @@ class Process(SimProcess):
             probes=ProbeLedger(database),
             timeouts=Timeouts(1.0, 5.0),
             clock=clock,
-            # In the worker's own task: the seed decides where it is interrupted.
+            patience=patience,
+            # In the task's own time: the seed decides where it is interrupted.
             start=lambda task: task(),
         )
         self._world = world
         self._syncing = False
 
-    def has_news(self) -> bool:
-        """Whether a circuit moved here that the ledger does not know of."""
-        return bool(self.health._unwritten)
+    def begin(self) -> None:
+        """What a web process does before its first request."""
+        for each in (self.health.sync_once, self.health.restore):
+            with contextlib.suppress(LedgerUnavailableError):
+                each()
 
-    def sync(self) -> None:
-        """One round of the thread that keeps the circuits in step with the ledger."""
+    def watch(self) -> None:
+        """One round of the thread that needs no ledger; of a process that runs."""
+        if not self.dead and self.paused_until <= self._world.scheduler.elapsed:
+            self.health.watch_once()
+
+    def circuits(self) -> None:
+        """One round of each of the threads that keep the circuits right."""
         if self._syncing:
             return
         self._syncing = True
-        with contextlib.suppress(LedgerUnavailableError):
-            self.health.sync_once()
+        for each in (self.health.sync_once, self.health.exchange_once, self.recovery.run_once):
+            with contextlib.suppress(LedgerUnavailableError):
+                each()
         self._syncing = False
 
     def receive(self, provider: str, notice: Notice) -> bool:
@@ -204,6 +240,14 @@ class SimWorld:
         self.weather = Weather(rng, totals.faults, rate=0.02 if self.calm else rng.choice([0.05, 0.15, 0.35]))
         self.books = Books(self.violated, self.scheduler.note)
         self.ids = SequentialIds()
+        self.breaker = dataclasses.replace(
+            BreakerSettings(),
+            slow_minimum_calls=SLOW_MINIMUM_CALLS,
+            minimum_calls=rng.choice([4, 10, 10]),
+            consecutive_failures=rng.choice([None, None, None, 3]),
+        )
+        self.payments_at_once, self.operations_at_once = rng.choice([2, 6, 24]), rng.choice([0, 1, 4])
+        """Of operations 0: what hangs has taken every place."""
         self.flags = SimFlags(rng, rng.choice([0.0, 0.5, 1.0]))
         self._numbers = 0
         self.stripe = SimStripe("stripe", self)
@@ -227,16 +271,23 @@ class SimWorld:
             self._webs = [self.start("web"), self.start("web")]
         number = rng.randrange(2)
         if self._webs[number].dead:
-            self._webs[number] = self.start("web")
+            self._webs[number] = began = self.start("web")
+            self.run_task(f"{began.name}.begins", began, began.begin, lambda _lived: None)
         web = self._webs[number]
-        if rng.random() < 0.3 and (web.has_news() or self.database.rows("SELECT 1 FROM circuit_transitions LIMIT 1")):
-            self.run_task(f"{web.name}.circuits", web, web.sync, lambda _lived: None)
+        web.watch()
+        drawn = rng.random()
+        if drawn < EMPTY_ROUNDS or (drawn < ROUNDS and self.circuits_move(web)):
+            self.run_task(f"{web.name}.circuits", web, web.circuits, lambda _lived: None)
         return web
+
+    def circuits_move(self, process: Process) -> bool:
+        """Whether a circuit ever moved, as far as this process or the ledger knows."""
+        return process.health.has_news or bool(self.database.rows("SELECT 1 FROM circuit_transitions LIMIT 1"))
 
     def start(self, role: str) -> Process:
         """A new process."""
         self._started += 1
-        return Process(f"{role}{self._started}", self)
+        return Process(f"{role}{self._started}", self, patience=2.0 if role == "web" else 1.0)
 
     def run_task(self, name: str, process: Process, body: Callable[[], None], ended: Callable[[bool], None]) -> None:
         """Run something in a process; `ended` is told whether the process lived to the end of it."""
@@ -261,7 +312,12 @@ class SimWorld:
         if self.quiet:
             return
         drawn = self.rng.random()
-        kill = self._kill * KILLED_AT_AN_AUTHORIZATION if label.endswith(AUTHORIZATIONS) else self._kill
+        kill = self._kill
+        if label in AT_A_CALL:
+            kill *= KILLED_AT_A_RARE_CALL if label.split()[1] in RARE_CALLS else KILLED_AT_A_CALL
+        if label.endswith(AUTHORIZATIONS):
+            lost = label.startswith("after") and self.weather.is_losing(label.rpartition(" ")[2])
+            kill = self._kill * (KILLED_WHERE_IT_IS_LOST if lost else KILLED_AT_AN_AUTHORIZATION)
         if drawn < kill:
             self.totals.crashes[label] += 1
             self.scheduler.note("KILLED " + task.process.name)
@@ -320,7 +376,10 @@ class SimWorld:
         for _ in range(2 if rng.random() < 0.15 else 1):
             late = (0.0, 1.0) if self.quiet else (0.0, 0.0, 0.0, 1.0, 10.0, 60.0, 300.0, 1800.0)
             self.undelivered += 1
-            self.scheduler.after(rng.choice(late) * rng.random(), lambda: self._delivery(provider, notice))
+            seconds = rng.choice(late) * rng.random()
+            if not self.quiet and notice.kind is NoticeKind.ATTEMPT and self.weather.is_losing(provider):
+                seconds = rng.uniform(*NOTICES_LOST_S) if rng.random() < 0.7 else seconds
+            self.scheduler.after(seconds, lambda: self._delivery(provider, notice))
 
     def _delivery(self, provider: str, notice: Notice) -> None:
         web = self.web()
@@ -365,7 +424,7 @@ class SimWorld:
 
     def sent(self, charge: Charge) -> None:
         """A send has made an authorization just now: checkout must still expect the payment."""
-        if not self.calm and self.rng.random() < 0.3:
+        if not self.calm and self.rng.random() < (0.7 if self.weather.is_losing(charge.provider) else 0.3):
             self.later(self.rng.choice([0.5, 2.0, 10.0, 60.0]), lambda: self._by_hand(charge))
         rows = self.database.rows("SELECT told, status, created_at FROM payments WHERE id = ?", charge.payment)
         if not rows or rows[0]["told"] or rows[0]["status"] == "parked":
