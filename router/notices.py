@@ -214,8 +214,9 @@ def _operation(
         return None
     # A notice that names none is about the one that is alive; else it is late news of one that came to nothing.
     unnamed = [each for each in own if each.provider_reference is None]
-    alive = [each for each in unnamed if each.state not in ("refused", "failed")]
     same = [each for each in unnamed if notice.money is None or each.amount == notice.money.amount]
+    # A refund of another amount is somebody else's: a part paid back in the dashboard is not the whole that we asked.
+    alive = [each for each in (same if kind == "refund" else unnamed) if each.state not in ("refused", "failed")]
     failed = [each for each in same if each.state == "failed"]
     # That something was done can be late news of one that has failed since; of one in doubt a re-send tells as well.
     done = _OPERATIONS[notice.kind][1] == "done"
