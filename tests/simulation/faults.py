@@ -85,7 +85,11 @@ class Weather:
 
     def lose_authorizations(self, provider: str) -> None:
         """Begin an outage in which nobody hears what became of an authorization, and all else goes on."""
-        self._outages[provider] = ([self._rng.choice((Mode.LOST, Mode.DROPPED, Mode.HANG_FOREVER))], 1.0, True)
+        self._outages[provider] = (
+            [self._rng.choice((Mode.LOST, Mode.LOST, Mode.LOST, Mode.DROPPED, Mode.HANG_FOREVER))],
+            1.0,
+            True,
+        )
         self._losing.add(provider)
 
     def is_losing(self, provider: str) -> bool:

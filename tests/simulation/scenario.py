@@ -97,7 +97,8 @@ class Scenario(Staff):
 
     def _new_customer(self) -> None:
         rng, number = self.rng, next(self._numbers)
-        customer = Customer(f"key-{number}", self._order(number), patient=rng.random() < 0.8)
+        losing = any(self.world.weather.is_losing(each) for each in ("stripe", "adyen"))
+        customer = Customer(f"key-{number}", self._order(number), patient=rng.random() < (0.3 if losing else 0.8))
         self.customers.append(customer)
         self._pay(customer)
         if self.active_s > LONG_S and rng.random() < 0.3:  # whoever was not answered asks again when it is given up

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -24,8 +25,11 @@ def ledger() -> Iterator[SimDatabase]:
     """One ledger for all the seeds, and the router's log turned to the simulation."""
     before = structlog.get_config()
     listen()
+    # A seed leaves little behind; looking for it costs a quarter of the time.
+    gc.disable()
     with open_ledger() as database:
         yield database
+    gc.enable()
     structlog.configure(**before)
 
 
