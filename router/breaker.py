@@ -13,8 +13,10 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from router.tally import NEVER, Tally
 from router.transitions import ADMITTING, Snapshot, State, Transition, following
@@ -127,8 +129,9 @@ class Breaker:
         self._actor = actor
         self._lock = threading.Lock()
         self._last: Transition | None = None
-        # What `_last` followed, while `_last` is this process's own decision: the ledger may hold another instead.
-        self._before: Transition | None = None
+        # What the ledger is known to hold, and what was decided here on top of it, one upon the other.
+        self._written: Transition | None = None
+        self._unwritten: deque[Transition] = deque()
         self._born = wall()
         self._generation = 0
         self._tally = Tally(
@@ -224,25 +227,68 @@ class Breaker:
             self._thresholds = thresholds
             self._set_limits()
 
-    def adopt(self, transition: Transition) -> bool:
-        """Follow a transition that the ledger holds; one that is not newer than ours changes nothing."""
+    def mark(
+        self, suspect: bool, *, expected: Transition | None, reason: str, evidence: Mapping[str, Any]
+    ) -> Transition | None:
+        """Mark a closed circuit as suspect, or take the mark away; the transition, in force here already.
+
+        None when `expected` is not its last transition any more: it has moved since it was looked at.
+        """
         with self._lock:
-            last = self._last
-            # Under one version the ledger's row is the truth: of two processes that opened at once, the one that
-            # lost must know the moment and the incident that were written.
-            if last is not None and (transition.version < last.version or transition == last):
+            if self._last is not expected or self._state is not State.CLOSED:
+                return None
+            transition = following(
+                expected,
+                State.CLOSED,
+                provider=self.provider,
+                at=self._wall(),
+                actor=self._actor,
+                reason=reason,
+                evidence=evidence,
+                suspect=suspect,
+            )
+            self._decided(transition)
+            return transition
+
+    # ------------------------------------------------------------ the ledger
+
+    def unwritten(self) -> Transition | None:
+        """The first of the transitions decided here that the ledger is not known to hold; they are in force already.
+
+        In the order of their versions: each is to be written before the next is asked for.
+        """
+        with self._lock:
+            return self._unwritten[0] if self._unwritten else None
+
+    def written(self, transition: Transition) -> None:
+        """The ledger holds this, which `unwritten` answered."""
+        with self._lock:
+            if self._unwritten and self._unwritten[0] is transition:
+                self._written = self._unwritten.popleft()
+
+    def adopt(self, transition: Transition) -> bool:
+        """Follow a transition that the ledger holds; one that is not newer than those known changes nothing.
+
+        The ledger is the truth: what was decided here and not written falls, all of it, when the ledger holds
+        another in its place. Who lost must know the moment and the incident that were written.
+        """
+        with self._lock:
+            written = self._written
+            if written is not None and transition.version <= written.version:
                 return False
-            replaces = last is not None and transition.version == last.version
-            self._last = transition
-            if _goes_on(last, transition) or (replaces and transition.state is self._state):
-                pass  # a mark or a stage: calls in flight and what is counted stay what they are
-            elif (replaces or self._before is not None) and _goes_on(self._before, transition):
-                # Our own was not written, because this came first and left the state as it was. What made us decide
-                # still stands in the windows, and decides again at the next tick.
-                self._enter(transition.state, keep=True)
-            else:
+            if transition in self._unwritten:
+                while self._written != transition:
+                    self._written = self._unwritten.popleft()
+                return False
+            self._unwritten.clear()
+            self._written = self._last = transition
+            if not _goes_on(written, transition):
                 self._enter(transition.state)
-            self._before = None
+            elif self._state is not transition.state:
+                # Our opening fell, because a mark or a stage came first that left the state as it was. What made us
+                # decide still stands in the windows, and decides again at the next tick.
+                self._enter(transition.state, keep=True)
+            # Else a mark or a stage: calls in flight and what is counted stay what they are.
             return True
 
     @property
@@ -286,11 +332,18 @@ class Breaker:
             self._would_have_opened = self._would_have_opened or self._opening(reason)
             return None
         transition = self._opening(reason)
-        self._before, self._last = self._last, transition
+        self._decided(transition)
         self._enter(State.OPEN)
         return transition
 
+    def _decided(self, transition: Transition) -> None:
+        self._last = transition
+        self._unwritten.append(transition)
+
     def _opening(self, reason: str) -> Transition:
+        # A provider that fails in slow start has not been well: it waits longer, as after a failed round of probes.
+        last = self._last
+        rounds = last.failed_rounds + 1 if last is not None and last.state is State.SLOW_START else 0
         return following(
             self._last,
             State.OPEN,
@@ -298,6 +351,7 @@ class Breaker:
             at=self._wall(),
             actor=self._actor,
             reason=reason,
+            failed_rounds=rounds,
             evidence=self._tally.evidence(),
         )
 
@@ -334,11 +388,6 @@ class Breaker:
 
 def _goes_on(last: Transition | None, transition: Transition) -> bool:
     """Whether a transition after `last` marks or stages the state that the circuit is in, and begins none."""
-    state, version = (State.CLOSED, 0) if last is None else (last.state, last.version)
-    if transition.state is not state or transition.version <= version:
-        return False
-    return transition.version == version + 1 or (last is not None and transition.began == last.began)
-
-
-def _share(some: int, calls: int) -> float | None:
-    return round(some / calls, 4) if calls else None
+    if last is None:
+        return transition.version == 1 and transition.state is State.CLOSED and transition.suspect
+    return transition.state is last.state and transition.since is not None and transition.began == last.began

@@ -20,6 +20,7 @@ from typing import Protocol, Self
 import structlog
 
 from providers.contract import Health as HealthSignal
+from router.ages import Ages
 from router.baseline import Fixed
 from router.breaker import Breaker, BreakerSettings, Permit, Verdict
 from router.bulkhead import Bulkhead
@@ -27,8 +28,9 @@ from router.clock import Clock
 from router.early_warning import EarlyWarning
 from router.fleet import FleetCounts, counts_of
 from router.ledger.counts import hour_of
+from router.ledger.unavailable import LedgerUnavailableError
 from router.resend_budget import ResendBudget
-from router.transitions import ADMITTING, Snapshot, State, Transition, following
+from router.transitions import ADMITTING, Snapshot, State, Transition
 from router.windows import Counts, Thresholds
 
 SYNC_INTERVAL_S = 0.2
@@ -65,7 +67,7 @@ class TransitionStore(Protocol):
     """Where transitions are shared: the ledger."""
 
     def append(self, transition: Transition) -> bool:
-        """Commit; False when that version exists."""
+        """Commit; False when it does not follow the circuit's last one (`Transition.follows`)."""
 
     def latest(self, providers: Iterable[str]) -> Sequence[Transition]:
         """The last transition of each of these circuits."""
@@ -98,6 +100,8 @@ class _Guarded:
         self.samples: deque[tuple[Verdict, float]] = deque()
         """Calls that the early warning has not seen yet, with their seconds."""
         self.calm_since: float | None = None
+        self.would_have_opened: Transition | None = None
+        """What was said already."""
         self.moved_at: tuple[dt.datetime, float] = (self.breaker.snapshot().since, clock.monotonic())
         """Since when the circuit is in its state, and when that was first seen here: the wall clock may step."""
         self.stage: tuple[int, int, int] = (0, 0, 0)
@@ -187,9 +191,10 @@ class ProviderHealth:
         self._guarded = {
             name: _Guarded(name, settings, fixed, at_once=at_once, clock=clock, actor=actor) for name in providers
         }
-        # Transitions decided here that the ledger does not hold yet. They are in force already.
-        self._unwritten: deque[Transition] = deque()
         self._wake = threading.Event()
+        self._degraded = False
+        self._ages = Ages(clock)
+        self._looking_at_ages = threading.Lock()
 
     # ------------------------------------------------------------ what a payment asks
 
@@ -233,6 +238,15 @@ class ProviderHealth:
         """The thresholds that fit this provider, each with its reason."""
         return self._guarded[provider].warning.thresholds(self._clock.monotonic()).reasons
 
+    def would_have_opened(self, provider: str) -> Transition | None:
+        """In metrics-only: what would have opened the circuit, while that stands."""
+        return self._guarded[provider].breaker.would_have_opened
+
+    def age_s(self, provider: str) -> float:
+        """Seconds since the circuit's last transition; a step of the wall clock changes nothing."""
+        with self._looking_at_ages:
+            return self._ages.of(self.snapshot(provider))
+
     def is_admitting(self, provider: str) -> bool:
         """Whether payments may call this provider."""
         return self.snapshot(provider).state in ADMITTING
@@ -248,9 +262,8 @@ class ProviderHealth:
         """A breaker has decided: the ledger is to hold it."""
         if transition is None:
             return
-        log.warning("circuit", provider=transition.provider, state=transition.state, reason=transition.reason)
-        self._unwritten.append(transition)
         self._wake.set()
+        _say("warning", "circuit", transition)
 
     def watch_once(self) -> int:
         """Count the calls that hang, and let the early warning see the last ones. Answers how many circuits moved.
@@ -262,6 +275,7 @@ class ProviderHealth:
         for name, guarded in self._guarded.items():
             opened = guarded.breaker.tick(now)
             self.moved(opened)
+            self._tell_what_would_have_opened(guarded)
             circuit = guarded.breaker.snapshot()
             guarded.has_settled(circuit, now)
             counts = self._fleet.count(name, _drained(guarded.samples), circuit.window.slow_call_s)
@@ -270,8 +284,13 @@ class ProviderHealth:
             if thresholds is not guarded.thresholds:
                 guarded.thresholds = thresholds
                 guarded.breaker.retune(thresholds)
-            moved += (opened is not None) + self._mark(name, guarded, circuit, now)
+            moved += (opened is not None) + self._mark(guarded, circuit, now)
         return moved
+
+    def _tell_what_would_have_opened(self, guarded: _Guarded) -> None:
+        said, guarded.would_have_opened = guarded.would_have_opened, guarded.breaker.would_have_opened
+        if guarded.would_have_opened is not None and guarded.would_have_opened is not said:
+            _say("warning", "would_have_opened", guarded.would_have_opened)
 
     def _warn(self, guarded: _Guarded, counts: Counts, circuit: Snapshot, now: float) -> None:
         """Let the early warning see calls; of a circuit that is not closed they say nothing new."""
@@ -279,7 +298,7 @@ class ProviderHealth:
             guarded.warning.reset()
         guarded.warning.feed(counts, now, healthy=circuit.state is State.CLOSED and not circuit.suspect)
 
-    def _mark(self, name: str, guarded: _Guarded, circuit: Snapshot, now: float) -> int:
+    def _mark(self, guarded: _Guarded, circuit: Snapshot, now: float) -> int:
         """Mark a closed circuit as suspect, or take the mark away after a calm while. Answers whether it did."""
         warned = guarded.warning.suspect
         if circuit.state is not State.CLOSED or warned == circuit.suspect:
@@ -293,22 +312,15 @@ class ProviderHealth:
             if now - guarded.calm_since < calm_s:
                 return 0
             reason = f"not suspect any more: calm for {calm_s:.0f} s"
-        transition = following(
-            circuit.last,
-            State.CLOSED,
-            provider=name,
-            at=self._clock.now(),
-            actor=self.actor,
-            reason=reason,
-            evidence=guarded.warning.evidence(),
-            suspect=warned,
+        transition = guarded.breaker.mark(
+            warned, expected=circuit.last, reason=reason, evidence=guarded.warning.evidence()
         )
-        if not guarded.breaker.adopt(transition):
+        if transition is None:
             return 0  # the circuit has moved in this moment
         guarded.calm_since = None
-        if warned:
-            log.error("provider_suspect", provider=name, reason=reason)
         self.moved(transition)
+        if warned:
+            _say("error", "provider_suspect", transition)
         return 1
 
     # ------------------------------------------------------------ what processes share
@@ -316,18 +328,35 @@ class ProviderHealth:
     def sync_once(self) -> int:
         """Write what was decided here, follow what others wrote. Answers how many circuits changed.
 
-        Raises LedgerUnavailableError; what could not be written is kept for the next call.
+        Raises LedgerUnavailableError; what could not be written is kept for the next call. That the ledger is away,
+        and that it is back, is said once for the whole process.
         """
-        while self._unwritten:
-            # A version that exists already is another process's decision: it is adopted below.
-            self._store.append(self._unwritten[0])
-            self._unwritten.popleft()
+        try:
+            changed = self._write_and_follow()
+        except LedgerUnavailableError as error:
+            if not self._degraded:
+                _say("error", "degraded", cause=f"the ledger is away, circuits go by this process's calls: {error}")
+            self._degraded = True
+            raise
+        if self._degraded:
+            _say("warning", "restored", cause="the ledger is back, circuits are shared again")
+        self._degraded = False
+        return changed
+
+    def _write_and_follow(self) -> int:
+        for guarded in self._guarded.values():
+            while (ours := guarded.breaker.unwritten()) is not None:
+                if not self._store.append(ours):
+                    break  # the ledger holds another, or this one from a commit whose answer was lost: see below
+                guarded.breaker.written(ours)
         changed = 0
         for transition in self._store.latest(self._guarded):
-            guarded = self._guarded.get(transition.provider)
-            if guarded is not None and guarded.breaker.adopt(transition):
+            followed = self._guarded.get(transition.provider)
+            if followed is not None and followed.breaker.adopt(transition):
                 changed += 1
-                log.info("circuit", provider=transition.provider, state=transition.state, reason=transition.reason)
+                _say("info", "circuit", transition)
+        for name in self._guarded:
+            self.age_s(name)  # from when it was first seen here
         return changed
 
     def exchange_once(self) -> int:
@@ -373,6 +402,7 @@ class ProviderHealth:
         written = self._store.append(transition)
         if written:
             self._guarded[transition.provider].breaker.adopt(transition)
+            self.age_s(transition.provider)
         return written
 
     def follow(self, transition: Transition) -> bool:
@@ -383,6 +413,14 @@ class ProviderHealth:
         """Wait until something was decided here, or the time is over."""
         self._wake.wait(timeout_s)
         self._wake.clear()
+
+
+def _say(level: str, event: str, transition: Transition | None = None, **about: object) -> None:
+    """Tell whoever listens; one that fails must cost neither a transition nor a payment its answer."""
+    if transition is not None:
+        about |= {"provider": transition.provider, "state": transition.state, "reason": transition.reason}
+    with contextlib.suppress(Exception):
+        getattr(log, level)(event, **about)
 
 
 def _drained(samples: deque[tuple[Verdict, float]]) -> list[tuple[Verdict, float]]:

@@ -67,9 +67,10 @@ class Loops:
                 loop.run_once()
                 failing = False
             except LedgerUnavailableError as error:
-                # Said once, not with every round: a database that is away is away for a while.
+                # Said once, not with every round: a database that is away is away for a while. Whoever is to be
+                # woken hears of it from the circuits (`ProviderHealth.sync_once`), once a process and not a loop.
                 if not failing:
-                    log.error("ledger_unavailable", loop=loop.name, cause=str(error))
+                    log.info("ledger_unavailable", loop=loop.name, cause=str(error))
                 failing = True
             except Exception:
                 # A loop must outlive any one round; the fault is reported, with its traceback.

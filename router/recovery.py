@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import structlog
 
 from providers.contract import Provider, Timeouts
+from router.ages import Ages
 from router.breaker import BreakerSettings
 from router.clock import Clock
 from router.ledger.unavailable import LedgerUnavailableError
@@ -46,32 +47,6 @@ class Health(Protocol):
 
     def stage_calls(self, provider: str, /) -> tuple[int, int]:
         """Real calls and failures, of all processes, in the circuit's present stage."""
-
-
-class Ages:
-    """How long circuits are as they are, by the clock that cannot step."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        # The version seen, when it began, when it was last looked at: monotonic seconds.
-        self._seen: dict[str, tuple[int, float, float]] = {}
-
-    def of(self, circuit: Snapshot) -> float:
-        """Seconds since the circuit's last transition.
-
-        What was before this process first saw it is by the wall clock, and not more than since this process last
-        saw another: a step of the wall clock moves only what was before this process began.
-        """
-        now = self._clock.monotonic()
-        seen = self._seen.get(circuit.provider)
-        if seen is not None and seen[0] == circuit.version:
-            began_at = seen[1]
-        else:
-            at = circuit.since if circuit.last is None else circuit.last.at
-            before_s = max(0.0, (self._clock.now() - at).total_seconds())
-            began_at = now - (before_s if seen is None else min(before_s, now - seen[2]))
-        self._seen[circuit.provider] = (circuit.version, began_at, now)
-        return now - began_at
 
 
 @dataclasses.dataclass(slots=True)
@@ -271,6 +246,7 @@ class Recovery:
             failed_rounds=failed_rounds,
             evidence=evidence,
             share=share,
+            age_s=self._ages.of(circuit),
         )
 
     def _propose(self, transition: Transition) -> int:

@@ -68,6 +68,14 @@ class Transition:
     """When an operator's override ends by itself."""
     since: dt.datetime | None = None
     """When the state began, where that was before this transition (`began` has it in any case)."""
+    follows: tuple[State, dt.datetime, str] | None = field(default=None, compare=False, repr=False)
+    """Which transition this was decided on (its `identity`); None: there was none. Not written, but checked when
+    this is: a version that is free is not yet one that follows what its author saw."""
+
+    @property
+    def identity(self) -> tuple[State, dt.datetime, str]:
+        """What tells it from another transition of the same version."""
+        return self.state, self.at, self.actor
 
     @property
     def began(self) -> dt.datetime:
@@ -95,23 +103,29 @@ def following(
     share: float = 1.0,
     suspect: bool = False,
     until: dt.datetime | None = None,
+    age_s: float | None = None,
+    anew: bool = False,
 ) -> Transition:
     """The transition after `last` (None: the circuit never left CLOSED), its version and incident carried on.
 
     Two processes that saw the same `last` name the same incident, so a circuit that closes for a moment and opens
-    again adds to one incident. Raises ValueError for CLOSED to HALF_OPEN, and for a transition that changes nothing.
+    again adds to one incident. `age_s`: how long `last` has stood, by a clock that cannot step; without it, by the
+    wall clock. `anew`: the state begins now, though it may be the same; what was counted in it is forgotten.
+    Raises ValueError for CLOSED to HALF_OPEN, and for a transition that changes nothing.
     """
     before = State.CLOSED if last is None else last.state
     suspect = suspect and state is State.CLOSED
     if before is State.CLOSED and state is State.HALF_OPEN:
         raise ValueError(f"{provider}: a closed circuit has nothing to probe for")
-    if state is before and not _changes(last, state, share=share, suspect=suspect, until=until, reason=reason):
+    news = anew or state is not before
+    if not news and not _changes(last, state, share=share, suspect=suspect, until=until, reason=reason):
         raise ValueError(f"{provider}: {state.value} already")
     version = 1 if last is None else last.version + 1
     incident = f"inc_{provider}_{version}" if state is State.OPEN else None
     open_time = dt.timedelta()
     if last is not None and last.incident is not None and not _is_over(last, at):
-        incident, open_time = last.incident, last.open_time_at(at)
+        stood_until = at if age_s is None else last.at + dt.timedelta(seconds=age_s)
+        incident, open_time = last.incident, last.open_time_at(stood_until)
     return Transition(
         provider=provider,
         version=version,
@@ -126,7 +140,8 @@ def following(
         share=share,
         suspect=suspect,
         until=until,
-        since=last.began if last is not None and state is before else None,
+        since=None if last is None or news else last.began,
+        follows=None if last is None else last.identity,
     )
 
 

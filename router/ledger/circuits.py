@@ -21,13 +21,27 @@ class CircuitLedger:
         self._database = database
 
     def append(self, transition: Transition) -> bool:
-        """Commit a transition; False when another process wrote that version of this circuit first."""
+        """Commit a transition; False when the circuit's last one is not what it was decided on.
+
+        Another process wrote that version first, or wrote another one before it. Rows are never changed, so the
+        one before may be looked at first.
+        """
         try:
             with self._database.write() as connection:
+                if transition.version > 1 and not self._is_next(connection, transition):
+                    return False
                 connection.execute(circuit_transitions.insert(), _to_row(transition))
         except sa.exc.IntegrityError:
             return False
         return True
+
+    def _is_next(self, connection: sa.Connection, transition: Transition) -> bool:
+        table = circuit_transitions
+        query = table.select().where(
+            table.c.provider == transition.provider, table.c.version == transition.version - 1
+        )
+        before = connection.execute(query).mappings().one_or_none()
+        return before is not None and _from_row(before).identity == transition.follows
 
     def latest(self, providers: Iterable[str]) -> Sequence[Transition]:
         """The last transition of each of these circuits that ever had one."""

@@ -70,7 +70,9 @@ class MemoryStore:
         self.rows: dict[tuple[str, int], Transition] = {}
 
     def append(self, transition: Transition) -> bool:
-        key = (transition.provider, transition.version)
+        key, before = (transition.provider, transition.version), (transition.provider, transition.version - 1)
+        if transition.version > 1 and (before not in self.rows or self.rows[before].identity != transition.follows):
+            return False
         return self.rows.setdefault(key, transition) is transition
 
     def latest(self, providers: Iterable[str]) -> Sequence[Transition]:

@@ -487,7 +487,7 @@ def test_an_overrides_end_and_reason_change_without_a_new_beginning() -> None:
     circuit.adopt(State.METRICS_ONLY)
     circuit.calls("Fss")
     until = START + dt.timedelta(hours=1)
-    circuit.adopt(State.METRICS_ONLY, until=until)
+    circuit.adopt(State.METRICS_ONLY, until=until, since=circuit.breaker.snapshot().since)
     assert (circuit.breaker.snapshot().until, circuit.figures) == (until, (3, 1))
 
 

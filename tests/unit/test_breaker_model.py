@@ -67,9 +67,9 @@ class CircuitModel(RuleBasedStateMachine):
         self.breaker = self.circuit.breaker
         self.thresholds = Thresholds(self.settings.slow_call_s, ())
         self.last: Transition | None = None
-        # What the last transition followed, while it is our own decision and the ledger has not answered.
-        self.before: Transition | None = None
-        self.ours = False
+        # What the ledger holds, as far as this process knows, and its own decisions since.
+        self.written: Transition | None = None
+        self.unwritten: list[Transition] = []
         self.stay = 0
         self.calls: list[Call] = []
         self.told = False
@@ -151,30 +151,52 @@ class CircuitModel(RuleBasedStateMachine):
         self.thresholds = Thresholds(slow_call_s, needed)
         self.breaker.retune(self.thresholds)
 
+    @precondition(lambda self: self.unwritten)
+    @rule(read_back=st.booleans(), several=st.integers(0, 3))
+    def what_was_decided_here_is_written(self, read_back: bool, several: int) -> None:
+        if read_back:  # the ledger did not answer, and holds them
+            written = dataclasses.replace(self.unwritten[: several + 1][-1])
+            assert not self.breaker.adopt(written)
+            self.unwritten, self.written = self.unwritten[several + 1 :], written
+            return
+        first = self.unwritten.pop(0)
+        assert self.breaker.unwritten() is first
+        self.breaker.written(first)
+        self.breaker.written(first)  # said twice, it changes nothing
+        self.written = first
+
+    @rule(suspect=st.booleans(), stale=st.booleans())
+    def mark(self, suspect: bool, stale: bool) -> None:
+        marked = self.last is not None and self.last.suspect
+        if suspect == marked and not stale and self.state is State.CLOSED:
+            return  # it would change nothing
+        expected = Transition("stripe", 1, State.CLOSED, START, "nobody", "why") if stale else self.last
+        made = self.breaker.mark(suspect, expected=expected, reason="slow", evidence={})
+        assert (made is not None) == (not stale and self.state is State.CLOSED)
+        if made is not None:
+            self.unwritten.append(made)
+            self.last = made
+
     @rule(ahead=st.integers(-2, 3), state=st.sampled_from(State), share=st.floats(0, 1), same_stay=st.booleans())
     def read_from_the_ledger(self, ahead: int, state: State, share: float, same_stay: bool) -> None:
-        version = (0 if self.last is None else self.last.version) + ahead
+        version = (0 if self.written is None else self.written.version) + ahead
         if version < 1:
             return
-        since = self.last.began if same_stay and self.last is not None else None
+        since = self.written.began if same_stay and self.written is not None else None
         transition = Transition(
             "stripe", version, state, self.circuit.wall, "other", "why", incident="inc_1", share=share, since=since
         )
-        newer = self.last is None or ahead > 0 or (ahead == 0 and transition != self.last)
-        assert self.breaker.adopt(transition) == newer
-        if not newer:
+        assert self.breaker.adopt(transition) == (ahead > 0)
+        if ahead <= 0:
             return
-        before_state = self.state
-        last, self.last = self.last, transition
-        if _goes_on(last, transition) or (ahead == 0 and state is before_state):
-            pass
-        elif (ahead == 0 or self.before is not None) and _goes_on(self.before, transition):
-            self._enter()
-        else:
-            self._enter()
-            if state in COUNTING:
-                self._forget()
-        self.before = None
+        before, goes_on = self.state, _goes_on(self.written, transition)
+        self.written = self.last = transition
+        self.unwritten = []
+        if goes_on and state is before:
+            return
+        self._enter()
+        if state in COUNTING and not goes_on:
+            self._forget()
 
     # ------------------------------------------------------------ the model
 
@@ -249,11 +271,19 @@ class CircuitModel(RuleBasedStateMachine):
         assert (made is not None) == opens
         if made is None:
             return
+        starting = self.last is not None and self.last.state is State.SLOW_START
         wanted = following(
-            self.last, State.OPEN, provider="stripe", at=self.circuit.wall, actor="me", reason=made.reason
+            self.last,
+            State.OPEN,
+            provider="stripe",
+            at=self.circuit.wall,
+            actor="me",
+            reason=made.reason,
+            failed_rounds=self.last.failed_rounds + 1 if starting and self.last is not None else 0,
         )
         assert dataclasses.replace(made, evidence={}) == wanted
-        self.before, self.last = self.last, made
+        self.unwritten.append(made)
+        self.last = made
         self._enter()
 
     @invariant()
@@ -261,6 +291,7 @@ class CircuitModel(RuleBasedStateMachine):
         seen = self.breaker.snapshot(self.circuit.now)
         last = self.last
         assert (seen.state, seen.last, self.breaker.state) == (self.state, last, self.state)
+        assert self.breaker.unwritten() == (self.unwritten[0] if self.unwritten else None)
         assert seen.version == (0 if last is None else last.version)
         assert seen.since == (START if last is None else last.began)
         assert seen.share == (1.0 if last is None else last.share)
@@ -278,10 +309,8 @@ class CircuitModel(RuleBasedStateMachine):
 
 def _goes_on(last: Transition | None, transition: Transition) -> bool:
     if last is None:
-        return transition.version == 1 and transition.state is State.CLOSED
-    if transition.state is not last.state or transition.version <= last.version:
-        return False
-    return transition.version == last.version + 1 or transition.began == last.began
+        return False  # save a mark as the first row of all, which nobody writes here
+    return transition.state is last.state and transition.since == last.began
 
 
 TestCircuitModel = CircuitModel.TestCase

@@ -12,7 +12,7 @@ from router.breaker import BreakerSettings
 from router.clock import ManualClock
 from router.health import OPERATIONS_WHILE_OPEN, Call, ProviderHealth
 from router.resend_budget import RETRY_COST, TIMEOUT_RETRY_COST, TOKENS
-from router.transitions import State, Transition
+from router.transitions import State, following
 from tests.fakes.house import BREAKERS, a_health, move, teach
 from tests.fakes.ledger import MemoryStore
 
@@ -313,17 +313,19 @@ def test_a_closed_circuit_is_ready_for_all_payments(health: ProviderHealth) -> N
 def test_slow_start_and_suspicion_hold_payments_back_and_say_why(health: ProviderHealth, clock: ManualClock) -> None:
     """The decision shows it to whoever asks."""
 
-    def moved(state: State, version: int, *, share: float = 1.0, suspect: bool = False) -> None:
-        assert health.propose(
-            Transition("stripe", version, state, clock.now(), "test", "why", share=share, suspect=suspect)
+    def moved(state: State, *, share: float = 1.0, suspect: bool = False) -> None:
+        last = health.snapshot("stripe").last
+        told = following(
+            last, state, provider="stripe", at=clock.now(), actor="test", reason="why", share=share, suspect=suspect
         )
+        assert health.propose(told)
 
-    moved(State.CLOSED, 1, suspect=True)
+    moved(State.CLOSED, suspect=True)
     suspect = health.readiness("stripe")
     assert (suspect.share, suspect.why) == (0.5, "suspect: 50% of its payments")
     assert health.is_admitting("stripe")
     assert not health.is_well("stripe")
-    moved(State.SLOW_START, 2, share=0.25)
+    moved(State.SLOW_START, share=0.25)
     starting = health.readiness("stripe")
     assert (starting.state, starting.share, starting.why) == (
         *(State.SLOW_START, 0.25),
