@@ -16,13 +16,13 @@ from providers.contract import LookUpKind, OutcomeKind, Provider
 from router import settling
 from router.clock import Clock
 from router.ledger.journal import Journal, Journals
-from router.ledger.operations import IN_FORCE, UNSETTLED
+from router.ledger.operations import IN_FORCE, UNSEEN, UNSETTLED
 from router.ledger.payments import PaymentLedger
 from router.ledger.records import Attempt, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
 from router.ledger.upkeep import Upkeep
 from router.sending import LEAST_TIME_S, Sender, learned, says_more
-from router.settling import settle
+from router.settling import IN_DOUBT, settle
 
 log = structlog.get_logger("router.housekeeping")
 
@@ -128,7 +128,7 @@ class Housekeeping:
             return False
         # Before the commit: so it lies inside the lease, however long that commit takes.
         deadline = self._clock.monotonic() + self._deadline_s
-        journal.claim()  # from here on neither `complete` nor a webhook gets in between
+        journal.claim()  # refused while `complete` holds it; from here on it, or a webhook, is
         provider = self._providers[attempt.provider]
         found = provider.look_up(
             attempt.id,
@@ -154,7 +154,8 @@ class Housekeeping:
         return True
 
     def _void(self, journal: Journal, attempt: Attempt, deadline: float) -> bool:
-        if any(each.kind == "void" and each.state in UNSETTLED for each in journal.operations):
+        own = [each for each in journal.operations if each.attempt_id == attempt.id and each.asked_by != UNSEEN]
+        if any(each.kind == "void" and each.state in UNSETTLED for each in own):
             return self._later(journal)  # the resolver is sending it again
         asked_by = "router: abandoned"
         operation = self._journals.operation(journal, attempt, "void", journal.payment.amount, asked_by=asked_by)
@@ -189,12 +190,12 @@ class Housekeeping:
     def _warn(self, now: dt.datetime) -> int:
         """Put payments before an operator whose authorization expires while another attempt is not proved void."""
         since = now - (AUTHORIZATION_LIVES - WARNED_BEFORE)
-        found = self._upkeep.in_limbo(since=since, attention=LIMBO, limit=ROUND)
+        found = self._upkeep.in_limbo(since=since, over=IN_DOUBT, limit=ROUND)
         return sum(self._guarded(payment_id, self._warn_of) for payment_id in found)
 
     def _warn_of(self, payment_id: str) -> bool:
         found = self._ledger.get(payment_id)
-        if found is None or found[0].status != "processing":
+        if found is None or found[0].status != "processing" or found[0].attention not in (None, IN_DOUBT):
             return False
         payment = found[0]
         self._ledger.change(payment, {"attention": LIMBO}, event="attention", now=self._clock.now())

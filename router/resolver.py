@@ -1,16 +1,17 @@
 """Finds out what is not known: attempts without an answer, operations without an answer, payments left behind.
 
 A worker loop. It never guesses. An attempt in doubt is sent again under its own key while checkout still expects the
-payment, looked up where the provider offers that, told by a webhook, or put before an operator. A payment that
-checkout has given up on is looked up or voided, not charged an hour later. Every other authorization of a payment is
-proved void before anything is captured.
+payment, and looked up where the provider offers that; an operation in doubt likewise. What neither tells, a webhook
+does (`router.notices`) or an operator, who is asked after an hour. Of a payment that checkout has given up on nothing
+is sent again that could charge: its attempts and its capture are looked up, voided and refunded. Every other
+authorization of a payment is proved void before anything is captured, and nothing is captured that may yet be void.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ from router.ledger.payments import PaymentLedger
 from router.ledger.records import Attempt, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
 from router.sending import LEAST_TIME_S, Sender, learned, says_more
-from router.settling import NOTHING_TO_VOID, settle
+from router.settling import ATTENTION_AFTER, IN_DOUBT, NOTHING_TO_VOID, settle
 
 log = structlog.get_logger("router.resolver")
 
@@ -38,10 +39,14 @@ HELD_DEAD_AFTER = dt.timedelta(minutes=15)
 """A given-up attempt that the provider's records do not have so long after its last send is taken to be nothing;
 an approval that arrives all the same is voided or refunded, with an alert."""
 
+CAPTURE = "router"
+"""Who asked for the capture of an automatic payment that was authorized first."""
 ORPHAN = "router: orphan"
 """Who asked to void or refund an approval that is not the payment's."""
 UNDONE_AT_MOST = 5
 """Voids or refunds of one orphan that the router asks for by itself: what five do not undo, a person must."""
+LOOKED_UP = "looked_up"
+"""The reason of what the provider's record of the payment says of an operation."""
 NOT_UNDONE = "an authorization that is not the payment's could not be released: ask its provider, then resolve"
 KEY_FORGOTTEN = "a capture, void or refund is in doubt, and too old to be sent again: ask the provider, then resolve"
 
@@ -107,6 +112,10 @@ class Resolver:
                 if self._may_be_sent_again(journal, attempt, now):
                     # As with everything that is sent: that it may have been now is written first.
                     journal.learned(dataclasses.replace(attempt, last_sent_at=now))
+        sent_again = {each.id for each in journal.operations if self._may_be_operated_again(journal, each, given_up)}
+        for operation in journal.operations:
+            if operation.id in sent_again:
+                journal.learned(dataclasses.replace(operation, sends=operation.sends + 1))
         # Before the commit: so it lies inside the lease, however long that commit takes.
         deadline = self._clock.monotonic() + self._settings.deadline_s
         journal.claim(given_up_at=now if first_time else None)
@@ -117,7 +126,7 @@ class Resolver:
                 self._look_for_completion(journal, attempt, deadline)
         for operation in list(journal.operations):
             if operation.state in UNSETTLED:
-                self._send_again(journal, operation, deadline)
+                self._go_on(journal, operation, deadline, may_be_sent=operation.id in sent_again)
         self._void_orphans(journal, deadline)
         if not given_up:
             self._capture_if_due(journal, deadline)
@@ -128,10 +137,14 @@ class Resolver:
     def _attention(self, journal: Journal, now: dt.datetime) -> str | None:
         """Why the machine cannot end this by itself, if so."""
         for each in journal.operations:
-            if each.state in UNSETTLED and each.asked_by != UNSEEN and now - each.started_at > KEY_LIVES:
+            if each.state in UNSETTLED and each.asked_by != UNSEEN and _is_key_forgotten(each, now):
                 return KEY_FORGOTTEN
         chosen = settling.chosen(journal)
         payment = journal.payment
+        if chosen is not None and chosen.outcome == "approved":
+            for each in _unseen_voids(journal, chosen):
+                if now - each.started_at > ATTENTION_AFTER and payment.attention is None:
+                    return IN_DOUBT
         for orphan in standing.orphans(
             payment.amount, chosen.id if chosen else None, journal.attempts, journal.operations
         ):
@@ -182,6 +195,9 @@ class Resolver:
 
     def _may_be_sent_again(self, journal: Journal, attempt: Attempt, now: dt.datetime) -> bool:
         in_doubt = not attempt.is_settled and attempt.provider_reference is None
+        chosen = settling.chosen(journal)
+        if chosen is not None and chosen.id == attempt.id and _unseen_voids(journal, attempt):
+            return False  # what it would be approved for could be void a moment later
         return in_doubt and _is_expected(journal) and now - attempt.started_at < KEY_LIVES
 
     def _look_up(self, attempt: Attempt, deadline: float) -> LookUp:
@@ -231,22 +247,32 @@ class Resolver:
 
     # ------------------------------------------------------------ operations
 
-    def _send_again(self, journal: Journal, operation: Operation, deadline: float) -> None:
+    def _may_be_operated_again(self, journal: Journal, operation: Operation, given_up: bool) -> bool:
+        if operation.state not in UNSETTLED or operation.asked_by == UNSEEN:
+            return False
+        if operation.kind == "capture" and operation.asked_by == CAPTURE:
+            # It would take the money of a payment that checkout expects no more, only for it to be paid back.
+            chosen = settling.chosen(journal)
+            if given_up or chosen is None or chosen.id != operation.attempt_id:
+                return False
+        return not _is_key_forgotten(operation, self._clock.now())
+
+    def _go_on(self, journal: Journal, operation: Operation, deadline: float, *, may_be_sent: bool) -> None:
+        """With an operation in doubt. `may_be_sent`: and this send is counted, and committed."""
         attempt = next(each for each in journal.attempts if each.id == operation.attempt_id)
-        now = self._clock.now()
-        if operation.asked_by == UNSEEN:
-            # It is asked anew, or overtaken: the attempt's outcome is known, and says what is to be done.
-            if attempt.is_settled:
-                journal.learned(dataclasses.replace(operation, state="refused", reason="overtaken", finished_at=now))
-            return
-        if now - operation.started_at > KEY_LIVES:
+        if _is_overtaken(journal, attempt, operation):
+            now = self._clock.now()
+            journal.learned(dataclasses.replace(operation, state="refused", reason="overtaken", finished_at=now))
+        elif operation.asked_by == UNSEEN:
+            pass  # it is asked anew, as long as it is not known what there is to void
+        elif may_be_sent:
+            operation = self._sender.operate(operation, attempt, journal.payment.currency, deadline)
+            self._note(journal, attempt, operation)
+        else:
             self._look_back(journal, attempt, operation, deadline)
-            return
-        operation = self._sender.operate(operation, attempt, journal.payment.currency, deadline, again=True)
-        self._note(journal, attempt, operation)
 
     def _look_back(self, journal: Journal, attempt: Attempt, operation: Operation, deadline: float) -> None:
-        """The provider has forgotten the key: what its record says of the payment settles a void or the one capture.
+        """What the provider's record says of the payment settles a void or the one capture, without another send.
 
         Of a refund it says too little: a person has to look (`attention`).
         """
@@ -265,7 +291,7 @@ class Resolver:
             case _:
                 return
         state: OperationState = "done" if done else "refused"
-        self._note(journal, attempt, dataclasses.replace(operation, state=state, reason="looked_up", finished_at=now))
+        self._note(journal, attempt, dataclasses.replace(operation, state=state, reason=LOOKED_UP, finished_at=now))
 
     def _void_orphans(self, journal: Journal, deadline: float) -> None:
         """Release every approval, and every wait for the customer, that the payment does not stand on."""
@@ -282,10 +308,14 @@ class Resolver:
         kind: OperationKind = "refund" if taken else "void"
         # What somebody else has refunded of it, or is refunding, is not refunded again.
         amount = taken - standing.promised("refund", orphan, own) if taken else payment.amount
-        voiding = kind == "void" and any(
-            each.kind == "void" and each.state in (*UNSETTLED, *IN_FORCE) and each.asked_by != UNSEEN for each in own
-        )
-        if amount <= 0 or voiding:
+        if amount <= 0:
+            return
+        voids = [each for each in own if each.kind == "void" and each.state in (*UNSETTLED, *IN_FORCE)]
+        voids = [each for each in voids if each.asked_by != UNSEEN]
+        if kind == "void" and voids:
+            self._look_after(journal, orphan, voids, deadline)
+            return
+        if kind == "void" and not self._is_capture_at_rest(orphan, own, deadline):
             return
         asked = [each for each in own if each.asked_by == ORPHAN]
         if any(each.state in ("refused", "failed") for each in asked):
@@ -294,12 +324,44 @@ class Resolver:
             if found is not None and standing.is_news(orphan.outcome, found.kind.value):
                 journal.learned(learned(orphan, found, self._clock.now()))
                 return
+            captures = [each for each in own if each.kind == "capture" and each.reason == LOOKED_UP]
+            if found is not None and found.captured and captures and not taken:
+                # It was under way when its record was looked at: what is captured is refunded, in the next round.
+                journal.learned(dataclasses.replace(captures[-1], state="done"))
+                return
         if len(asked) >= UNDONE_AT_MOST:
             return
         log.error("orphan_approval", payment=payment.id, attempt=orphan.id, action=kind)
         operation = self._journals.operation(journal, orphan, kind, amount, asked_by=ORPHAN)
         journal.ask(operation)
         self._note(journal, orphan, self._sender.operate(operation, orphan, payment.currency, deadline))
+
+    def _look_after(self, journal: Journal, orphan: Attempt, voids: Sequence[Operation], deadline: float) -> None:
+        """The news of a void that the provider has received should have come within an hour: it may be lost."""
+        now = self._clock.now()
+        late = [
+            each
+            for each in voids
+            if each.state == "received" and now - (each.finished_at or each.started_at) > ATTENTION_AFTER
+        ]
+        found = self._look_up(orphan, deadline).outcome if late else None
+        if found is None or not standing.is_news(orphan.outcome, found.kind.value):
+            return
+        journal.learned(learned(orphan, found, now))
+        if found.kind is OutcomeKind.CANCELED:
+            for each in late:
+                journal.learned(dataclasses.replace(each, state="done", reason=LOOKED_UP, finished_at=now))
+
+    def _is_capture_at_rest(self, orphan: Attempt, own: Sequence[Operation], deadline: float) -> bool:
+        """Whether a void cannot meet a capture of ours. One that is not sent again was looked up before.
+
+        Where the provider has no record to look at, the void finds out: it is refused if the capture was first.
+        """
+        captures = [each for each in own if each.kind == "capture" and each.state in UNSETTLED]
+        if any(each.asked_by != CAPTURE for each in captures):
+            return False
+        nowhere = (LookUpKind.UNSUPPORTED, LookUpKind.NOT_FOUND)
+        return not captures or self._look_up(orphan, deadline).kind in nowhere
 
     def _capture_if_due(self, journal: Journal, deadline: float) -> None:
         """The second call of a payment that was authorized first, once no other authorization is left."""
@@ -310,10 +372,12 @@ class Resolver:
             return
         if standing.orphans(journal.payment.amount, chosen.id, journal.attempts, journal.operations):
             return
+        if _unseen_voids(journal, chosen):
+            return
         own = [each for each in _of(journal, chosen) if each.asked_by != UNSEEN]
         if any(each.kind == "capture" or each.state in (*UNSETTLED, *IN_FORCE) for each in own):
             return  # captured, or not any more ours to capture; a void that was refused is no reason to wait
-        operation = self._journals.operation(journal, chosen, "capture", journal.payment.amount, asked_by="router")
+        operation = self._journals.operation(journal, chosen, "capture", journal.payment.amount, asked_by=CAPTURE)
         journal.ask(operation)
         self._note(journal, chosen, self._sender.operate(operation, chosen, journal.payment.currency, deadline))
 
@@ -329,6 +393,29 @@ def _is_expected(journal: Journal) -> bool:
 
 def _of(journal: Journal, attempt: Attempt) -> list[Operation]:
     return [each for each in journal.operations if each.attempt_id == attempt.id]
+
+
+def _unseen_voids(journal: Journal, attempt: Attempt) -> list[Operation]:
+    """Voids by our own id that may yet take an attempt's authorization away: nobody has said how they ended."""
+    open_states = (*UNSETTLED, "received")
+    return [each for each in _of(journal, attempt) if each.asked_by == UNSEEN and each.state in open_states]
+
+
+def _is_key_forgotten(operation: Operation, now: dt.datetime) -> bool:
+    """Whether another send could do it a second time. Under a key that was never used it cannot."""
+    return operation.sends > 0 and now - operation.started_at > KEY_LIVES
+
+
+def _is_overtaken(journal: Journal, attempt: Attempt, operation: Operation) -> bool:
+    """Whether what is known of the attempt says how an operation on it ends."""
+    if operation.asked_by == UNSEEN:
+        # What the payment stands on is not captured before it is known how the void ended.
+        chosen = settling.chosen(journal)
+        may_matter = attempt.outcome == "approved" and chosen is not None and chosen.id == attempt.id
+        return attempt.is_settled and not may_matter
+    if operation.kind == "void":
+        return standing.captured(journal.payment.amount, attempt, _of(journal, attempt)) > 0
+    return operation.kind == "capture" and attempt.outcome == "canceled"
 
 
 def _in_threads(task: Callable[[str], bool], payment_ids: list[str]) -> list[bool]:

@@ -123,28 +123,26 @@ class Sender:
         ended = self._ended(attempt, outcome, begun, 0) if known else dataclasses.replace(attempt, outcome="unknown")
         return dataclasses.replace(ended, sends=attempt.sends + 1, last_sent_at=self._clock.now()), outcome
 
-    def operate(
-        self, operation: Operation, attempt: Attempt, currency: str, deadline: float, *, again: bool = False
-    ) -> Operation:
+    def operate(self, operation: Operation, attempt: Attempt, currency: str, deadline: float) -> Operation:
         """One send of a capture, void or refund of this attempt; answers the operation as it stands then.
 
-        `again`: one may have been sent before, even if the operation is only `started`. With no time left nothing is
-        sent: the process may have been paused past its lease, and somebody else have settled the operation since.
+        This send is counted in its `sends` already, and committed so; if it is held back, the count is taken back.
+        With no time left nothing is sent: the process may have been paused past its lease, and somebody else have
+        settled the operation since.
         """
+        held_back = dataclasses.replace(operation, sends=operation.sends - 1)
         if _is_too_late(deadline - self._clock.monotonic()):
-            return operation
+            return held_back
         with self._operating(operation.provider) as free:
             if not free:
-                return operation  # not sent: the resolver sends it when the provider is better, or less busy
+                return held_back  # the resolver sends it when the provider is better, or less busy
             told = self._operated(operation, attempt, currency, deadline)
         if told.our_fault:
             log.error("rejected_by_provider", provider=operation.provider, operation=operation.id, reason=told.reason)
         # What checkout asked for may be answered "refused"; what the router needs done is sent until it is done.
-        state = _state(told, mistake_ends_it=not again and operation.asked_by == "checkout")
+        state = _state(told, mistake_ends_it=operation.sends == 1 and operation.asked_by == "checkout")
         sent = dataclasses.replace(
-            operation,
-            provider_reference=told.provider_reference or operation.provider_reference,
-            sends=operation.sends + again,
+            operation, provider_reference=told.provider_reference or operation.provider_reference
         )
         if state != operation.state and not advances(operation.state, state):
             return sent  # a late answer takes nothing back

@@ -96,8 +96,8 @@ class Journal:
     def claim(self, key: NewKey | None = None, *, given_up_at: dt.datetime | None = None) -> None:
         """Commit that this process works on the payment from now on, and the key of the call that asks it to.
 
-        Likewise that checkout is held to expect it no more, and what was learned. Raises StaleError if another
-        process works on it, KeyTakenError for a consumed key.
+        Likewise that checkout is held to expect it no more, and what was learned. Raises StaleError if the payment
+        has changed since it was loaded, or another process's lease of it runs, KeyTakenError for a consumed key.
         """
         more = {} if given_up_at is None else {"given_up_at": given_up_at}
         self._change(self._lease() | more, "claimed", key=key)
@@ -164,6 +164,7 @@ class Journal:
                     changes,
                     event=event,
                     now=now,
+                    holder=self._lease_holder,
                     finished=list(self._attempts_to_write.values()),
                     operations=list(self._operations_to_write.values()),
                     note=self._note,
@@ -210,7 +211,7 @@ class Journals:
         return self._open(payment, new=key, repeat_reference=repeat)
 
     def open(self, payment: Payment, attempts: Sequence[Attempt], operations: Sequence[Operation] = ()) -> Journal:
-        """The journal of a payment that nobody works on."""
+        """The journal of a payment as it was loaded. While another's lease runs, its first commit is refused."""
         return self._open(payment, attempts=attempts, operations=operations)
 
     def operation(

@@ -43,6 +43,7 @@ class Operation:
     reason: str | None = None
     provider_reference: str | None = None
     sends: int = 1
+    """How often it may have been sent, counted before each send; 0: held back so far, and certainly never sent."""
     finished_at: dt.datetime | None = None
 
 

@@ -82,6 +82,7 @@ class PaymentLedger:
         *,
         event: str,
         now: dt.datetime,
+        holder: str | None = None,
         finished: Sequence[Attempt] = (),
         started: Attempt | None = None,
         asked: Operation | None = None,
@@ -94,7 +95,8 @@ class PaymentLedger:
 
         `asked` is a new operation, `key` the idempotency key that checkout's call consumes, `note` what the event
         says beside the columns that it sets.
-        Compare-and-set: raises StaleError when the payment's version or lease holder is not what `payment` says;
+        Compare-and-set: raises StaleError when the payment's version or lease holder is not what `payment` says, or
+        a lease runs on it at that moment that is not `holder`'s, whoever loaded it and however it stood then;
         KeyTakenError when the key was consumed before; ReferenceInUseError when a payment that ended would be open
         again, and another has its reference by now. Then nothing is written.
         """
@@ -111,13 +113,16 @@ class PaymentLedger:
             if payment.lease_holder is None
             else payments.c.lease_holder == payment.lease_holder
         )
+        free = sa.or_(payments.c.lease_until.is_(None), payments.c.lease_until <= values["updated_at"])
+        if holder is not None:
+            free = sa.or_(free, payments.c.lease_holder == holder)
         with self._one_of_two(payment), self._database.write() as connection:
-            if reopened and (holder := _holder_of(connection, payment.merchant, payment.reference)) is not None:
-                raise ReferenceInUseError(holder)
+            if reopened and (other := _holder_of(connection, payment.merchant, payment.reference)) is not None:
+                raise ReferenceInUseError(other)
             row = (
                 connection.execute(
                     payments.update()
-                    .where(payments.c.id == payment.id, payments.c.version == payment.version, holds)
+                    .where(payments.c.id == payment.id, payments.c.version == payment.version, holds, free)
                     .values(values)
                     .returning(payments)
                 )

@@ -64,7 +64,8 @@ class Attempt:
     sends: int = 1
     latency_us: int | None = None
     last_sent_at: dt.datetime | None = None
-    """When it was sent again for the last time; None: never."""
+    """When its last send ended; of a re-send under way, or cut short, when it began. None: of its first send, which
+    began with the attempt, nobody has seen the end."""
     finished_at: dt.datetime | None = None
 
     @property

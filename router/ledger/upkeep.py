@@ -79,10 +79,10 @@ class Upkeep:
         with self._database.read() as connection:
             return connection.scalars(query).all()
 
-    def in_limbo(self, *, since: dt.datetime, attention: str, limit: int) -> Sequence[str]:
+    def in_limbo(self, *, since: dt.datetime, over: str, limit: int) -> Sequence[str]:
         """Ids of payments whose authorization is from before that moment, and waits for another attempt in doubt.
 
-        Only those that do not have this attention yet.
+        Only those that have no attention, or that one: what is more urgent, or more exact, is left alone.
         """
         query = (
             sa.select(payments.c.id)
@@ -91,7 +91,7 @@ class Upkeep:
                 payments.c.resolve_at.is_not(None),
                 payments.c.status == "processing",
                 payments.c.lease_holder.is_(None),
-                sa.func.coalesce(payments.c.attention, "") != attention,
+                sa.func.coalesce(payments.c.attention, over) == over,
                 attempts.c.outcome == "approved",
                 attempts.c.started_at <= to_micros(since),
             )

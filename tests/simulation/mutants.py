@@ -107,6 +107,7 @@ def drop_the_fence() -> Iterator[None]:
         if found is not None:
             now = found[0]
             payment = dataclasses.replace(payment, version=now.version, lease_holder=now.lease_holder)
+            named = {**named, "holder": now.lease_holder}
         return change(ledger, payment, changes, **named)
 
     with mock.patch.object(PaymentLedger, "change", mutated):

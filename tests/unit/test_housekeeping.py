@@ -28,7 +28,7 @@ from router.ledger.operations import Operation
 from router.ledger.records import Attempt, Payment, StaleError
 from router.ledger.upkeep import Upkeep
 from router.notices import Notices
-from router.resolver import Resolver, ResolverSettings
+from router.resolver import NOT_UNDONE, Resolver, ResolverSettings
 from router.sending import Sender
 from tests.fakes.house import DEADLINE_S, TIMES, House, an_order, build_house
 from tests.fakes.ledger import fresh_ledger
@@ -289,6 +289,63 @@ def test_a_customer_who_comes_back_at_the_same_moment_wins(home: Home, monkeypat
     assert home.stripe.looked_up == home.stripe.voided == []
 
 
+def test_a_customer_who_came_back_before_we_looked_is_left_alone(home: Home) -> None:
+    """The list was read before `complete` took the lease: what is loaded says whose it is, and is not taken over."""
+    payment = home.awaiting(NOWHERE)
+    found = home.ledger.load(payment.id)
+    assert found is not None
+    home.clock.advance(HOUR_S)
+    journal = home.journals.open(*found)
+    journal.claim()
+    with pytest.raises(StaleError):
+        home.housekeeping._end_abandoned(payment.id)
+    assert home.stripe.looked_up == home.stripe.voided == []
+    journal.finish({}, event="let_go")
+
+
+def test_a_lease_that_runs_is_nobody_elses(home: Home) -> None:
+    """Whatever the others have loaded; its own journal goes on, even past the lease, until somebody takes it over."""
+    payment = home.awaiting()
+    held = home.journals.open(*home.now(payment))
+    held.claim()
+    taken = home.ledger.load(payment.id)
+    assert taken is not None
+    with pytest.raises(StaleError):
+        home.journals.open(*taken).claim()
+    with pytest.raises(StaleError):
+        home.journals.open(*taken).finish({"status": "canceled"}, event="canceled")
+    with pytest.raises(StaleError):
+        home.ledger.change(taken[0], {"attention": LIMBO}, event="attention", now=home.clock.now())
+    held.claim()
+    home.clock.advance(HOUR_S)
+    held.claim()
+    home.clock.advance(HOUR_S)
+    taken = home.ledger.load(payment.id)
+    assert taken is not None
+    heir = home.journals.open(*taken)
+    heir.claim()
+    with pytest.raises(StaleError):
+        held.finish({}, event="too late")
+    heir.finish({}, event="let_go")
+
+
+def test_an_abandoned_customer_does_not_wait_for_another_providers_void(database: Database) -> None:
+    """The first provider is away, and its void stays in doubt; the customer at the second one is ended anyway."""
+    home = Home(database, RoutingFlags(unknown_outcome_policy="void-and-fail-over"))
+    home.stripe.outcomes.extend([UNKNOWN] * 1000)
+    home.stripe.look_ups.extend([LookUp(LookUpKind.UNSUPPORTED)] * 1000)
+    home.stripe.answer = ModificationOutcome(ModificationKind.UNKNOWN, Health.PROVIDER_ERROR)
+    home.adyen.outcomes.append(ACTION)
+    home.adyen.look_ups.append(FOUND_WAITING)
+    payment = home.house.pay().payment
+    home.clock.advance(HOUR_S)
+    home.resolver.run_once()
+    assert [each.state for each in home.now(payment)[2]] == ["unknown"]
+    assert home.housekeeping.run_once() == Done(canceled=1)
+    assert home.adyen.voided == ["ref_1"]
+    assert [each.outcome for each in home.now(payment)[1]] == ["unknown", "canceled"]
+
+
 # ---------------------------------------------------------------- authorizations that are about to expire
 
 
@@ -305,6 +362,23 @@ def test_an_authorization_that_waits_for_another_to_be_void_is_put_before_an_ope
     assert home.housekeeping.run_once() == Done(warned=1)
     assert home.now(payment)[0].attention == LIMBO
     assert home.housekeeping.run_once() == Done()
+
+
+def test_what_a_person_is_asked_about_already_is_not_overwritten(database: Database) -> None:
+    """Else resolver and housekeeping would take turns, each minute, with an event and an alarm each."""
+    home = Home(database, RoutingFlags(unknown_outcome_policy="void-and-fail-over"))
+    home.stripe.outcomes.extend([UNKNOWN] * 3 + [AUTHORIZED])
+    home.adyen.outcomes.append(AUTHORIZED)
+    home.stripe.answer = ModificationOutcome(ModificationKind.REFUSED, Health.OK)
+    payment = home.house.pay().payment
+    for _ in range(10):
+        home.clock.advance(61)
+        home.resolver.run_once()
+    assert home.now(payment)[0].attention == NOT_UNDONE
+    home.clock.advance(4 * DAY_S)
+    for _ in range(2):
+        assert home.housekeeping.run_once() == Done()
+        assert home.now(payment)[0].attention == NOT_UNDONE
 
 
 # ---------------------------------------------------------------- what is forgotten

@@ -147,7 +147,8 @@ def test_a_lease_that_another_holds_stops_a_process_even_at_the_same_version(
 def _take_over(house: House, call: Call) -> None:
     found = house.ledger.get(call.payment_id)
     assert found is not None
-    house.ledger.change(found[0], {"lease_holder": "another"}, event="taken_over", now=house.clock.now())
+    taken = {"lease_holder": "another"}
+    house.ledger.change(found[0], taken, event="taken_over", now=house.clock.now(), holder=found[0].lease_holder)
 
 
 # ---------------------------------------------------------------- the ledger is away

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
@@ -203,10 +204,10 @@ def test_an_interrupted_payment_gives_its_place_back(
 # ---------------------------------------------------------------- captures, voids and refunds
 
 
-def test_an_operation_for_which_there_is_no_room_is_not_sent_and_stays_as_it_was(
+def test_an_operation_for_which_there_is_no_room_is_not_sent_and_says_so(
     house: House, stripe: FakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The resolver sends it later: nothing says that it was sent."""
+    """The resolver sends it later, for the first time."""
     now = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
     operation = Operation("op_1", "pay_1", "att_1", "void", 1999, "stripe", "op_1", "started", "checkout", now)
     attempt = Attempt("att_1", "pay_1", 1, "stripe", "att_1", {}, started_at=now, provider_reference="ref_1")
@@ -224,7 +225,7 @@ def test_an_operation_for_which_there_is_no_room_is_not_sent_and_stays_as_it_was
     with contextlib.ExitStack() as under_way:
         while under_way.enter_context(house.health.operating("stripe")):
             pass
-        assert sender.operate(operation, attempt, "EUR", 20.0, again=True) == operation
+        assert sender.operate(operation, attempt, "EUR", 20.0) == dataclasses.replace(operation, sends=0)
         assert sent == []
     done = sender.operate(operation, attempt, "EUR", 20.0)
     assert (done.state, sent) == ("done", ["void"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from providers.contract import (
 )
 from router import audit
 from router.ledger.engine import Database
+from router.ledger.journal import Journal
 from router.ledger.operations import UNSEEN
 from router.ledger.records import Payment, ReferenceInUseError
 from router.modifications import Modifications
@@ -457,6 +459,223 @@ def test_late_news_of_a_capture_that_failed_is_not_taken_for_the_next_one(
     assert tell(home, NoticeKind.CAPTURED, payment, money=Money(1999, "EUR")) == "nothing new"
     assert [each.state for each in home.now(payment)[2]] == ["failed", "unknown"]
     assert home.status(payment) == "authorized"
+
+
+# ---------------------------------------------------------------- a capture that nobody wants any more
+
+
+class Killed(BaseException):
+    """The process dies."""
+
+
+def capture_cut_short(home: Home, monkeypatch: pytest.MonkeyPatch) -> Payment:
+    """Authorized; the process died with the capture committed, and perhaps sent."""
+    home.stripe.outcomes.append(AUTHORIZED)
+    with monkeypatch.context() as dying:
+        ask = Journal.ask
+
+        def ask_and_die(journal: Journal, *args: Any, **named: Any) -> None:
+            ask(journal, *args, **named)
+            raise Killed
+
+        dying.setattr(Journal, "ask", ask_and_die)
+        with pytest.raises(Killed):
+            home.house.pay(key="k")
+    found = home.ledger.find_key("m", "k")
+    assert found is not None
+    loaded = home.ledger.get(found[1])
+    assert loaded is not None
+    monkeypatch.setattr(home.stripe, "capture", lambda *_args, **_named: pytest.fail("captured for nobody"))
+    return loaded[0]
+
+
+def kinds(home: Home, payment: Payment) -> list[tuple[str, str]]:
+    return [(each.kind, each.state) for each in home.now(payment)[2]]
+
+
+@pytest.mark.parametrize(
+    ("found", "undone"),
+    [
+        (LookUp(LookUpKind.FOUND, CAPTURED), [("capture", "done"), ("refund", "done")]),
+        (LookUp(LookUpKind.FOUND, AUTHORIZED), [("capture", "refused"), ("void", "done")]),
+        (LookUp(LookUpKind.FOUND, CANCELED), [("capture", "refused")]),
+        (LookUp(LookUpKind.NOT_FOUND), [("capture", "refused"), ("void", "done")]),
+        (NO_LOOK_UP, [("capture", "refused"), ("void", "done")]),
+    ],
+    ids=["captured", "authorized", "canceled", "not found", "no look-up"],
+)
+def test_the_capture_of_a_payment_given_up_is_not_sent_again(
+    voiding: Home, database: Database, monkeypatch: pytest.MonkeyPatch, found: LookUp, undone: list[tuple[str, str]]
+) -> None:
+    """An hour later nobody wants the money taken: what was done is found out and undone, and then it has ended."""
+    payment = capture_cut_short(voiding, monkeypatch)
+    voiding.stripe.look_ups.append(LookUp(LookUpKind.UNAVAILABLE))
+    round_of(voiding, HOUR_S)
+    assert (voiding.status(payment), kinds(voiding, payment)) == ("canceled", [("capture", "started")])
+    voiding.stripe.look_ups.extend([found] * 10)
+    for _ in range(3):
+        round_of(voiding)
+    assert kinds(voiding, payment) == undone
+    assert voiding.now(payment)[0].resolve_at is None
+    assert sound(voiding, database)
+
+
+def test_while_the_provider_cannot_say_whether_it_captured_nothing_is_voided(
+    voiding: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record will say; until then capture and void must not meet there. After an hour a person is asked."""
+    payment = capture_cut_short(voiding, monkeypatch)
+    voiding.stripe.look_ups.extend([LookUp(LookUpKind.UNAVAILABLE)] * 200)
+    round_of(voiding, 1000)
+    for _ in range(60):
+        round_of(voiding)
+    assert voiding.stripe.voided == []
+    assert voiding.now(payment)[0].attention == IN_DOUBT
+
+
+def test_a_void_beside_a_capture_that_came_first_ends_in_a_refund(
+    voiding: Home, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no look-up; the void's answer is lost, and the capture's notice comes: the void is dropped."""
+    payment = capture_cut_short(voiding, monkeypatch)
+    voiding.stripe.look_ups.extend([NO_LOOK_UP] * 100)
+    voiding.stripe.answer = IN_THE_DARK
+    for seconds in (HOUR_S, 61):
+        round_of(voiding, seconds)
+    assert kinds(voiding, payment) == [("capture", "started"), ("void", "unknown")]
+    tell(voiding, NoticeKind.CAPTURED, payment, money=Money(1999, "EUR"))
+    for _ in range(2):
+        round_of(voiding)
+    assert kinds(voiding, payment) == [("capture", "done"), ("void", "refused"), ("refund", "done")]
+    assert len(voiding.stripe.voided) == 1
+    assert voiding.now(payment)[0].resolve_at is None
+    assert sound(voiding, database)
+
+
+def test_a_capture_that_was_under_way_when_it_was_looked_up_is_refunded(
+    voiding: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First found authorized, then the void is refused, because the capture arrived in between."""
+    payment = capture_cut_short(voiding, monkeypatch)
+    voiding.stripe.look_ups.append(LookUp(LookUpKind.FOUND, AUTHORIZED))
+    voiding.stripe.look_ups.extend([LookUp(LookUpKind.FOUND, CAPTURED)] * 10)
+    voiding.stripe.answer = NOT_DONE
+    for seconds in (HOUR_S, 61, 61, 61):
+        round_of(voiding, seconds)
+    assert kinds(voiding, payment) == [("capture", "done"), ("void", "refused"), ("refund", "done")]
+    assert voiding.now(payment)[0].resolve_at is None
+
+
+# ---------------------------------------------------------------- a void that may yet come true
+
+
+def voided_unseen(home: Home) -> Payment:
+    """The first provider was asked to void what it may not have; then the second declined, and the first is all."""
+    home.stripe.look_ups.extend([NO_LOOK_UP] * 500)
+    home.stripe.answer = RECEIVED
+    home.stripe.outcomes.extend([UNKNOWN] * 4)
+    home.adyen.outcomes.extend([UNKNOWN] * 3 + [declined(cascade=False)])
+    payment = home.house.pay().payment
+    round_of(home)
+    assert home.now(payment)[0].attempt_id == home.now(payment)[1][0].id
+    assert [(each.asked_by, each.state) for each in home.now(payment)[2]] == [(UNSEEN, "received")]
+    return payment
+
+
+def test_what_may_yet_be_void_is_not_sent_again(voiding: Home) -> None:
+    """The void is under way: nobody has said how it ended. After an hour a person is asked."""
+    payment, sends = voided_unseen(voiding), len(voiding.stripe.calls)
+    for _ in range(60):
+        round_of(voiding)
+    assert len(voiding.stripe.calls) == sends
+    now = voiding.now(payment)[0]
+    assert (now.status, now.attention) == ("processing", IN_DOUBT)
+
+
+@pytest.mark.parametrize("state", ["received", "unknown"])
+def test_what_may_yet_be_void_is_not_captured(
+    voiding: Home, database: Database, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """Checkout would see it captured and then declined. Once the void is told to have failed, it is captured."""
+    payment = voided_unseen(voiding)
+    (void,) = voiding.now(payment)[2]
+    if state == "unknown":
+        journal = voiding.journals.open(*voiding.now(payment))
+        journal.learned(dataclasses.replace(void, state="unknown"))
+        journal.finish({}, event="its answer was lost")
+    captured: list[str] = []
+
+    def capture(reference: str, *_args: Any, **_named: Any) -> ModificationOutcome:
+        captured.append(reference)
+        return DONE
+
+    monkeypatch.setattr(voiding.stripe, "capture", capture)
+    assert tell(voiding, NoticeKind.ATTEMPT, payment, outcome=AUTHORIZED) == "applied"
+    for _ in range(60):
+        round_of(voiding)
+    now = voiding.now(payment)[0]
+    assert (now.status, captured, now.attention) == ("processing", [], IN_DOUBT)
+    tell(voiding, NoticeKind.VOID_FAILED, payment, operation_key=void.idempotency_key)
+    round_of(voiding)
+    assert (voiding.status(payment), captured) == ("captured", ["ref_1"])
+    assert sound(voiding, database)
+
+
+def test_a_void_whose_notice_was_lost_is_looked_up(voiding: Home, database: Database) -> None:
+    """An hour after it was received; then the other authorization is captured."""
+    payment = orphaned(voiding)
+    voiding.stripe.answer = RECEIVED
+    voiding.stripe.look_ups.append(LookUp(LookUpKind.FOUND, CANCELED))
+    round_of(voiding)
+    round_of(voiding, 3600)
+    assert (voiding.status(payment), voiding.stripe.looked_up) == ("processing", [])
+    round_of(voiding)
+    ended, attempts, operations = voiding.now(payment)
+    assert (ended.status, attempts[0].outcome, ended.resolve_at) == ("captured", "canceled", None)
+    assert [(each.kind, each.state) for each in operations] == [("void", "done"), ("capture", "done")]
+    assert sound(voiding, database)
+
+
+# ---------------------------------------------------------------- what was held back
+
+
+def test_what_was_held_back_and_is_then_rejected_as_our_mistake_has_ended(
+    home: Home, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was sent once, and never happened: checkout may ask for another."""
+    payment = home.house.pay().payment
+    monkeypatch.setattr(home.resolver._sender, "_operating", lambda _provider: contextlib.nullcontext(False))
+    modifications(home).refund("m", payment.id, 500, key="k")
+    round_of(home)
+    assert [(each.state, each.sends) for each in home.now(payment)[2]] == [("started", 0)]
+    monkeypatch.setattr(home.resolver._sender, "_operating", lambda _provider: contextlib.nullcontext(True))
+    mistake = ModificationOutcome(ModificationKind.NOT_EXECUTED, Health.IGNORED, "http_400", our_fault=True)
+    monkeypatch.setattr(home.stripe, "refund", lambda *_args, **_named: mistake)
+    home.clock.advance(KEY_LIVES.total_seconds())
+    round_of(home)
+    now, _, (refund,) = home.now(payment)
+    assert (refund.state, refund.sends, now.resolve_at) == ("refused", 1, None)
+    assert sound(home, database)
+
+
+def test_a_send_is_counted_before_it_is_made(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that dies in it leaves an operation that may have been sent, and not one that never was."""
+    payment = home.house.pay().payment
+    monkeypatch.setattr(home.resolver._sender, "_operating", lambda _provider: contextlib.nullcontext(False))
+    modifications(home).refund("m", payment.id, 500, key="k")
+    monkeypatch.setattr(home.resolver._sender, "_operating", lambda _provider: contextlib.nullcontext(True))
+    seen: list[int] = []
+
+    def look(*_args: Any, **_named: Any) -> ModificationOutcome:
+        loaded = home.ledger.load(payment.id)
+        assert loaded is not None
+        seen.extend(each.sends for each in loaded[2])
+        return IN_THE_DARK
+
+    monkeypatch.setattr(home.stripe, "refund", look)
+    for _ in range(2):
+        round_of(home)
+    assert seen == [1, 2]
 
 
 # ---------------------------------------------------------------- notices ahead of what they are about

@@ -53,8 +53,9 @@ def modification(kind: ModificationKind, *, our_fault: bool = False) -> Modifica
 
 
 def operation(kind: OperationKind = "capture", state: OperationState = "started") -> Operation:
-    """Seven euros."""
-    return Operation("op_1", "pay_1", "att_1", kind, 700, "stripe", "op_1", state, "checkout", NOW)
+    """Seven euros, about to be sent: for the first time, or again."""
+    sends = 1 if state == "started" else 2  # this send counted
+    return Operation("op_1", "pay_1", "att_1", kind, 700, "stripe", "op_1", state, "checkout", NOW, sends=sends)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_what_an_operations_send_says(answer: ModificationOutcome, first: str, a
     sender = sender_of(Modifier(answer))
     told = sender.operate(operation(), attempt, "EUR", DEADLINE_S)
     assert (told.state, told.sends, told.finished_at is None) == (first, 1, first == "unknown")
-    told = sender.operate(operation(state="unknown"), attempt, "EUR", DEADLINE_S, again=True)
+    told = sender.operate(operation(state="unknown"), attempt, "EUR", DEADLINE_S)
     assert (told.state, told.sends, told.finished_at is None) == (again, 2, again == "unknown")
 
 
@@ -85,7 +86,7 @@ def test_an_operation_is_sent_by_the_providers_id_under_its_own_key(kind: Operat
     provider = Modifier(DONE)
     sender, attempt = sender_of(provider), dataclasses.replace(ATTEMPT, provider_reference="ref_1")
     sender.operate(operation(kind), attempt, "EUR", DEADLINE_S)
-    sender.operate(operation(kind, "unknown"), attempt, "EUR", DEADLINE_S, again=True)
+    sender.operate(operation(kind, "unknown"), attempt, "EUR", DEADLINE_S)
     money = () if kind == "void" else (Money(700, "EUR"),)
     assert provider.asked == [(kind, "ref_1", *money, "op_1")] * 2
     if kind == "void":
@@ -96,7 +97,7 @@ def test_an_operation_is_sent_by_the_providers_id_under_its_own_key(kind: Operat
 def test_a_late_unknown_takes_nothing_back() -> None:
     """What a webhook has said meanwhile stands."""
     sender = sender_of(Modifier(modification(ModificationKind.UNKNOWN)))
-    told = sender.operate(operation(state="received"), ATTEMPT, "EUR", DEADLINE_S, again=True)
+    told = sender.operate(operation(state="received"), ATTEMPT, "EUR", DEADLINE_S)
     assert told.state == "received"
 
 
@@ -105,7 +106,7 @@ def test_a_late_answer_does_not_reopen_what_ended(state: OperationState) -> None
     """Neither its state, nor when it ended, nor why."""
     ended = dataclasses.replace(operation(state=state), finished_at=NOW, reason="told by a webhook")
     for kind in (ModificationKind.UNKNOWN, ModificationKind.NOT_EXECUTED):
-        told = sender_of(Modifier(modification(kind))).operate(ended, ATTEMPT, "EUR", DEADLINE_S, again=True)
+        told = sender_of(Modifier(modification(kind))).operate(ended, ATTEMPT, "EUR", DEADLINE_S)
         assert (told.state, told.finished_at, told.reason) == (state, NOW, "told by a webhook")
 
 
@@ -115,7 +116,9 @@ def test_our_mistake_ends_what_checkout_asked_for_and_not_what_the_router_needs(
     asked = dataclasses.replace(operation(), asked_by=asked_by)
     answer = modification(ModificationKind.NOT_EXECUTED, our_fault=True)
     assert sender_of(Modifier(answer)).operate(asked, ATTEMPT, "EUR", DEADLINE_S).state == state
-    assert sender_of(Modifier(DONE)).operate(asked, ATTEMPT, "EUR", DEADLINE_S, again=True).state == "done"
+    again = dataclasses.replace(asked, sends=2)
+    assert sender_of(Modifier(answer)).operate(again, ATTEMPT, "EUR", DEADLINE_S).state == "unknown"
+    assert sender_of(Modifier(DONE)).operate(again, ATTEMPT, "EUR", DEADLINE_S).state == "done"
 
 
 @pytest.mark.parametrize("left_s", [LEAST_TIME_S / 2 - 0.01, 0.0, -3600.0])
@@ -124,9 +127,10 @@ def test_after_its_deadline_nothing_is_sent(left_s: float) -> None:
     provider = Modifier(DONE)
     sender, attempt = sender_of(provider), dataclasses.replace(ATTEMPT, provider_reference="ref_1")
     for kind in ("capture", "void", "refund"):
-        for asked, again in ((operation(kind), False), (operation(kind, "unknown"), True)):
-            assert sender.operate(asked, attempt, "EUR", left_s, again=again) == asked
-    assert sender.operate(operation("void"), ATTEMPT, "EUR", left_s) == operation("void")
+        for asked in (operation(kind), operation(kind, "unknown")):
+            not_sent = dataclasses.replace(asked, sends=asked.sends - 1)
+            assert sender.operate(asked, attempt, "EUR", left_s) == not_sent
+    assert sender.operate(operation("void"), ATTEMPT, "EUR", left_s).sends == 0
     assert sender.resend(ATTEMPT, left_s)[0] == ATTEMPT
     assert sender.complete(attempt, {}, left_s).kind is OutcomeKind.UNKNOWN
     assert (provider.asked, provider.calls, list(provider.completed)) == ([], [], [])
