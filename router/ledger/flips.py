@@ -13,7 +13,8 @@ from router.ledger.engine import Database
 from router.ledger.tables import flips, from_micros, to_micros
 
 FlipState = Literal["requested", "confirmed", "superseded", "failed"]
-"""requested: to be written · confirmed: the flag holds it · superseded: a person got there first · failed."""
+"""requested: to be written, while its incident lasts · confirmed: the flag holds it · superseded: a person got there
+first, or the incident was over first · failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +49,22 @@ class FlipLedger:
             return False
         return True
 
-    def settle(self, flip_id: str, state: FlipState, *, at: dt.datetime) -> None:
-        """Commit how a requested flip ended; a flip that has ended stays as it is."""
+    def settle(self, flip_id: str, state: FlipState, *, at: dt.datetime, as_written: Flip | None = None) -> None:
+        """Commit how a requested flip ended, and what was written where; a flip that has ended stays as it is."""
         confirmed = to_micros(at) if state == "confirmed" else None
+        values: dict[str, Any] = {"state": state, "confirmed_at": confirmed}
+        if as_written is not None:
+            values |= {name: getattr(as_written, name) for name in ("to_value", "reason", "evidence")}
         with self._database.write() as connection:
             connection.execute(
-                flips.update()
-                .where(flips.c.id == flip_id, flips.c.state == "requested")
-                .values(state=state, confirmed_at=confirmed)
+                flips.update().where(flips.c.id == flip_id, flips.c.state == "requested").values(values)
             )
+
+    def retarget(self, flip: Flip, to_value: str) -> bool:
+        """Commit another target of a requested flip; False when it has ended, or another worker was first."""
+        still = (flips.c.id == flip.id, flips.c.state == "requested", flips.c.to_value == flip.to_value)
+        with self._database.write() as connection:
+            return connection.execute(flips.update().where(*still).values(to_value=to_value)).rowcount == 1
 
     def exists(self, incident: str) -> bool:
         """Whether this incident has had its flip."""

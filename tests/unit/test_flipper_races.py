@@ -15,7 +15,7 @@ from flags.filewriter import FileFlagWriter, complete_file
 from router.clock import ManualClock
 from router.ledger.engine import Database
 from router.ledger.flips import Flip, FlipLedger, FlipState
-from router.transitions import State
+from router.transitions import State, following
 from tests.fakes.flags import FakeFlags, FakeFlagWriter
 from tests.fakes.flips import FlipWorker
 from tests.fakes.ledger import fresh_ledger
@@ -109,29 +109,119 @@ def test_a_write_that_fails_is_tried_again_until_it_succeeds(worker: FlipWorker,
     assert (flip.state, flip.created_at, flip.confirmed_at) == ("confirmed", decided_at, worker.clock.now())
 
 
-@pytest.mark.parametrize("meanwhile", ["the circuit closed", "the target failed", "flips were switched off"])
-def test_a_flip_that_could_not_be_written_while_it_mattered_is_not_written_later(
-    worker: FlipWorker, source: FakeFlags, writer: FakeFlagWriter, meanwhile: str
-) -> None:
-    """Hours after the incident it would move payments onto a provider that nobody chose."""
+@pytest.fixture
+def waiting(worker: FlipWorker, writer: FakeFlagWriter) -> FlipWorker:
+    """A flip was decided, to `third`, and the store could not be written; it can be again."""
 
     def break_the_store() -> None:
         writer.fault = "the disk is full"
 
     writer.before_set = break_the_store
     worker.go(State.OPEN)
-    assert worker.run_after(60) == 0
+    assert worker.run_after(61) == 0
+    writer.fault, writer.before_set = None, None
+    return worker
+
+
+@pytest.mark.parametrize("meanwhile", ["the incident ended", "a new one began", "flips were switched off"])
+def test_a_flip_that_could_not_be_written_while_it_mattered_is_not_written_later(
+    waiting: FlipWorker, source: FakeFlags, writer: FakeFlagWriter, meanwhile: str
+) -> None:
+    """Hours after the incident it would move payments onto a provider that nobody chose."""
     match meanwhile:
-        case "the circuit closed":
-            worker.go(State.CLOSED, after_s=5)
-        case "the target failed":
-            worker.go(State.OPEN, provider="third")
+        case "the incident ended":
+            waiting.go(State.CLOSED, after_s=5)
+            waiting.clock.advance(300)
+        case "a new one began":
+            waiting.go(State.CLOSED, after_s=5)
+            waiting.go(State.OPEN, after_s=300)
         case _:
             source.flags = dataclasses.replace(source.flags, auto_flip_enabled=False)
-    writer.fault, writer.before_set = None, None
-    assert worker.run_after(1) == 0
-    assert worker.rows()[-1].state == "superseded"
+    assert waiting.run_after(1) == 0
+    assert waiting.rows()[-1].state == "superseded"
     assert writer.values[PRIMARY_PROVIDER] == "stripe"
+    source.flags = dataclasses.replace(source.flags, auto_flip_enabled=True)
+    assert waiting.run_after(1) == 0
+    assert writer.writes == []
+
+
+@pytest.mark.parametrize("through", [State.SLOW_START, State.CLOSED, State.FORCED_OPEN])
+def test_a_flip_that_is_not_wanted_for_a_moment_waits_for_its_incident(
+    waiting: FlipWorker, writer: FakeFlagWriter, through: State
+) -> None:
+    """One round in slow start took the incident its flip: an hour open, and the primary stayed where it failed."""
+    waiting.go(through, after_s=1)
+    assert waiting.run_after(1) == 0
+    assert [flip.state for flip in waiting.rows()] == ["requested"]
+    waiting.go(State.OPEN, after_s=3)
+    assert waiting.run_after(60) == 1
+    (flip,) = waiting.rows()
+    assert (flip.state, writer.values[PRIMARY_PROVIDER]) == ("confirmed", "third")
+    open_s = 122 if through is State.CLOSED else 126
+    assert flip.reason == f"circuit of stripe not closed for {open_s} s: told to"
+    assert flip.evidence["open_seconds"] == open_s
+    assert f"{open_s} s" in writer.writes[0][2]
+
+
+def test_a_flip_whose_only_target_is_suspect_waits_until_it_is_not(
+    database: Database, source: FakeFlags, writer: FakeFlagWriter
+) -> None:
+    """One round of it took the incident its flip."""
+    worker = FlipWorker(database, ManualClock(), source, writer, names=("stripe", "adyen"))
+    worker.go(State.OPEN)
+    writer.before_set = lambda: setattr(writer, "fault", "503")
+    assert worker.run_after(60) == 0
+    writer.fault, writer.before_set = None, None
+    marked = following(
+        None, State.CLOSED, provider="adyen", at=worker.clock.now(), actor="a", reason="suspect", suspect=True
+    )
+    assert worker.health.propose(marked)
+    assert worker.run_after(1) == 0
+    assert [flip.state for flip in worker.rows()] == ["requested"]
+    calm = following(marked, State.CLOSED, provider="adyen", at=worker.clock.now(), actor="a", reason="calm")
+    assert worker.health.propose(calm)
+    assert worker.run_after(1) == 1
+    assert writer.values[PRIMARY_PROVIDER] == "adyen"
+
+
+def test_a_waiting_flip_goes_to_another_target_when_its_own_has_failed(
+    waiting: FlipWorker, writer: FakeFlagWriter
+) -> None:
+    """And the record names where it went, and those that it was chosen from."""
+    waiting.go(State.OPEN, provider="third")
+    assert waiting.run_after(1) == 1
+    (flip,) = waiting.rows()
+    assert (flip.state, flip.to_value, writer.values[PRIMARY_PROVIDER]) == ("confirmed", "adyen", "adyen")
+    assert [each["provider"] for each in flip.evidence["candidates"]] == ["adyen"]
+
+
+def test_a_waiting_flip_is_dropped_when_a_person_moves_the_flag(waiting: FlipWorker, writer: FakeFlagWriter) -> None:
+    """However briefly: the incident is theirs from then on."""
+    writer.values[PRIMARY_PROVIDER] = "adyen"
+    assert waiting.run_after(1) == 0
+    assert [flip.state for flip in waiting.rows()] == ["superseded"]
+    writer.values[PRIMARY_PROVIDER] = "stripe"
+    assert waiting.run_after(600) == 0
+    assert writer.writes == []
+
+
+def test_two_workers_that_choose_different_targets_write_one_and_have_that_one_on_record(
+    waiting: FlipWorker, database: Database, source: FakeFlags, writer: FakeFlagWriter
+) -> None:
+    """One sees `third` fail and goes elsewhere, in the moment in which the other writes it."""
+    second = FlipWorker(database, waiting.clock, source, writer, waiting.ids)
+    second.health.sync_once()
+
+    def meanwhile() -> None:
+        writer.before_set = None
+        second.flipper.run_once()
+
+    writer.before_set = meanwhile
+    waiting.go(State.OPEN, provider="third")
+    waiting.flipper.run_once()
+    assert len(writer.writes) == 1
+    (flip,) = waiting.rows()
+    assert (flip.state, flip.to_value) == ("confirmed", writer.values[PRIMARY_PROVIDER])
 
 
 def test_a_crash_between_the_decision_and_the_write_is_made_good_by_the_next_run(
