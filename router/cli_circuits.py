@@ -47,6 +47,7 @@ def add_commands(add: Add) -> None:
         ("bypass", "bypass", "let every payment through, and record nothing"),
         ("metrics-only", "metrics_only", "record, and never open"),
         ("automatic", "automatic", "let the circuit decide for itself again"),
+        ("reset", "reset", "close it now, and forget what was counted and every failed round"),
     ):
         order = orders.add_parser(name, help=meaning, description=meaning)
         order.add_argument("--reason", required=True, help="for the audit record")

@@ -15,13 +15,15 @@ from router.health import TransitionStore
 from router.slow_start import WHOLE, first_share
 from router.transitions import OVERRIDES, State, Transition, following
 
-Mode = Literal["automatic", "forced_open", "bypass", "metrics_only"]
+Mode = Literal["automatic", "forced_open", "bypass", "metrics_only", "reset"]
 MODES: Mapping[Mode, State | None] = {
     "automatic": None,
     "forced_open": State.FORCED_OPEN,
     "bypass": State.BYPASS,
     "metrics_only": State.METRICS_ONLY,
+    "reset": None,
 }
+"""And the state that each holds the circuit in; None: it decides for itself."""
 TRIES = 5
 """Against the machine's own transitions in the same instant."""
 
@@ -58,7 +60,8 @@ class Overrides:
     ) -> Transition:
         """Put a provider's circuit into this mode, for good or `until` then.
 
-        The same order again changes nothing, and is answered with the first. Raises UnknownProviderError,
+        The same order again changes nothing, and is answered with the first; save a reset, which closes the circuit
+        and forgets what was counted each time, whatever it was. Raises UnknownProviderError,
         AlreadyAutomaticError, AutomaticHasNoEndError, EndsInThePastError, LedgerUnavailableError; then nothing has
         changed.
         """
@@ -93,6 +96,8 @@ class Overrides:
         state = MODES[mode]
         if state is not None:
             return following(last, state, provider=provider, at=now, actor=by, reason=reason, until=until)
+        if mode == "reset":
+            return following(last, State.CLOSED, provider=provider, at=now, actor=by, reason=reason, anew=True)
         if last is None or last.state not in OVERRIDES:
             raise AlreadyAutomaticError
         return released(last, self._settings, at=now, actor=by, reason=reason)

@@ -100,7 +100,7 @@ def blueprint(
 
     @api.post(
         "/v1/providers/<name>/breaker",
-        summary="Order a circuit open, bypassed, only measured, or back to automatic",
+        summary="Order a circuit open, bypassed, only measured, back to automatic, or closed anew",
         responses={200: views.TransitionView, **dict.fromkeys((400, 401, 403, 404, 409, 422, 503), Problem)},
         **secured,
     )

@@ -172,6 +172,13 @@ class RecoveryView(BaseModel):
     """Share of recoveries after which it opened again within five minutes."""
 
 
+class WouldHaveOpenedView(BaseModel):
+    """What would have opened a circuit that only measures."""
+
+    reason: str
+    at: str
+
+
 class ProviderView(BaseModel):
     """A provider as the router sees it."""
 
@@ -187,6 +194,8 @@ class ProviderView(BaseModel):
     by: str | None
     until: str | None
     incident: str | None
+    would_have_opened: WouldHaveOpenedView | None
+    """In `metrics_only`, while its calls are such that it would not be closed."""
     availability: float | None
     approval: float | None
     window: WindowView
@@ -324,7 +333,7 @@ def _attempt_json(attempt: Attempt) -> dict[str, Any]:
 def provider_json(health: ProviderHealth, name: str, flags: RoutingFlags) -> dict[str, Any]:
     """A provider as ProviderView describes it, but for its recovery."""
     snapshot, readiness, bulkhead = health.snapshot(name), health.readiness(name), health.bulkhead(name)
-    last = snapshot.last
+    last, would_have = snapshot.last, health.would_have_opened(name)
     return {
         "name": name,
         "enabled": flags.is_enabled(name),
@@ -336,6 +345,9 @@ def provider_json(health: ProviderHealth, name: str, flags: RoutingFlags) -> dic
         "by": None if last is None else last.actor,
         "until": None if snapshot.until is None else moment(snapshot.until),
         "incident": None if last is None else last.incident,
+        "would_have_opened": None
+        if would_have is None
+        else {"reason": would_have.reason, "at": moment(would_have.at)},
         "availability": None,
         "approval": None,
         "window": _window_json(snapshot),

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
-from providers.contract import Timeouts
+from providers.contract import Health, Timeouts
 from router.api.views import ProviderList, ProviderView, TransitionList, TransitionView
+from router.clock import SystemClock
 from router.ledger.circuits import CircuitLedger
 from router.ledger.probes import ProbeLedger
 from router.ledger.unavailable import LedgerUnavailableError
 from router.recovery import Recovery
 from router.transitions import State, Transition, following
+from tests.fakes.house import teach
 from tests.integration.conftest import OpenShop, Witness
 from tests.integration.shop import ABSENT, LOG, Shop
 
@@ -96,6 +98,31 @@ def test_an_order_is_in_force_at_once_and_on_record_with_who_and_why(shop: Shop,
     assert f'"mode": "{mode}"' in LOG.getvalue()[logged_before:], "whoever watches the log sees it too"
 
 
+def test_a_reset_closes_an_open_circuit_and_is_on_record(shop: Shop) -> None:
+    """At once, and payments go there again."""
+    moved(shop, State.OPEN)
+    body = ordered(shop, "reset")
+    assert (body["state"], body["reason"], body["until"]) == ("closed", WHY, None)
+    assert shown(shop)["state"] == "closed"
+    assert rows(shop)[-1]["state"] == "closed"
+    assert send_order(shop, "reset", until="2099-01-01T00:00:00Z").status_code == 422
+
+
+def test_what_would_have_opened_is_shown_while_it_stands(shop: Shop) -> None:
+    """In metrics-only; null everywhere else."""
+    assert shown(shop)["would_have_opened"] is None
+    ordered(shop, "metrics_only")
+    for _ in range(10):
+        teach(shop.core.health, Health.PROVIDER_ERROR, 1)
+    would_have = shown(shop)["would_have_opened"]
+    assert would_have["reason"] == "10 of the last 10 calls failed"
+    assert (
+        dt.timedelta() <= shop.core.clock.now() - dt.datetime.fromisoformat(would_have["at"]) < dt.timedelta(hours=1)
+    )
+    ordered(shop, "reset")
+    assert shown(shop)["would_have_opened"] is None
+
+
 def test_an_order_without_an_end_has_none(shop: Shop) -> None:
     """And one given through the key from the settings names that."""
     told = ordered(shop, "forced_open")
@@ -173,19 +200,26 @@ def test_an_order_to_let_payments_through_holds_while_they_fail(shops: OpenShop,
     assert "circuit open" in candidate(with_why)["reasons"]
 
 
+class Worker(SystemClock):
+    """Another process's clock, which may be ahead."""
+
+    later = dt.timedelta()
+
+    def now(self) -> dt.datetime:
+        return super().now() + self.later
+
+
 @pytest.mark.parametrize(("mode", "after"), [("forced_open", "slow_start"), ("bypass", "closed")])
 def test_an_order_ends_by_itself_through_the_worker(shop: Shop, mode: str, after: str) -> None:
     """As if its hour were over: the worker says so, and the order's own row stays as it was."""
     core = shop.core
     ordered(shop, mode, until=(core.clock.now() + dt.timedelta(hours=1)).isoformat())
+    worker = Worker()
     recovery = Recovery(
-        core.providers, core.health, probes=ProbeLedger(core.database), timeouts=Timeouts(1, 2), clock=core.clock
+        core.providers, core.health, probes=ProbeLedger(core.database), timeouts=Timeouts(1, 2), clock=worker
     )
     assert recovery.run_once() == 0
-    ended = round((core.clock.now().timestamp() - 1) * 1e6)
-    with core.database.write() as connection:
-        connection.exec_driver_sql(f"UPDATE circuit_transitions SET until = {ended}")
-    core.health.sync_once()
+    worker.later = dt.timedelta(hours=1)
     assert recovery.run_once() == 1
     page = shown(shop)
     assert (page["state"], page["until"]) == (after, None)

@@ -82,6 +82,30 @@ def test_a_version_is_written_once(database: Database) -> None:
     assert sorted(written) == [False] * 7 + [True]
 
 
+def test_a_version_that_is_free_is_written_only_after_the_row_it_was_decided_on(database: Database) -> None:
+    """Not after another process's, nor after none; whose it was is told by its state, its moment and its author."""
+    ledger = CircuitLedger(database)
+    (theirs,) = write(ledger, "bypass@0")
+    ours = dataclasses.replace(theirs, state=State.OPEN, actor="web:1")
+    for seen in (
+        ours,
+        dataclasses.replace(theirs, actor="x"),
+        dataclasses.replace(theirs, at=after(1)),
+        dataclasses.replace(theirs, state=State.METRICS_ONLY),
+    ):
+        assert not ledger.append(
+            following(seen, State.FORCED_OPEN, provider="stripe", at=after(2), actor="web:1", reason="why")
+        )
+    gap = following(
+        dataclasses.replace(theirs, version=2), State.OPEN, provider="stripe", at=after(2), actor="w", reason="why"
+    )
+    assert not ledger.append(gap)
+    assert not ledger.append(dataclasses.replace(gap, provider="adyen"))
+    assert ledger.history("stripe", limit=9) == [theirs]
+    (read,) = ledger.latest(["stripe"])
+    assert ledger.append(following(read, State.OPEN, provider="stripe", at=after(2), actor="w", reason="why"))
+
+
 def test_the_history_is_read_from_the_newest_on_page_by_page(database: Database) -> None:
     """Of that circuit only; `before` is where the last page ended."""
     ledger = CircuitLedger(database)

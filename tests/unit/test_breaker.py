@@ -372,6 +372,17 @@ def test_slow_start_falls_back_on_the_usual_rate_with_fewer_calls() -> None:
     assert transition.reason == "3 of the last 5 calls failed"
 
 
+def test_a_fall_from_slow_start_is_one_more_failed_round() -> None:
+    """It was open for seven rounds and has not been well: it waits as after eight, not as after none."""
+    circuit = Circuit()
+    circuit.adopt(State.SLOW_START, failed_rounds=7, share=0.1)
+    (fallen,) = circuit.calls("FF")
+    assert (fallen.state, fallen.failed_rounds) == (State.OPEN, 8)
+    circuit.adopt(State.CLOSED)
+    (opened,) = circuit.calls("F" * 10)
+    assert opened.failed_rounds == 0
+
+
 def test_slow_start_falls_back_on_slow_calls() -> None:
     """Two of five take too long."""
     circuit = starting()

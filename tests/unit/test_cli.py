@@ -131,7 +131,12 @@ def migrated(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> Path:
 
 @pytest.mark.parametrize(
     ("order", "state"),
-    [("force-open", State.FORCED_OPEN), ("bypass", State.BYPASS), ("metrics-only", State.METRICS_ONLY)],
+    [
+        ("force-open", State.FORCED_OPEN),
+        ("bypass", State.BYPASS),
+        ("metrics-only", State.METRICS_ONLY),
+        ("reset", State.CLOSED),
+    ],
 )
 def test_an_order_to_a_circuit_is_on_record_with_who_and_why(
     order: str, state: State, migrated: Path, capsys: pytest.CaptureFixture[str]

@@ -12,6 +12,7 @@ from providers.contract import Health
 from router.clock import ManualClock
 from router.ledger.engine import Database
 from router.transitions import State
+from tests.fakes.clocks import SteppedClock
 from tests.fakes.flags import FakeFlags, FakeFlagWriter
 from tests.fakes.flips import NAMES, FlipWorker
 from tests.fakes.house import teach
@@ -54,6 +55,21 @@ def test_the_flag_is_moved_once_when_the_open_time_is_reached_and_not_before(
         assert worker.run_after(30) == 0
     assert writer.tries == 1
     assert len(worker.rows()) == 1
+
+
+@pytest.mark.parametrize("step_s", [-60, 60])
+def test_a_step_of_the_wall_clock_neither_flips_nor_keeps_from_it(
+    database: Database, source: FakeFlags, writer: FakeFlagWriter, step_s: float
+) -> None:
+    """Sixty seconds of outage are sixty seconds, whatever a time server does meanwhile."""
+    clock = SteppedClock()
+    worker = FlipWorker(database, clock, source, writer)
+    worker.go(State.OPEN)
+    clock.step_wall(step_s)
+    assert worker.run_after(1) == 0
+    assert worker.run_after(58.9) == 0
+    assert worker.run_after(0.1) == 1
+    assert worker.rows()[0].evidence["open_seconds"] == pytest.approx(60)
 
 
 def test_failed_rounds_of_probes_do_not_start_the_count_anew(worker: FlipWorker) -> None:

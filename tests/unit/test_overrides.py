@@ -244,3 +244,81 @@ def test_a_circuit_that_never_stands_still_is_an_error(clock: ManualClock) -> No
     """Not an endless loop in a request."""
     with pytest.raises(RuntimeError, match="moves all the time"):
         Overrides(("stripe",), Busy(99, clock), BREAKERS, clock=clock).order("stripe", "bypass", reason="w", by=BY)
+
+
+# ---------------------------------------------------------------- reset
+
+
+@pytest.mark.parametrize("before", list(State))
+def test_a_reset_closes_the_circuit_and_forgets_what_was_counted_in_every_process(
+    overrides: Overrides, health: ProviderHealth, store: MemoryStore, clock: ManualClock, before: State
+) -> None:
+    """From any state, closed too: empty windows, no failed rounds, calls in flight that no longer count."""
+    other: ProviderHealth = a_health(("stripe",), store=store, clock=clock, actor="web:2")
+    in_state(before, health, overrides, clock)
+    other.sync_once()
+    late = health.admit("stripe")
+    for process in (health, other):
+        if before is State.CLOSED:
+            teach(process, Health.PROVIDER_ERROR, 9)
+    if late is not None:
+        late.begin()
+    clock.advance(7)
+    reset = overrides.order("stripe", "reset", reason="a new contract", by=BY)
+    assert (reset.state, reset.failed_rounds, reset.suspect, reset.share) == (State.CLOSED, 0, False, 1.0)
+    assert (reset.actor, reset.reason, reset.began) == (BY, "a new contract", clock.now())
+    if late is not None:
+        for process in (health, other):
+            assert process.sync_once() == 1
+        late.end(Health.PROVIDER_ERROR)
+    for process in (health, other):
+        process.sync_once()
+        circuit = process.snapshot("stripe")
+        assert (circuit.last, circuit.window.calls, circuit.slow.calls) == (reset, 0, 0)
+        assert process.is_well("stripe")
+        teach(process, Health.PROVIDER_ERROR, 9)
+        assert process.is_admitting("stripe")
+
+
+def test_the_first_row_of_a_circuit_may_be_a_reset(
+    overrides: Overrides, health: ProviderHealth, clock: ManualClock
+) -> None:
+    """It never left closed, and nine calls failed."""
+    teach(health, Health.PROVIDER_ERROR, 9)
+    health.follow(overrides.order("stripe", "reset", reason="why", by=BY))
+    assert health.snapshot("stripe").window.calls == 0
+
+
+def test_the_same_reset_again_forgets_again(
+    overrides: Overrides, health: ProviderHealth, store: MemoryStore, clock: ManualClock
+) -> None:
+    """What was counted since the first is another matter."""
+    for _ in range(2):
+        health.follow(overrides.order("stripe", "reset", reason="why", by=BY))
+        assert health.snapshot("stripe").window.calls == 0
+        teach(health, Health.PROVIDER_ERROR, 9)
+    assert len(store.rows) == 2
+
+
+def test_a_mark_of_the_same_moment_does_not_undo_a_reset(
+    overrides: Overrides, health: ProviderHealth, clock: ManualClock
+) -> None:
+    """A mark goes on with what is counted; a reset begins anew, though both are closed before and after."""
+    health.follow(overrides.order("stripe", "reset", reason="first", by=BY))
+    teach(health, Health.PROVIDER_ERROR, 5)
+    clock.advance(1)
+    last = health.snapshot("stripe").last
+    mark = following(
+        last, State.CLOSED, provider="stripe", at=clock.now(), actor="web:1", reason="slow", suspect=True
+    )
+    assert health.propose(mark)
+    assert health.snapshot("stripe").window.calls == 5
+    health.follow(overrides.order("stripe", "reset", reason="second", by=BY))
+    assert (health.snapshot("stripe").window.calls, health.snapshot("stripe").suspect) == (0, False)
+
+
+def test_a_reset_has_no_end(overrides: Overrides, store: MemoryStore, clock: ManualClock) -> None:
+    """It is over as soon as it is done."""
+    with pytest.raises(AutomaticHasNoEndError):
+        overrides.order("stripe", "reset", reason="why", by=BY, until=clock.now() + dt.timedelta(hours=1))
+    assert store.rows == {}
