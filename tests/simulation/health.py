@@ -30,7 +30,7 @@ class SimHealth(ProviderHealth):
     @property
     def has_news(self) -> bool:
         """Whether a circuit moved here that the ledger does not know of."""
-        return bool(self._unwritten)
+        return any(guarded.breaker.unwritten() for guarded in self._guarded.values())
 
     def admit(self, provider: str) -> Call | None:
         leave = super().admit(provider)
