@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from router import standing
-from router.ledger.operations import IN_FORCE, UNSEEN, UNSETTLED, Operation
+from router.ledger.operations import UNSEEN, UNSETTLED, Operation
 from router.ledger.records import Attempt, Payment
 
 
@@ -57,7 +57,7 @@ def of_payment(payment: Payment, attempts: Sequence[Attempt], operations: Sequen
         for each in attempts
         if not each.is_settled
         or (each.id == chosen_id and standing.is_completing(each))
-        or (each.id in orphans and (each.outcome == "requires_action" or _not_released(each, operations)))
+        or (each.id in orphans and (each.outcome == "requires_action" or _is_stuck(payment, each, operations)))
     ]
     by_id = {each.id: each for each in attempts}
     # A void of what is itself in doubt is the machine's own way of finding out.
@@ -65,8 +65,22 @@ def of_payment(payment: Payment, attempts: Sequence[Attempt], operations: Sequen
     return found + [Doubt(by_id[each.attempt_id], each) for each in pending]
 
 
-def _not_released(orphan: Attempt, operations: Sequence[Operation]) -> bool:
-    """Whether the provider refused to undo an approval that is not the payment's, and nothing else is under way."""
-    undoing = [each for each in operations if each.attempt_id == orphan.id and each.kind in ("void", "refund")]
-    alive = [each for each in undoing if each.state in UNSETTLED or (each.kind == "void" and each.state in IN_FORCE)]
-    return not alive and any(each.state in ("refused", "failed") for each in undoing)
+def undoing(orphan: Attempt, operations: Sequence[Operation]) -> list[Operation]:
+    """What its provider has been asked to do to an approval that is not the payment's."""
+    return [
+        each
+        for each in operations
+        if each.attempt_id == orphan.id and each.kind in ("void", "refund") and each.asked_by != UNSEEN
+    ]
+
+
+def _is_stuck(payment: Payment, orphan: Attempt, operations: Sequence[Operation]) -> bool:
+    """Whether the provider refused to undo an approval that is not the payment's, or has not said for so long.
+
+    Not while one of its voids or refunds is in doubt: then that is what is asked.
+    """
+    states = {each.state for each in undoing(orphan, operations)}
+    if not states.isdisjoint(UNSETTLED):
+        return False
+    refused = "received" not in states and not states.isdisjoint(("refused", "failed"))
+    return refused or payment.attention is not None

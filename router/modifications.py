@@ -273,12 +273,30 @@ class Modifications:
             raise StateConflictError(status, "more than one thing is in doubt: name the one that is meant.", found)
         return found[0]
 
+    def _resolve_orphan(self, journal: Journal, orphan: Attempt, told: _Told) -> None:
+        """An approval that is not the payment's: it was released or paid back, or the provider is asked anew."""
+        asked = doubts.undoing(orphan, journal.operations)
+        received = [each for each in asked if each.state == "received"]
+        now, gone = self._clock.now(), told.verdict != "approved"
+        if not gone and not received:
+            raise StateConflictError(journal.payment.status, "that it is approved is known; was it released?")
+        for each in received:
+            state: OperationState = "done" if gone else "refused"
+            journal.learned(dataclasses.replace(each, state=state, reason=BY_OPERATOR, finished_at=now))
+        amount = journal.payment.amount
+        taken = standing.captured(amount, orphan, journal.operations)
+        paid_back = taken and standing.is_undone(amount, orphan, journal.operations)
+        if gone and not paid_back:
+            outcome = told.verdict
+            journal.learned(dataclasses.replace(orphan, outcome=outcome, reason=BY_OPERATOR, finished_at=now))
+
     def _resolve_attempt(self, journal: Journal, attempt: Attempt, told: _Told) -> None:
         if told.reference is not None and not self._sender.is_reference(attempt.provider, told.reference):
             raise WrongReferenceError
         reference = told.reference or attempt.provider_reference
-        if told.verdict == "approved" and attempt.outcome == "approved":
-            raise StateConflictError(journal.payment.status, "that it is approved is known; was it released?")
+        if attempt.outcome == "approved":
+            self._resolve_orphan(journal, attempt, told)
+            return
         if told.verdict == "approved" and reference is None:
             raise StateConflictError(journal.payment.status, "an approval needs the provider's reference.")
         journal.learned(

@@ -18,7 +18,7 @@ from router import disputes, standing
 from router.clock import Clock
 from router.ledger.inbox import Inbox, Stored
 from router.ledger.journal import Journal, Journals
-from router.ledger.operations import Operation, OperationKind, OperationState
+from router.ledger.operations import UNSEEN, Operation, OperationKind, OperationState
 from router.ledger.payments import PaymentLedger
 from router.ledger.records import Attempt, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
@@ -152,7 +152,7 @@ class Notices:
 
     def _learn_outcome(self, journal: Journal, attempt: Attempt, outcome: Outcome) -> dict[str, Any] | None:
         now = self._clock.now()
-        news = standing.is_news(attempt.outcome, outcome.kind.value, final_record=outcome.final_record)
+        news = standing.is_news(attempt, outcome.kind.value, final_record=outcome.final_record)
         if news:
             journal.learned(learned(attempt, outcome, now))
         if outcome.kind is OutcomeKind.CANCELED:
@@ -212,15 +212,26 @@ def _operation(
             return each
     if notice.operation_key is not None:
         return None
-    # A notice that names none is about the one that is alive; else it is late news of one that came to nothing.
-    unnamed = [each for each in own if each.provider_reference is None]
-    same = [each for each in unnamed if notice.money is None or each.amount == notice.money.amount]
-    # A refund of another amount is somebody else's: a part paid back in the dashboard is not the whole that we asked.
-    alive = [each for each in (same if kind == "refund" else unnamed) if each.state not in ("refused", "failed")]
-    failed = [each for each in same if each.state == "failed"]
+    # One that names none is about the one that is alive; else it is late news of one that came to nothing.
+    unnamed = [each for each in own if each.provider_reference is None and _may_be_nameless(each, attempt, notice)]
+    alive = [each for each in unnamed if each.state not in ("refused", "failed")]
+    failed = [each for each in unnamed if each.state == "failed"]
     # That something was done can be late news of one that has failed since; of one in doubt a re-send tells as well.
     done = _OPERATIONS[notice.kind][1] == "done"
-    for found in (failed, alive, same) if done else (alive, failed, same):
+    for found in (failed, alive, unnamed) if done else (alive, failed, unnamed):
         if len(found) == 1:
             return found[0]
     return None
+
+
+def _may_be_nameless(operation: Operation, attempt: Attempt, notice: Notice) -> bool:
+    """Whether news of this operation can be without our key: if not, it is of what a person did in the dashboard."""
+    match operation.kind:
+        case "refund":
+            return False  # every provider carries along whose refund it is
+        case "capture":
+            return notice.money is None or notice.money.amount == operation.amount
+        case "void":
+            # What names the attempt, and no key, is the cancel by our own id: that was sent where there was no other.
+            by_our_id = operation.asked_by == UNSEEN or attempt.provider_reference is None
+            return by_our_id and notice.attempt_id is not None

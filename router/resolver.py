@@ -321,7 +321,7 @@ class Resolver:
         if any(each.state in ("refused", "failed") for each in asked):
             # It may be gone already: canceled in the provider's dashboard, or expired.
             found = self._look_up(orphan, deadline).outcome
-            if found is not None and standing.is_news(orphan.outcome, found.kind.value):
+            if found is not None and standing.is_news(orphan, found.kind.value):
                 journal.learned(learned(orphan, found, self._clock.now()))
                 return
             captures = [each for each in own if each.kind == "capture" and each.reason == LOOKED_UP]
@@ -345,7 +345,7 @@ class Resolver:
             if each.state == "received" and now - (each.finished_at or each.started_at) > ATTENTION_AFTER
         ]
         found = self._look_up(orphan, deadline).outcome if late else None
-        if found is None or not standing.is_news(orphan.outcome, found.kind.value):
+        if found is None or not standing.is_news(orphan, found.kind.value):
             return
         journal.learned(learned(orphan, found, now))
         if found.kind is OutcomeKind.CANCELED:

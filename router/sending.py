@@ -28,6 +28,7 @@ from providers.contract import (
     Provider,
     Timeouts,
 )
+from router import standing
 from router.clock import Clock
 from router.health import Call
 from router.ledger.operations import UNSETTLED, Operation, OperationState
@@ -294,22 +295,32 @@ def says_more(outcome: Outcome) -> bool:
 
 
 def learned(attempt: Attempt, outcome: Outcome, now: dt.datetime) -> Attempt:
-    """The attempt with this outcome written on it."""
+    """The attempt with this outcome written on it, or kept beside one that says more (`standing.ends_as`)."""
     capture = attempt.capture
     if outcome.kind is OutcomeKind.APPROVED and attempt.at_once and capture is None:
         # A webhook tells of the approval alone; that it was captured with it, we know from how it was sent.
         capture = "pending" if outcome.capture_pending else "done"
-    return dataclasses.replace(
+    told = outcome.kind.value
+    ended = standing.ends_as(attempt, told)
+    heard = dataclasses.replace(
         attempt,
-        outcome=outcome.kind.value,
+        provider_reference=outcome.provider_reference or attempt.provider_reference,
+        capture=capture,
+        was_approved=standing.was_approved(attempt) or told == "approved",
+        was_canceled=standing.was_canceled(attempt) or told == "canceled",
+    )
+    if ended == attempt.outcome != told:
+        return heard
+    return dataclasses.replace(
+        heard,
+        outcome=ended,
+        final_record=outcome.final_record and ended == "not_executed",
         reason=outcome.reason,
         health=outcome.health.value,
-        provider_reference=outcome.provider_reference or attempt.provider_reference,
         decline=decline_json(outcome),
         # Where it still waits, what was said before holds until something else is said.
         next_action=outcome.next_action
         or (attempt.next_action if outcome.kind is OutcomeKind.REQUIRES_ACTION else None),
-        capture=capture,
         finished_at=now,
     )
 

@@ -19,8 +19,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 NOTHING_TO_VOID = "original_payment_not_found"
 """An attempt's reason, once its provider has said of a void by our own id that there is nothing under it."""
 ATTENTION_AFTER = dt.timedelta(hours=1)
-"""Doubt that has lasted so long is shown to an operator."""
-IN_DOUBT = "in doubt for an hour: ask the provider, then POST /v1/payments/{id}/resolve"
+"""What has not ended for so long is shown to an operator: doubt, or an approval that is not proved undone."""
+IN_DOUBT = "not ended for an hour: ask the provider, then POST /v1/payments/{id}/resolve"
 
 
 def chosen(journal: Journal) -> Attempt | None:
@@ -51,12 +51,15 @@ def settle(
     payment = journal.payment
     given_up = given_up or payment.given_up_at is not None
     attempt = chosen(journal)
+    in_vain = standing.canceled_in_vain(payment, journal.attempts, journal.operations)
+    if in_vain is not None and in_vain.outcome == "declined":
+        attempt = in_vain
     reopens = payment.status == "declined" and attempt is not None and attempt.outcome == "approved"
     if attempt is not None and given_up and attempt.outcome == "approved":
         stands = _too_late(journal, attempt)
     elif attempt is not None:
         stands = standing.columns(payment.amount, payment.capture_mode, attempt, journal.attempts, journal.operations)
-    elif payment.status in ("processing", "requires_action"):
+    elif payment.status in ("processing", "requires_action") or in_vain is not None:
         # Every attempt is known to have done nothing: there is nothing left that could charge.
         nothing = nothing or ("canceled" if given_up else "failed")
         stands = {"status": nothing, "provider": None, "attempt_id": None, "next_action": None}

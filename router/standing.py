@@ -1,8 +1,9 @@
 """Where a payment stands, from its attempt and its operations. Pure.
 
-Nothing here depends on the order in which news came: each attempt and each operation keeps the highest of what was
-ever said of it, and the payment's columns are computed anew from them. So a webhook that is late, doubled or ahead
-of our own answer leads to the same payment.
+How an attempt or an operation stands does not depend on the order in which news of it came: each keeps the highest
+of what was ever said of it, and the payment's columns are computed anew from them. So a webhook that is late, doubled
+or ahead of our own answer leads to the same payment. One thing is not taken back by later news: a payment that
+checkout knows to be closed takes no money, and what is approved after that is undone (`CLOSED`, `comes_too_late`).
 """
 
 from __future__ import annotations
@@ -19,26 +20,53 @@ OUTCOME_RANK: Mapping[str | None, int] = {
     "not_executed": 1,
     "unknown": 1,
     "requires_action": 2,
-    "declined": 3,
-    "approved": 4,
-    "canceled": 5,
+    "canceled": 3,
+    "declined": 5,
+    "approved": 6,
 }
-"""A canceled authorization is never approved again; an approval overrides an earlier decline."""
-FINAL_NOTHING_RANK = 2.5
+"""An approval overrides an earlier decline. Of what was approved and canceled, whichever was told first, the cancel
+stands; a cancel of what was never approved says less than why it was not: see `ends_as`."""
+FINAL_NOTHING_RANK = 4
 """Of `not_executed` by the provider's own record: an unknown send, and a step that the customer took, end with it."""
 
 
-def is_news(known: str | None, told: str, *, final_record: bool = False) -> bool:
+def was_approved(attempt: Attempt) -> bool:
+    """Whether its provider has ever said that it is approved."""
+    return attempt.was_approved or attempt.outcome == "approved"
+
+
+def was_canceled(attempt: Attempt) -> bool:
+    """Whether its provider has ever said that it is canceled."""
+    return attempt.was_canceled or attempt.outcome == "canceled"
+
+
+def is_news(known: Attempt, told: str, *, final_record: bool = False) -> bool:
     """Whether an outcome told of an attempt says more than what is known of it.
 
-    `final_record`: the provider's own record says so (`Outcome.final_record`). That a declined payment was canceled
-    afterwards is no news: it never held anything, and the decline is what checkout and the card's tries need.
+    `final_record`: the provider's own record says so (`Outcome.final_record`).
     """
-    if known == told or (known == "declined" and told == "canceled"):
+    if told == "canceled":
+        return not was_canceled(known)
+    if was_approved(known):
         return False
-    return (FINAL_NOTHING_RANK if final_record and told == "not_executed" else OUTCOME_RANK[told]) > OUTCOME_RANK[
-        known
-    ]
+    return _rank(told, final_record) > _rank(known.outcome, known.final_record)
+
+
+def ends_as(known: Attempt, told: str) -> str:
+    """The outcome of an attempt of which this is told, and is news.
+
+    It is what is told, but where a cancel comes together with something else: what was approved and canceled is
+    canceled; what never held anything, and was canceled besides, stays declined or not executed, for that is what
+    checkout and the card's tries need.
+    """
+    if told == "canceled":
+        held_nothing = not was_approved(known) and _rank(known.outcome, known.final_record) > OUTCOME_RANK[told]
+        return known.outcome if held_nothing and known.outcome is not None else told
+    return "canceled" if told == "approved" and was_canceled(known) else told
+
+
+def _rank(outcome: str | None, final_record: bool) -> int:
+    return FINAL_NOTHING_RANK if final_record and outcome == "not_executed" else OUTCOME_RANK[outcome]
 
 
 def advances(known: str, told: str) -> bool:
@@ -70,17 +98,43 @@ def decisive(payment_status: str, chosen_id: str | None, attempts: Sequence[Atte
     """The attempt that the payment stands or falls with; None where no attempt says anything.
 
     An approval before all (the one already chosen first), then what waits for the customer, then what is in doubt,
-    then a decline. A closed payment, or one told to be declined, is not reopened by another attempt's approval.
+    then a decline. A closed payment, or one told to be declined, is not reopened by another attempt's approval. A
+    parked one goes on whatever is canceled of it: its next try may still be approved.
     """
     if payment_status in CLOSED:
         return None
     order = ("approved", "requires_action", "unknown", None, "declined", "canceled")
     candidates = [each for each in attempts if each.outcome in order]
+    if payment_status == "parked":
+        candidates = [each for each in candidates if each.outcome != "canceled"]
     if payment_status == "declined":
         candidates = [each for each in candidates if each.id == chosen_id]
     # Of equals the chosen one, and then the latest.
     candidates.sort(key=lambda each: (order.index(each.outcome), each.id != chosen_id, -each.number))
     return candidates[0] if candidates else None
+
+
+def canceled_in_vain(
+    payment: Payment, attempts: Sequence[Attempt], operations: Sequence[Operation]
+) -> Attempt | None:
+    """The attempt that closed its payment by being canceled, where it turns out that there was nothing to cancel.
+
+    Then the payment ends as if the decline, or the lack of anything, had been told first. Not where the cancel was
+    asked for here: checkout knows of it.
+    """
+    if payment.status != "canceled":
+        return None
+    for each in attempts:
+        if each.id == payment.attempt_id and each.was_canceled and each.outcome in ("declined", "not_executed"):
+            asked = any(
+                found.kind == "void"
+                and found.attempt_id == each.id
+                and found.asked_by != UNSEEN
+                and found.state in (*UNSETTLED, *IN_FORCE)
+                for found in operations
+            )
+            return None if asked else each
+    return None
 
 
 def given_up(payment: Payment, now: dt.datetime, max_age_s: float) -> bool:
@@ -106,8 +160,13 @@ def orphans(
     return [
         each
         for each in attempts
-        if each.id != chosen_id and each.outcome in held and not _undone(amount, each, operations, ("done",))
+        if each.id != chosen_id and each.outcome in held and not is_undone(amount, each, operations)
     ]
+
+
+def is_undone(amount: int, attempt: Attempt, operations: Sequence[Operation]) -> bool:
+    """Whether it is proved that nothing is left of an approval. `amount` is the payment's."""
+    return _undone(amount, attempt, operations, ("done",))
 
 
 def comes_too_late(amount: int, attempts: Sequence[Attempt], operations: Sequence[Operation]) -> bool:
@@ -193,6 +252,10 @@ def columns(
             return money | {"status": "captured", "next_action": None}
         case "approved" | "requires_action" if voided:
             return money | {"status": "canceled", "next_action": None}
+        case "declined" if any(
+            each.kind == "void" and each.state == "done" and each.asked_by != UNSEEN for each in own
+        ):
+            return money | {"status": "canceled", "next_action": None}  # as it was asked for here
         case "canceled":
             return money | {"status": "canceled", "next_action": None}
         case "approved":
@@ -217,10 +280,13 @@ def _voided(attempt: Attempt, operations: Sequence[Operation], states: Sequence[
 
 
 def _undone(amount: int, attempt: Attempt, operations: Sequence[Operation], states: Sequence[str]) -> bool:
-    """Whether nothing is left of an approval: it was voided, or all that was captured of it was paid back."""
-    if _voided(attempt, operations, states):
-        return True
+    """Whether nothing is left of an approval: it was voided, or all that was captured of it was paid back.
+
+    What is captured cannot be voided any more: there a void has to be done to be believed.
+    """
     taken = captured(amount, attempt, operations)
+    if _voided(attempt, operations, ("done",) if taken else states):
+        return True
     return 0 < taken <= _sum(operations, attempt, "refund", states)
 
 

@@ -61,6 +61,11 @@ class Attempt:
     """Sent to be captured with its approval."""
     capture: str | None = None
     """What became of that: `done`, `pending` or `failed`."""
+    final_record: bool = False
+    """Of one that is `not_executed`: its provider's own record says so."""
+    was_approved: bool = False
+    was_canceled: bool = False
+    """What its provider has said of it, ever: `router.standing` knows what follows."""
     sends: int = 1
     latency_us: int | None = None
     last_sent_at: dt.datetime | None = None

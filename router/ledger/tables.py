@@ -127,6 +127,11 @@ attempts = sa.Table(
     # Whether it was sent to be captured at once, and what became of that: done, pending or failed.
     sa.Column("at_once", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("capture", sa.Text),
+    # Where it is not_executed: the provider's own record says so, and it ends what was in doubt.
+    sa.Column("final_record", sa.Boolean, nullable=False, server_default=sa.false()),
+    # What its provider has said of it, ever: the outcome follows from both, whichever was told first.
+    sa.Column("was_approved", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("was_canceled", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("sends", sa.Integer, nullable=False, server_default="1"),
     sa.Column("latency_us", sa.BigInteger),
     # A digest of merchant and card fingerprint; NULL: the card is not known again.

@@ -184,6 +184,7 @@ def unanswered(desk: Desk, payment_id: str) -> None:
     lost: dict[str, Any] = {"provider_reference": None, "reason": None, "finished_at": None}
     nothing: dict[str, Any] = {"status": "processing", "amount_captured": 0, "amount_refunded": 0}
     nothing |= {"capture_pending": False, "decline": None, "next_action": None, "dispute": None}
+    lost_too: dict[str, Any] = {"final_record": False, "was_approved": False, "was_canceled": False}
     in_doubt = {"attempt_id": attempts[-1].id, "resolve_at": core.clock.now()}
     core.ledger.change(
         payment,
@@ -191,7 +192,7 @@ def unanswered(desk: Desk, payment_id: str) -> None:
         event="put_back",
         now=core.clock.now(),
         finished=[
-            dataclasses.replace(each, **lost, outcome="unknown", capture=None, decline=None, health=None)
+            dataclasses.replace(each, **lost, **lost_too, outcome="unknown", capture=None, decline=None, health=None)
             for each in attempts
         ],
         operations=[dataclasses.replace(each, **lost, state="unknown") for each in operations],

@@ -174,6 +174,63 @@ def approved_after_a_decline(desk: Desk, provider: str) -> tuple[dict[str, Any],
     ]
 
 
+def canceled_after_an_approval(desk: Desk, provider: str) -> tuple[dict[str, Any], Sequence[Letter]]:
+    """A first card was refused, a second one authorized, and somebody let go of it in the dashboard."""
+    desk.shop.fault(provider, "lose_reply", calls="authorize")
+    body = pay(desk, **MANUAL)
+    attempt_id, reference = body["attempts"][0]["id"], charge(desk, body, provider)
+    if provider == "adyen":
+        no = item(
+            "AUTHORISATION", merchantReference=attempt_id, pspReference=reference, success="false", reason="Refused"
+        )
+        return body, [adyen_letter(no), adyen_letter(item("CANCELLATION", originalReference=reference))]
+    return body, [*held_nothing(reference, attempt_id, "card_declined", decline_code="do_not_honor")]
+
+
+def held_nothing(reference: str, attempt_id: str, code: str, **more: str) -> Sequence[Letter]:
+    """What Stripe tells of an intent that failed, waited for its customer, and was canceled."""
+    failed = {"last_payment_error": {"code": code, "type": "card_error", **more}}
+    step = {"client_secret": "pi_secret"}
+    return [
+        stripe_letter(
+            "payment_intent.payment_failed", intent(reference, attempt_id, "requires_payment_method", **failed)
+        ),
+        stripe_letter("payment_intent.requires_action", intent(reference, attempt_id, "requires_action", **step)),
+        stripe_letter("payment_intent.canceled", intent(reference, attempt_id, "canceled")),
+    ]
+
+
+def never_charged(desk: Desk, provider: str) -> tuple[str, dict[str, Any]]:
+    """A payment of which its provider says nothing in answer, and has nothing; its attempt's id."""
+    desk.shop.fault(provider, "errors", calls="authorize")
+    body = pay(desk, **MANUAL)
+    return str(body["attempts"][0]["id"]), body
+
+
+def declined_and_canceled(desk: Desk, provider: str) -> tuple[dict[str, Any], Sequence[Letter]]:
+    attempt_id, body = never_charged(desk, provider)
+    if provider == "stripe":
+        return body, held_nothing("pi_declined", attempt_id, "card_declined", decline_code="do_not_honor")
+    no = item(
+        "AUTHORISATION", merchantReference=attempt_id, pspReference="DECLINED1234", success="false", reason="Refused"
+    )
+    return body, [adyen_letter(no), adyen_letter(item("CANCELLATION", originalReference="DECLINED1234"))]
+
+
+def acquirer_failed_and_canceled(desk: Desk, provider: str) -> tuple[dict[str, Any], Sequence[Letter]]:
+    attempt_id, body = never_charged(desk, provider)
+    if provider == "stripe":
+        return body, held_nothing("pi_nothing", attempt_id, "api_error")
+    no = item(
+        "AUTHORISATION",
+        merchantReference=attempt_id,
+        pspReference="NOTHING12345",
+        success="false",
+        reason="Acquirer Error",
+    )
+    return body, [adyen_letter(no), adyen_letter(item("CANCELLATION", originalReference="NOTHING12345"))]
+
+
 STORIES: Mapping[Story, tuple[State, Mapping[str, int]]] = {
     one_refund_of_two_fails: (
         {"status": "captured", "amount_captured": 1999, "amount_refunded": 400},
@@ -195,6 +252,9 @@ STORIES: Mapping[Story, tuple[State, Mapping[str, int]]] = {
         {"status": "captured", "amount_refunded": 0, "dispute": "lost"},
         {"stripe": 5, "adyen": 6},
     ),
+    canceled_after_an_approval: ({"status": "canceled", "decline": None}, {"stripe": 4, "adyen": 3}),
+    declined_and_canceled: ({"status": "declined"}, {"stripe": 3, "adyen": 2}),
+    acquirer_failed_and_canceled: ({"status": "failed"}, {"stripe": 3, "adyen": 2}),
     approved_after_a_decline: ({"status": "captured", "decline": None}, {"stripe": 3, "adyen": 2}),
 }
 """What each comes to, and how many notices tell it."""

@@ -10,7 +10,16 @@ import pytest
 import sqlalchemy as sa
 
 from flags.contract import RoutingFlags
-from providers.contract import Health, LookUp, LookUpKind, ModificationKind, ModificationOutcome, Outcome, OutcomeKind
+from providers.contract import (
+    Health,
+    LookUp,
+    LookUpKind,
+    ModificationKind,
+    ModificationOutcome,
+    NoticeKind,
+    Outcome,
+    OutcomeKind,
+)
 from router import audit, doubts, standing
 from router.ledger.attention import AttentionLedger
 from router.ledger.engine import Database
@@ -19,13 +28,15 @@ from router.ledger.payments import PaymentLedger
 from router.ledger.records import Payment
 from router.ledger.tables import payment_events
 from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
-from router.modifications import Modifications, StateConflictError, WrongReferenceError
+from router.modifications import Modifications, StateConflictError, Verdict, WrongReferenceError
 from router.payments import Answer, PaymentBusyError
 from router.resolver import UNDONE_AT_MOST
+from router.settling import IN_DOUBT
 from tests.fakes.house import DEADLINE_S, an_order
 from tests.fakes.ledger import MoodyLedger, fresh_ledger
 from tests.fakes.providers import AUTHORIZED, CAPTURED, DONE, UNKNOWN, declined
 from tests.unit.test_housekeeping import HOUR_S, NOWHERE, Home
+from tests.unit.test_resolver import RECEIVED, tell
 
 VOIDING = RoutingFlags(unknown_outcome_policy="void-and-fail-over")
 IN_THE_DARK = ModificationOutcome(ModificationKind.UNKNOWN, Health.PROVIDER_ERROR)
@@ -387,6 +398,66 @@ def test_an_orphan_that_its_provider_will_not_release_is_a_persons_to_end(voidin
     voiding.round()
     assert voiding.home.status(payment) == "captured"
     assert AttentionLedger(database).page(merchant=None, limit=9, after=None) == []
+    assert sound(database)
+
+
+def taken_up(till: Till) -> Payment:
+    """An orphan whose void was received, and whose notice never came: an hour later somebody has to look."""
+    till.stripe.outcomes.extend([UNKNOWN] * 3 + [AUTHORIZED])
+    till.stripe.answer = RECEIVED
+    till.stripe.look_ups.extend([LookUp(LookUpKind.UNSUPPORTED)] * 99)
+    till.home.adyen.outcomes.append(AUTHORIZED)
+    payment = till.home.house.pay().payment
+    till.round(2)
+    assert doubts.of_payment(*_loaded(till, payment)) == []
+    till.round(HOUR_S + 61)
+    assert till.home.now(payment)[0].attention == IN_DOUBT
+    return payment
+
+
+def test_an_orphan_whose_release_was_taken_up_and_never_told_is_a_persons_to_end(voiding: Till) -> None:
+    """It was released, as the dashboard says: the payment goes on."""
+    payment = taken_up(voiding)
+    (doubt,) = doubts.of_payment(*_loaded(voiding, payment))
+    assert (doubt.id, doubt.state) == (voiding.home.now(payment)[1][0].id, "approved")
+    voiding.resolve(payment, "canceled")
+    _, (orphan, _), (void,) = voiding.home.now(payment)
+    assert (orphan.outcome, void.state, void.reason) == ("canceled", "done", "operator")
+    voiding.round()
+    assert voiding.home.status(payment) == "captured"
+
+
+def test_an_orphan_that_was_not_released_after_all_is_released_anew(voiding: Till) -> None:
+    """The dashboard shows it as it was: its provider is asked again."""
+    payment = taken_up(voiding)
+    voiding.resolve(payment, "approved")
+    voiding.stripe.answer = DONE
+    voiding.round()
+    voiding.round()
+    now, (orphan, _), operations = voiding.home.now(payment)
+    assert (now.status, orphan.outcome) == ("captured", "canceled")
+    assert [each.state for each in operations] == ["refused", "done", "done"]
+
+
+@pytest.mark.parametrize(("verdict", "refunds"), [("canceled", ["done"]), ("approved", ["refused", "done"])])
+def test_a_late_approval_whose_refund_was_taken_up_and_never_told_is_a_persons_to_end(
+    till: Till, monkeypatch: pytest.MonkeyPatch, verdict: Verdict, refunds: list[str], database: Database
+) -> None:
+    """Of a payment that is closed: it was paid back, or it is asked anew."""
+    answers = [RECEIVED, DONE]
+    monkeypatch.setattr(till.stripe, "refund", lambda *_args, **_named: answers.pop(0))
+    till.stripe.look_ups.extend([LookUp(LookUpKind.UNSUPPORTED)] * 99)
+    payment = till.paid(*[UNKNOWN] * 3)
+    till.resolve(payment, "not_executed")
+    tell(till.home, NoticeKind.ATTEMPT, payment, outcome=AUTHORIZED)
+    for _ in range(3):
+        till.round(HOUR_S + 1)
+    (doubt,) = doubts.of_payment(*_loaded(till, payment))
+    till.resolve(payment, verdict, about=doubt.id)
+    till.round()
+    now, _, operations = till.home.now(payment)
+    assert (now.status, now.resolve_at, now.attention) == ("failed", None, None)
+    assert [each.state for each in operations] == refunds
     assert sound(database)
 
 

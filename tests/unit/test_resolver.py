@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -238,14 +239,65 @@ def test_the_providers_own_error_ends_a_doubt(home: Home, teller: str) -> None:
     assert (ended.status, attempt.outcome, ended.resolve_at) == ("failed", "not_executed", None)
 
 
-def test_a_cancel_after_a_decline_is_no_news(home: Home) -> None:
-    """Checkout was told why it was declined, and the card's tries are counted by it."""
-    home.stripe.outcomes.append(declined(cascade=False))
+NOTHING_LEFT = dataclasses.replace(NOTHING_CHARGED, health=Health.PROVIDER_ERROR)
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ((declined(cascade=False), CANCELED), ("declined", "declined")),
+        ((ACTION, NOTHING_LEFT), ("failed", "not_executed")),
+        ((ACTION, NOTHING_LEFT, CANCELED), ("failed", "not_executed")),
+        ((declined(cascade=False), ACTION, CANCELED), ("declined", "declined")),
+        ((ACTION, CANCELED), ("canceled", "canceled")),
+        ((declined(cascade=False), AUTHORIZED, CANCELED), ("canceled", "canceled")),
+    ],
+    ids=lambda told: "-".join(str(getattr(each, "kind", each)) for each in told),
+)
+def test_what_never_held_anything_ends_alike_in_every_order_of_news(
+    tmp_path: Path, told: tuple[Outcome, ...], expected: tuple[str, str]
+) -> None:
+    """A cancel besides changes neither why it was declined, nor that nothing came of it."""
+    ends = []
+    for number, order in enumerate(itertools.permutations(told)):
+        (folder := tmp_path / str(number)).mkdir()
+        with fresh_ledger(folder) as database:
+            home = Home(database)
+            home.stripe.outcomes.extend([UNKNOWN] * 3)
+            payment = home.house.pay().payment
+            for each in order:
+                tell(home, NoticeKind.ATTEMPT, payment, outcome=each)
+            now, (attempt,), operations = home.now(payment)
+            ends.append((now.status, attempt.outcome, now.decline, now.attention, now.resolve_at, operations))
+            assert sound(home, database)
+    assert ends == [ends[0]] * len(ends)
+    assert ends[0][:2] == expected
+
+
+@pytest.mark.parametrize("decline_first", [True, False])
+def test_a_cancel_that_was_asked_for_here_stands_beside_a_decline(home: Home, decline_first: bool) -> None:
+    """Checkout was told that it is canceled; in whatever order its provider says what."""
+    home.stripe.outcomes.append(ACTION)
     payment = home.house.pay().payment
-    before = home.now(payment)
-    assert tell(home, NoticeKind.ATTEMPT, payment, outcome=CANCELED) == "nothing new"
-    assert home.now(payment) == before
-    assert before[0].decline is not None
+    home.stripe.answer = IN_THE_DARK
+    modifications(home).cancel("m", payment.id, key="k")
+    told = [declined(cascade=False), CANCELED]
+    for each in told if decline_first else reversed(told):
+        tell(home, NoticeKind.ATTEMPT, payment, outcome=each)
+    now, (attempt,), (void,) = home.now(payment)
+    assert (now.status, attempt.outcome, void.state) == ("canceled", "declined", "done")
+
+
+def test_a_parked_payment_outlives_the_cancel_of_an_intent_that_held_nothing(home: Home) -> None:
+    """Its next try is approved."""
+    home.stripe.outcomes.append(NOTHING_LEFT)
+    home.adyen.outcomes.append(REFUSED)
+    payment = home.house.pay().payment
+    assert home.status(payment) == "parked"
+    tell(home, NoticeKind.ATTEMPT, payment, outcome=CANCELED)
+    now, attempts, _ = home.now(payment)
+    assert (now.status, attempts[0].outcome) == ("parked", "not_executed")
+    assert now.next_try_at == payment.next_try_at
 
 
 def test_what_was_captured_at_once_and_then_canceled_was_not_captured(home: Home, database: Database) -> None:

@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from providers.contract import Health, Outcome, OutcomeKind
 from router import standing
 from router.ledger.operations import IN_FORCE, RANK, UNSEEN, UNSETTLED, Operation, OperationKind, OperationState
 from router.ledger.records import Attempt
+from router.sending import learned
+from tests.fakes.providers import declined
 
 AMOUNT = 1999
 NOW = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
@@ -55,13 +58,23 @@ News = tuple[str, str]
 """What it is about (`attempt`, or an operation's id), and the outcome or state told."""
 
 
+OUTCOME_OF = {
+    each: declined()
+    if each == "declined"
+    # Of one attempt a provider tells either `unknown`, or by its own record that nothing came of it.
+    else Outcome(OutcomeKind(each), Health.OK, provider_reference="ref_1", final_record=each == "not_executed")
+    for each in OUTCOMES
+}
+
+
 def fold(news: Sequence[News], known: Attempt, operations: Sequence[Operation]) -> tuple[Attempt, list[Operation]]:
     """Hear the news one by one, as every teller does: only what says more is kept."""
     kept = {each.id: each for each in operations}
     for about, told in news:
         if about == "attempt":
-            if standing.is_news(known.outcome, told):
-                known = dataclasses.replace(known, outcome=told)
+            outcome = OUTCOME_OF[told]
+            if standing.is_news(known, told, final_record=outcome.final_record):
+                known = learned(known, outcome, NOW)
         elif standing.advances(kept[about].state, told):
             kept[about] = dataclasses.replace(kept[about], state=told)  # type: ignore[arg-type]  # drawn from STATES
     return known, list(kept.values())
@@ -78,14 +91,11 @@ def test_the_order_of_news_never_matters(
 ) -> None:
     """Any permutation of the news, with any of it doubled, ends in the same columns."""
     known = attempt(at_once=at_once, decline={"code": "x"})
-    # Of one attempt a provider tells either `unknown` or `not_executed`, which rank alike; and that one which never
-    # held anything was canceled is no news after its decline: see below.
-    never = ("not_executed", data.draw(st.sampled_from(["declined", "canceled"])))
     about = ["attempt", *(each.id for each in operations)]
     told = st.sampled_from(about).flatmap(
         lambda which: st.tuples(
             st.just(which),
-            st.sampled_from([each for each in OUTCOMES if each not in never] if which == "attempt" else STATES),
+            st.sampled_from(OUTCOMES if which == "attempt" else STATES),
         )
     )
     news = data.draw(st.lists(told, min_size=1, max_size=7))
@@ -93,7 +103,7 @@ def test_the_order_of_news_never_matters(
     ends = []
     for told_so in (news, other):
         ended, done = fold(told_so, known, operations)
-        ends.append(standing.columns(AMOUNT, mode, ended, [ended], done))
+        ends.append((ended, standing.columns(AMOUNT, mode, ended, [ended], done)))
     assert ends[0] == ends[1]
 
 
@@ -116,16 +126,14 @@ def test_the_order_of_the_operations_rows_never_matters(operations: list[Operati
 
 def test_news_ranks() -> None:
     """An older word never undoes a newer one; nothing is news twice."""
-    for known, told in itertools.product([None, *OUTCOMES], OUTCOMES):
-        assert not (standing.is_news(known, told) and standing.is_news(told, known or told))
+    for told in OUTCOMES:
+        assert not standing.is_news(attempt(outcome=told), told)
     ranks = ["unknown", "requires_action", "declined", "approved"]
     for before, after in itertools.pairwise(ranks):
-        assert standing.is_news(before, after)
-        assert not standing.is_news(after, before)
-    assert not standing.is_news("unknown", "not_executed")
-    assert not standing.is_news("not_executed", "unknown")
-    assert standing.is_news("approved", "canceled")
-    assert not standing.is_news("declined", "canceled")
+        assert standing.is_news(attempt(outcome=before), after)
+        assert not standing.is_news(attempt(outcome=after), before)
+    assert not standing.is_news(attempt(outcome="unknown"), "not_executed")
+    assert not standing.is_news(attempt(outcome="not_executed"), "unknown")
     assert sorted(RANK, key=RANK.__getitem__) == ["started", "unknown", "received", "refused", "done", "failed"]
     for before, after in itertools.product(STATES, STATES):
         assert standing.advances(before, after) == (RANK[after] > RANK[before])
@@ -133,9 +141,32 @@ def test_news_ranks() -> None:
 
 @pytest.mark.parametrize("known", [None, *OUTCOMES])
 def test_nothing_by_the_providers_own_record_ends_a_doubt(known: str | None) -> None:
-    """What an unknown send left open, and a step of the customer's; what is decided stays so."""
-    open_still = known in (None, "unknown", "requires_action")
-    assert standing.is_news(known, "not_executed", final_record=True) == open_still
+    """What an unknown send left open, a step of the customer's, and a cancel in vain; what is decided stays so."""
+    held = attempt(outcome=known)
+    assert standing.is_news(held, "not_executed", final_record=True) == (known not in ("declined", "approved"))
+    final = dataclasses.replace(held, outcome="not_executed", final_record=True)
+    assert {each for each in OUTCOMES if standing.is_news(final, each)} == {"declined", "approved", "canceled"}
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (["declined", "canceled"], "declined"),
+        (["not_executed", "requires_action"], "not_executed"),
+        (["not_executed", "requires_action", "canceled"], "not_executed"),
+        (["requires_action", "canceled"], "canceled"),
+        (["declined", "approved", "canceled"], "canceled"),
+        (["unknown", "requires_action", "declined", "approved"], "approved"),
+        (["not_executed", "requires_action", "declined", "approved", "canceled"], "canceled"),
+    ],
+)
+def test_what_a_provider_says_comes_to_one_end_in_every_order(told: list[str], expected: str) -> None:
+    """A cancel ends what was approved, whichever is told first; what never held anything is not called canceled."""
+    ends = {
+        repr(fold([("attempt", each) for each in order], attempt(), [])[0]) for order in itertools.permutations(told)
+    }
+    assert len(ends) == 1
+    assert fold([("attempt", each) for each in told], attempt(), [])[0].outcome == expected
 
 
 # ---------------------------------------------------------------- columns
@@ -303,6 +334,20 @@ def test_a_closed_or_declined_payment_is_not_reopened() -> None:
     assert standing.comes_too_late(AMOUNT, late, [])
     assert standing.comes_too_late(AMOUNT, late, [operation("void", "unknown", of=2)])
     assert not standing.comes_too_late(AMOUNT, late, [operation("void", "received", of=2)])
+
+
+def test_a_void_that_was_only_taken_up_does_not_undo_what_is_captured() -> None:
+    """It came too late to release it; one that is done is believed."""
+    late = [attempt(2, "approved", at_once=True, capture="done")]
+    assert standing.comes_too_late(AMOUNT, late, [operation("void", "received", of=2)])
+    assert not standing.comes_too_late(AMOUNT, late, [operation("void", "done", of=2)])
+
+
+def test_a_parked_payment_is_not_ended_by_a_cancel_of_what_held_nothing() -> None:
+    """Its next try may be approved; an approval of an earlier one decides it."""
+    assert standing.decisive("parked", None, [attempt(1, "canceled"), attempt(2, "not_executed")]) is None
+    held = attempt(2, "approved")
+    assert standing.decisive("parked", None, [attempt(1, "canceled"), held]) is held
 
 
 @given(st.sampled_from(STATES))

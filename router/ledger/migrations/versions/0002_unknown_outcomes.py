@@ -108,6 +108,8 @@ def upgrade() -> None:
 
     op.add_column("attempts", sa.Column("at_once", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column("attempts", sa.Column("capture", sa.Text(), nullable=True))
+    for name in ("final_record", "was_approved", "was_canceled"):
+        op.add_column("attempts", sa.Column(name, sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column("attempts", sa.Column("sends", sa.Integer(), server_default="1", nullable=False))
     op.add_column("attempts", sa.Column("card", sa.Text(), nullable=True))
     op.add_column("attempts", sa.Column("next_action", sa.JSON(none_as_null=True), nullable=True))
