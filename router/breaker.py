@@ -47,6 +47,9 @@ class BreakerSettings:
     slow_call_s: float = 3.0
     """A call that takes longer is slow, and counts when it gets there, not when it ends."""
     slow_rate: float = 0.3
+    overdue_at_once: int | None = None
+    """So many calls of this process in flight for too long at one moment trip, before any minimum: where few calls
+    fit side by side, a provider that hangs takes all their places, and no call ends any more. None: they do not."""
     open_wait_s: float = 10.0
     """How long a circuit stays open before the first round of probes."""
     wait_multiplier: float = 1.5
@@ -106,6 +109,12 @@ class Permit:
         self.counted = False
         """It was in flight for too long and counts as slow already."""
 
+    @property
+    def accepted(self) -> bool:
+        """Whether its call has ended, or was given back, in the state that it was admitted in: what is said of the
+        time before says nothing of now."""
+        return self.generation == _SPENT
+
 
 SLOW_START_FAILURES = 2
 """Failures in a row that end a slow start: the provider was broken a moment ago, and one may be bad luck."""
@@ -134,6 +143,9 @@ class Breaker:
         self._unwritten: deque[Transition] = deque()
         self._born = wall()
         self._generation = 0
+        # The ledger's version with which the present state began; marks and stages do not begin one.
+        self._first_version = 0
+        self._newly_overdue = 0
         self._tally = Tally(
             CountWindow(settings.window_calls) if settings.window_s is None else TimeWindow(settings.window_s),
             CountWindow(settings.slow_window_calls),
@@ -210,13 +222,23 @@ class Breaker:
                 del self._in_flight[permit]
                 permit.counted = True
                 self._tally.add_overdue(now)
+            self._newly_overdue += len(overdue)
             self._tally.expire(now)
             return self._judge()
 
-    def absorb(self, counts: Counts, now: float) -> Transition | None:
-        """Count the calls that other processes made since the last time, their failures spread evenly among them."""
+    def take_newly_overdue(self) -> int:
+        """How many calls `tick` has counted as slow since this was asked last: for the other processes to hear."""
         with self._lock:
-            if not self._counting or counts.calls <= 0:
+            taken, self._newly_overdue = self._newly_overdue, 0
+            return taken
+
+    def absorb(self, counts: Counts, now: float, *, version: int | None = None) -> Transition | None:
+        """Count the calls that other processes made since the last time, their failures spread evenly among them.
+
+        `version`: the circuit's, when they ended. Calls of a state before the present one change nothing.
+        """
+        with self._lock:
+            if not self._counting or (version is not None and version < self._first_version):
                 return None
             self._tally.absorb(counts, now)
             return self._judge()
@@ -283,6 +305,7 @@ class Breaker:
             self._unwritten.clear()
             self._written = self._last = transition
             if not _goes_on(written, transition):
+                self._first_version = transition.version
                 self._enter(transition.state)
             elif self._state is not transition.state:
                 # Our opening fell, because a mark or a stage came first that left the state as it was. What made us
@@ -295,6 +318,17 @@ class Breaker:
     def state(self) -> State:
         """The state now, without the cost of a snapshot."""
         return self._state
+
+    @property
+    def version(self) -> int:
+        """The ledger's, as far as it is known here: what calls that end now belong to."""
+        written = self._written
+        return 0 if written is None else written.version
+
+    @property
+    def first_version(self) -> int:
+        """The ledger's version with which the present state began."""
+        return self._first_version
 
     @property
     def would_have_opened(self) -> Transition | None:
@@ -383,6 +417,7 @@ class Breaker:
             Limit(settings.slow_rate, min(slow_minimum, settings.slow_window_calls)),
             slow_call_s=thresholds.slow_call_s,
             in_a_row=min(in_a_row, SLOW_START_FAILURES) if starting else in_a_row,
+            overdue_at_once=settings.overdue_at_once or NEVER,
         )
 
 

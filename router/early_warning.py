@@ -46,6 +46,7 @@ class EarlyWarning:
         self._suspect_since: float | None = None
         self._fed_at: float | None = None
         self._known = 0
+        self._heard = 0
         self._loaded = False
         """There are earlier hours that no step has taken in."""
         self._frozen = False
@@ -53,11 +54,19 @@ class EarlyWarning:
     def feed(self, counts: Counts, now: float, *, healthy: bool = True) -> bool:
         """Learn of calls that ended since the last time, none among them too. True when `suspect` has changed.
 
+        The rest as `hear` has it.
+        """
+        was = self.suspect
+        self.hear(counts, now, healthy=healthy)
+        return self.suspect != was
+
+    def hear(self, counts: Counts, now: float, *, healthy: bool = True, marked_s: float = 0.0) -> bool:
+        """Judge these calls, none among them too. Answers whether they were taken for normal ones, and learned.
+
         `healthy`: the circuit is closed and not marked as suspect. What comes otherwise is judged, but not taken for
-        normal.
+        normal. `marked_s`: for how long it has been marked, by whichever process: all learn anew at the same time.
         """
         with self._lock:
-            was = self._suspect_since is not None
             self._fade(now)
             # A call counted as overdue in one batch may fail in the next, which then has a failure and no call.
             self._errors.add(max(counts.calls, counts.failures), counts.failures)
@@ -66,7 +75,8 @@ class EarlyWarning:
             if self._known < ENOUGH_TO_JUDGE:
                 self._forget()
             self._judge(now)
-            suspect_for = 0.0 if self._suspect_since is None else now - self._suspect_since
+            suspect_for = max(marked_s, 0.0 if self._suspect_since is None else now - self._suspect_since)
+            self._heard += counts.calls
             self._frozen = (self._suspect_since is not None or not healthy) and suspect_for < RELEARN_AFTER_S
             if self._frozen:
                 self._baseline.forget_block()
@@ -74,7 +84,7 @@ class EarlyWarning:
                 self._baseline.learn(counts, now)
                 self._known += counts.calls
             self._step(now)
-            return (self._suspect_since is not None) != was
+            return not self._frozen
 
     def load(self, counts: Counts, now: float, *, hours_ago: int = 0) -> None:
         """Take an earlier hour of the fleet's calls for normal ones: once each, when the process starts."""
@@ -104,6 +114,11 @@ class EarlyWarning:
     def can_judge(self) -> bool:
         """Whether it knows enough of the provider to suspect it, or to say that nothing speaks against it."""
         return self._known >= ENOUGH_TO_JUDGE
+
+    @property
+    def heard(self) -> int:
+        """Calls that it has judged, of this process and of others."""
+        return self._heard
 
     @property
     def calm(self) -> bool:

@@ -6,18 +6,17 @@ loses nothing.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from router.breaker import Verdict
 from router.clock import Clock
 from router.histogram import bucket_of
-from router.ledger.counts import CountRow, hour_of
+from router.ledger.counts import CountRow, Key, hour_of
 from router.windows import Counts
 
 OVERLAP = dt.timedelta(minutes=2)
@@ -51,6 +50,8 @@ class _Sum:
     unreachable: int = 0
     slow: int = 0
     histogram: Counter[int] = field(default_factory=Counter)
+    overdue: int = 0
+    refused: int = 0
 
     def add(self, counts: Counts) -> None:
         self.calls += counts.calls
@@ -58,6 +59,50 @@ class _Sum:
         self.unreachable += counts.unreachable
         self.slow += counts.slow
         self.histogram.update(counts.histogram)
+        self.overdue += counts.overdue
+        self.refused += counts.refused
+
+    def frozen(self) -> Counts:
+        """These, as they are now."""
+        return Counts(
+            self.calls,
+            self.failures,
+            self.unreachable,
+            self.slow,
+            dict(self.histogram),
+            self.overdue,
+            self.refused,
+        )
+
+
+class Sample(NamedTuple):
+    """A call of this process that ended, as it is counted for the fleet."""
+
+    verdict: Verdict
+    seconds: float
+    version: int = 0
+    """The circuit's, when the call ended."""
+    was_overdue: bool = False
+    """It was counted as slow in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What other processes saw since the last time."""
+
+    provider: str
+    version: int
+    """The circuit's, when the calls ended."""
+    normal: bool
+    """Whether they learned from these calls."""
+    counts: Counts
+
+
+_NOTHING = Counts()
+_Place = tuple[str, int, int, bool]
+"""Provider, hour, version, normal."""
+_VERSIONS_KEPT = 64
+"""Of totals: what is older than so many versions adds to the oldest."""
 
 
 class FleetCounts:
@@ -68,38 +113,41 @@ class FleetCounts:
         self._store = store
         self._clock = clock
         self._lock = threading.Lock()
-        self._totals = {name: _Sum() for name in providers}
-        self._own: dict[tuple[str, int], _Sum] = {}
-        """This process's counts by provider and hour."""
-        self._to_tell: set[tuple[str, int]] = set()
-        self._heard: dict[tuple[str, str, int], CountRow] = {}
-        """The last that each other process told, by process, provider and hour."""
+        self._totals: dict[str, dict[int, list[int]]] = {name: {} for name in providers}
+        """Calls and failures by the circuit's version."""
+        self._own: dict[_Place, _Sum] = {}
+        """This process's counts."""
+        self._to_tell: set[_Place] = set()
+        self._heard: dict[Key, CountRow] = {}
+        """The last that each other process told."""
         self._asked_at = clock.now()
 
-    def count(self, provider: str, calls: Iterable[tuple[Verdict, float]], slow_call_s: float) -> Counts:
-        """Add calls of this process: what each said of the provider, and its seconds. Answers them as counts."""
-        counts = _counted(calls, slow_call_s)
-        if counts.calls:
-            place = (provider, hour_of(self._clock.now()))
-            with self._lock:
-                self._own.setdefault(place, _Sum()).add(counts)
-                self._totals[provider].add(counts)
-                self._to_tell.add(place)
-        return counts
-
-    def totals(self, provider: str) -> tuple[int, int]:
-        """Calls and failures of all processes since this one began, as far as it has heard."""
+    def add(self, provider: str, counts: Counts, *, version: int = 0, normal: bool = True) -> None:
+        """Count calls of this process. `normal`: it has learned from them."""
+        if counts == _NOTHING:
+            return
+        place = (provider, hour_of(self._clock.now()), version, normal)
         with self._lock:
-            total = self._totals[provider]
-            return total.calls, total.failures
+            self._own.setdefault(place, _Sum()).add(counts)
+            self._total(provider, version, counts)
+            self._to_tell.add(place)
 
-    def exchange(self) -> Mapping[str, Counts]:
-        """Tell the others, and answer what they have told since the last time, by provider.
+    def totals(self, provider: str, since_version: int = 0) -> tuple[int, int]:
+        """Calls and failures of all processes under this version of the circuit and later ones.
+
+        Since this process began, as far as it has heard.
+        """
+        with self._lock:
+            found = [each for version, each in self._totals[provider].items() if version >= since_version]
+            return sum(calls for calls, _ in found), sum(failures for _, failures in found)
+
+    def exchange(self) -> Sequence[News]:
+        """Tell the others, and answer what they have told since the last time.
 
         Raises LedgerUnavailableError; what could not be told is told the next time.
         """
         if self._store is None:
-            return {}
+            return []
         asked_at = self._clock.now()
         with self._lock:
             self._to_tell = {place for place in self._to_tell if place[1] > hour_of(asked_at) - HOURS_TOLD}
@@ -124,20 +172,30 @@ class FleetCounts:
                 del self._heard[heard]
             return new
 
-    def _news(self, rows: Sequence[CountRow]) -> Mapping[str, Counts]:
-        new: dict[str, _Sum] = {}
+    def _news(self, rows: Sequence[CountRow]) -> Sequence[News]:
+        new: dict[tuple[str, int, bool], _Sum] = {}
         for row in rows:
             before = self._heard.get(row.key)
-            if before is not None and row.calls < before.calls:
+            if before is not None and _went_back(row, before):
                 # An older version (a standby that took over lags behind): what was heard already must not become
                 # news when the newer version is read again.
                 continue
             difference = _difference(row, before)
             self._heard[row.key] = row
-            if row.provider in self._totals and difference.calls:
-                new.setdefault(row.provider, _Sum()).add(difference)
-                self._totals[row.provider].add(difference)
-        return {name: _frozen(each) for name, each in new.items()}
+            if row.provider in self._totals and difference != _NOTHING:
+                new.setdefault((row.provider, row.version, row.normal), _Sum()).add(difference)
+                self._total(row.provider, row.version, difference)
+        return [News(*place, each.frozen()) for place, each in sorted(new.items(), key=_in_order)]
+
+    def _total(self, provider: str, version: int, counts: Counts) -> None:
+        totals = self._totals[provider]
+        total = totals.setdefault(version, [0, 0])
+        total[0] += counts.calls
+        total[1] += counts.failures
+        if len(totals) > _VERSIONS_KEPT:
+            oldest, next_oldest = sorted(totals)[:2]
+            forgotten = totals.pop(oldest)
+            totals[next_oldest] = [sum(both) for both in zip(forgotten, totals[next_oldest], strict=True)]
 
     def history(self, from_hour: int) -> Sequence[CountRow]:
         """What every process has told since that hour: what a process that begins knows of the time before it.
@@ -151,37 +209,56 @@ class FleetCounts:
             self._heard.update({row.key: row for row in rows})
         return rows
 
-    def _row(self, place: tuple[str, int], now: dt.datetime) -> CountRow:
-        own = self._own[place]
+    def _row(self, place: _Place, now: dt.datetime) -> CountRow:
+        own, (provider, hour, version, normal) = self._own[place], place
         return CountRow(
             process=self._process,
-            provider=place[0],
-            hour=place[1],
+            provider=provider,
+            hour=hour,
             calls=own.calls,
             failures=own.failures,
             unreachable=own.unreachable,
             slow=own.slow,
             updated_at=now,
             histogram=dict(own.histogram),
+            version=version,
+            normal=normal,
+            overdue=own.overdue,
+            refused=own.refused,
         )
 
 
 def counts_of(row: CountRow) -> Counts:
     """A row's counts."""
-    return Counts(row.calls, row.failures, row.unreachable, row.slow, row.histogram)
+    return Counts(row.calls, row.failures, row.unreachable, row.slow, row.histogram, row.overdue, row.refused)
 
 
-def _counted(calls: Iterable[tuple[Verdict, float]], slow_call_s: float) -> Counts:
-    total, histogram = _Sum(), Counter[int]()
-    for verdict, seconds in calls:
+def counted(samples: Iterable[Sample], slow_call_s: float) -> Counts:
+    """These calls, added up. One that took longer than `slow_call_s` is slow, unless it counted as such in flight."""
+    total = _Sum()
+    for each in samples:
+        if each.verdict is Verdict.CREDENTIALS_REFUSED:
+            total.refused += 1
+            continue
         total.calls += 1
-        total.slow += seconds > slow_call_s
-        if verdict is Verdict.OK:
-            histogram[bucket_of(seconds)] += 1
+        if each.was_overdue:
+            total.overdue -= 1
+        else:
+            total.slow += each.seconds > slow_call_s
+        if each.verdict is Verdict.OK:
+            total.histogram[bucket_of(each.seconds)] += 1
         else:
             total.failures += 1
-            total.unreachable += verdict is Verdict.UNREACHABLE
-    return dataclasses.replace(_frozen(total), histogram=histogram)
+            total.unreachable += each.verdict is Verdict.UNREACHABLE
+    return total.frozen()
+
+
+def _in_order(item: tuple[tuple[str, int, bool], _Sum]) -> tuple[str, int, bool]:
+    return item[0]
+
+
+def _went_back(row: CountRow, before: CountRow) -> bool:
+    return any(getattr(row, name) < getattr(before, name) for name in ("calls", "failures", "slow", "refused"))
 
 
 def _difference(row: CountRow, before: CountRow | None) -> Counts:
@@ -194,8 +271,6 @@ def _difference(row: CountRow, before: CountRow | None) -> Counts:
         row.unreachable - before.unreachable,
         row.slow - before.slow,
         {bucket: n for bucket, n in grown.items() if n > 0},
+        row.overdue - before.overdue,
+        row.refused - before.refused,
     )
-
-
-def _frozen(total: _Sum) -> Counts:
-    return Counts(total.calls, total.failures, total.unreachable, total.slow, dict(total.histogram))

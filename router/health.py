@@ -9,7 +9,6 @@ at the calls that hang and at what the last calls say together.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from router.breaker import Breaker, BreakerSettings, Permit, Verdict
 from router.bulkhead import Bulkhead
 from router.clock import Clock
 from router.early_warning import EarlyWarning
-from router.fleet import FleetCounts, counts_of
+from router.fleet import FleetCounts, Sample, counted, counts_of
 from router.ledger.counts import hour_of
 from router.ledger.unavailable import LedgerUnavailableError
 from router.resend_budget import ResendBudget
@@ -48,8 +47,11 @@ BASELINE_HOURS = 24
 STRANGERS_CALM_S = 600.0
 """A process that has seen too few calls to judge leaves a mark to those that can; after so long there is none, or
 whoever set it would have faded it (`early_warning.FADES_BY_HALF_S`) or lives no more."""
+ENOUGH_TO_CLEAR = 500
+"""Calls, its own or others', that a process must have heard under a mark that it never agreed with before it takes it
+away: one that began a moment ago is calm because it has heard nothing."""
 SETTLED_S = 2.0
-"""For so long after a circuit has moved, others' counts may still tell of the time before."""
+"""What others tell for so long after a process began may be of the time before, if it could not read the past."""
 
 log = structlog.get_logger("router.health")
 
@@ -84,6 +86,17 @@ class Readiness:
     busy: bool
 
 
+@dataclass(slots=True)
+class _Mark:
+    """That a circuit is suspect, as this process sees it."""
+
+    version: int
+    heard: int
+    """Calls that the early warning had judged when the mark came."""
+    agreed: bool
+    """This process's own detectors have seen the trouble too: then they know when it is over."""
+
+
 class _Guarded:
     """One provider's guards in this process."""
 
@@ -97,21 +110,13 @@ class _Guarded:
         self.warning = EarlyWarning(name, settings, fixed)
         self.thresholds: Thresholds | None = None
         """Those that the breaker goes by."""
-        self.samples: deque[tuple[Verdict, float]] = deque()
-        """Calls that the early warning has not seen yet, with their seconds."""
+        self.samples: deque[Sample] = deque()
+        """Calls that the early warning has not seen yet."""
         self.calm_since: float | None = None
+        self.mark: _Mark | None = None
+        """The circuit's, while it is suspect."""
         self.would_have_opened: Transition | None = None
         """What was said already."""
-        self.moved_at: tuple[dt.datetime, float] = (self.breaker.snapshot().since, clock.monotonic())
-        """Since when the circuit is in its state, and when that was first seen here: the wall clock may step."""
-        self.stage: tuple[int, int, int] = (0, 0, 0)
-        """The circuit's version when this stage was first seen, and the fleet's calls and failures then."""
-
-    def has_settled(self, circuit: Snapshot, now: float) -> bool:
-        """Whether the circuit has been in its state for so long that others' counts are of this time."""
-        if self.moved_at[0] != circuit.since:
-            self.moved_at = (circuit.since, now)
-        return now - self.moved_at[1] > SETTLED_S
 
 
 class Call:
@@ -144,10 +149,13 @@ class Call:
             return
         if self._sends == 1 and verdict is Verdict.OK:
             self._guarded.resends.first_try_succeeded()
-        if self._sends == 1 and verdict is not Verdict.CREDENTIALS_REFUSED:
-            # A re-send that fails like the first says the same once more: no evidence of its own.
-            self._guarded.samples.append((verdict, now - permit.at))
-        self._health.moved(self._guarded.breaker.record(permit, verdict, now))
+        version = self._guarded.breaker.version
+        moved = self._guarded.breaker.record(permit, verdict, now)
+        if self._sends == 1 and permit.accepted:
+            # A re-send that fails like the first says the same once more: no evidence of its own. Nor is the answer
+            # to a call of the time before the circuit opened one of the time after it.
+            self._guarded.samples.append(Sample(verdict, now - permit.at, version, permit.counted))
+        self._health.moved(moved)
 
     def may_go_again(self, reason: str | None) -> bool:
         """Whether a send that ended so may be followed by another: the circuit lets it, the budget pays for it."""
@@ -192,6 +200,7 @@ class ProviderHealth:
             name: _Guarded(name, settings, fixed, at_once=at_once, clock=clock, actor=actor) for name in providers
         }
         self._wake = threading.Event()
+        self._began_at = clock.monotonic()
         self._degraded = False
         self._ages = Ages(clock)
         self._looking_at_ages = threading.Lock()
@@ -277,9 +286,7 @@ class ProviderHealth:
             self.moved(opened)
             self._tell_what_would_have_opened(guarded)
             circuit = guarded.breaker.snapshot()
-            guarded.has_settled(circuit, now)
-            counts = self._fleet.count(name, _drained(guarded.samples), circuit.window.slow_call_s)
-            self._warn(guarded, counts, circuit, now)
+            self._count(name, guarded, circuit, now)
             thresholds = guarded.warning.thresholds(now)
             if thresholds is not guarded.thresholds:
                 guarded.thresholds = thresholds
@@ -292,15 +299,53 @@ class ProviderHealth:
         if guarded.would_have_opened is not None and guarded.would_have_opened is not said:
             _say("warning", "would_have_opened", guarded.would_have_opened)
 
-    def _warn(self, guarded: _Guarded, counts: Counts, circuit: Snapshot, now: float) -> None:
-        """Let the early warning see calls; of a circuit that is not closed they say nothing new."""
-        if circuit.state is not State.CLOSED:
+    def _count(self, name: str, guarded: _Guarded, circuit: Snapshot, now: float) -> None:
+        """Count for the fleet the calls that ended, and those that hang at the moment when they begin to."""
+        if hanging := guarded.breaker.take_newly_overdue():
+            counts = Counts(slow=hanging, overdue=hanging)
+            self._fleet.add(name, counts, version=guarded.breaker.version, normal=False)
+        ended: dict[int, list[Sample]] = {}
+        for each in _drained(guarded.samples):
+            ended.setdefault(each.version, []).append(each)
+        for version, samples in ended.items():
+            counts = counted(samples, circuit.window.slow_call_s)
+            normal = self._warn(guarded, counts, circuit, now, version)
+            self._fleet.add(name, counts, version=version, normal=normal)
+        if not ended:
+            self._warn(guarded, Counts(), circuit, now, circuit.version)
+
+    def _warn(
+        self, guarded: _Guarded, counts: Counts, circuit: Snapshot, now: float, version: int, *, normal: bool = True
+    ) -> bool:
+        """Let the early warning see calls. Answers whether it learned from them.
+
+        It learns nothing where the process that made them did not (`normal`), nor while the circuit is not closed:
+        then they say nothing new. Of a state before the present one it hears nothing at all.
+        """
+        if version < guarded.breaker.first_version:
+            return False
+        is_watched = circuit.state is State.METRICS_ONLY and guarded.breaker.would_have_opened is None
+        if circuit.state is not State.CLOSED and not is_watched:
             guarded.warning.reset()
-        guarded.warning.feed(counts, now, healthy=circuit.state is State.CLOSED and not circuit.suspect)
+        healthy = normal and (circuit.state is State.CLOSED or is_watched) and not circuit.suspect
+        marked_s = self.age_s(circuit.provider) if circuit.suspect else 0.0
+        return guarded.warning.hear(counts, now, healthy=healthy, marked_s=marked_s)
+
+    def _see_mark(self, guarded: _Guarded, circuit: Snapshot) -> None:
+        """Notice a mark that came or went, whoever set it or took it away."""
+        if circuit.suspect:
+            if guarded.mark is None or guarded.mark.version != circuit.version:
+                guarded.mark = _Mark(circuit.version, guarded.warning.heard, agreed=False)
+            guarded.mark.agreed = guarded.mark.agreed or guarded.warning.suspect
+        elif guarded.mark is not None:
+            # Another process took it away. To set it again takes new evidence, or the two would go on for ever.
+            guarded.mark = None
+            guarded.warning.reset()
 
     def _mark(self, guarded: _Guarded, circuit: Snapshot, now: float) -> int:
         """Mark a closed circuit as suspect, or take the mark away after a calm while. Answers whether it did."""
-        warned = guarded.warning.suspect
+        self._see_mark(guarded, circuit)
+        warned, mark = guarded.warning.suspect, guarded.mark
         if circuit.state is not State.CLOSED or warned == circuit.suspect:
             guarded.calm_since = None
             return 0
@@ -308,7 +353,8 @@ class ProviderHealth:
         if not warned:
             if guarded.calm_since is None:
                 guarded.calm_since = now
-            calm_s = CALM_S if guarded.warning.can_judge else STRANGERS_CALM_S
+            knows = mark is not None and (mark.agreed or guarded.warning.heard - mark.heard >= ENOUGH_TO_CLEAR)
+            calm_s = CALM_S if knows and guarded.warning.can_judge else STRANGERS_CALM_S
             if now - guarded.calm_since < calm_s:
                 return 0
             reason = f"not suspect any more: calm for {calm_s:.0f} s"
@@ -318,6 +364,7 @@ class ProviderHealth:
         if transition is None:
             return 0  # the circuit has moved in this moment
         guarded.calm_since = None
+        guarded.mark = _Mark(transition.version, guarded.warning.heard, agreed=True) if warned else None
         self.moved(transition)
         if warned:
             _say("error", "provider_suspect", transition)
@@ -365,15 +412,15 @@ class ProviderHealth:
         Raises LedgerUnavailableError; then this process goes by its own window until the ledger is back.
         """
         total = 0
-        for name, counts in self._fleet.exchange().items():
-            guarded = self._guarded.get(name)
-            if guarded is None or not counts.calls:
+        for news in self._fleet.exchange():
+            guarded = self._guarded.get(news.provider)
+            if guarded is None:
                 continue
-            total += counts.calls
+            total += news.counts.calls
             now, circuit = self._clock.monotonic(), guarded.breaker.snapshot()
-            self._warn(guarded, counts, circuit, now)
-            if guarded.has_settled(circuit, now):
-                self.moved(guarded.breaker.absorb(counts, now))
+            self._warn(guarded, news.counts, circuit, now, news.version, normal=news.normal)
+            if now - self._began_at > SETTLED_S:
+                self.moved(guarded.breaker.absorb(news.counts, now, version=news.version))
         return total
 
     def restore(self) -> int:
@@ -384,18 +431,14 @@ class ProviderHealth:
         hour, now, calls = hour_of(self._clock.now()), self._clock.monotonic(), 0
         for row in self._fleet.history(hour - BASELINE_HOURS + 1):
             guarded = self._guarded.get(row.provider)
-            if guarded is not None:
+            if guarded is not None and row.normal:
                 guarded.warning.load(counts_of(row), now, hours_ago=hour - row.hour)
                 calls += row.calls
         return calls
 
     def stage_calls(self, provider: str) -> tuple[int, int]:
-        """Calls and failures of all processes since the circuit's present stage was first seen here."""
-        guarded, version = self._guarded[provider], self.snapshot(provider).version
-        calls, failures = self._fleet.totals(provider)
-        if guarded.stage[0] != version:
-            guarded.stage = (version, calls, failures)
-        return calls - guarded.stage[1], failures - guarded.stage[2]
+        """Calls and failures of all processes in the circuit's present stage."""
+        return self._fleet.totals(provider, self.snapshot(provider).version)
 
     def propose(self, transition: Transition) -> bool:
         """Write a transition decided by the worker or an operator and follow it; False: another process was first."""
@@ -423,7 +466,7 @@ def _say(level: str, event: str, transition: Transition | None = None, **about: 
         getattr(log, level)(event, **about)
 
 
-def _drained(samples: deque[tuple[Verdict, float]]) -> list[tuple[Verdict, float]]:
+def _drained(samples: deque[Sample]) -> list[Sample]:
     taken = []
     with contextlib.suppress(IndexError):
         while True:

@@ -18,7 +18,9 @@ class Tally:
         "_failures_in_a_row",
         "_in_a_row",
         "_limit",
+        "_overdue_at_once",
         "_refused_in_a_row",
+        "_refused_together",
         "_slow",
         "_slow_limit",
         "_window",
@@ -33,18 +35,22 @@ class Tally:
         self._credentials_in_a_row = credentials_in_a_row
         self._failures_in_a_row = 0
         self._refused_in_a_row = 0
+        self._refused_together = 0
         self.in_flight_overdue = 0
         """Calls in flight now that count as slow already."""
         self.calm = False
         """Both windows are full of healthy calls, so that one more changes nothing: nearly always, and quick."""
 
-    def judge_by(self, limit: Limit, slow_limit: Limit, *, slow_call_s: float, in_a_row: int) -> None:
-        """Set the limits: of the window, of slow calls, of failures in a row."""
+    def judge_by(
+        self, limit: Limit, slow_limit: Limit, *, slow_call_s: float, in_a_row: int, overdue_at_once: int
+    ) -> None:
+        """Set the limits: of the window, of slow calls, of failures in a row, of calls that hang at one moment."""
         self._limit = limit
         self._slow_limit = slow_limit
         self.slow_call_s = slow_call_s
         """Seconds; a call that takes longer is slow."""
         self._in_a_row = in_a_row
+        self._overdue_at_once = overdue_at_once
 
     def add(self, code: int, now: float, counted_slow: bool) -> None:
         """Count a call that ended; `counted_slow`: it is in the window of slow calls since it grew overdue."""
@@ -52,7 +58,7 @@ class Tally:
             self._failures_in_a_row += 1
         else:
             self._failures_in_a_row = 0
-        self._refused_in_a_row = 0
+        self._refused_in_a_row = self._refused_together = 0
         window, slow = self._window, self._slow
         if code or not window.calm:
             window.add(code, now)
@@ -69,15 +75,20 @@ class Tally:
     def add_refused(self) -> None:
         """Count a refusal of our credentials."""
         self._refused_in_a_row += 1
+        self._refused_together += 1
         self.calm = False
 
     def absorb(self, counts: Counts, now: float) -> None:
         """Count other processes' calls. Only what the windows can hold is gone through."""
-        most = counts.calls if isinstance(self._window, TimeWindow) else max(self._window.size, self._slow.size)
-        for code in spread(counts, most):
+        for code in spread(counts, counts.calls if isinstance(self._window, TimeWindow) else self._window.size):
             self._window.add(code, now)
-            self._slow.add(code & SLOW, now)
             self._failures_in_a_row = self._failures_in_a_row + 1 if code & FAILED else 0
+        # Calls in flight have no end yet that could be a failure; those that were told of then are slow only once.
+        timed = Counts(calls=max(0, counts.calls + counts.overdue), slow=counts.slow)
+        for code in spread(timed, self._slow.size):
+            self._slow.add(code, now)
+        # Others' good calls do not excuse our refusals: this process alone may have the wrong key.
+        self._refused_together = 0 if counts.calls else self._refused_together + counts.refused
         self.calm = False
 
     def expire(self, now: float) -> None:
@@ -88,15 +99,17 @@ class Tally:
         """Start anew."""
         self._window.clear()
         self._slow.clear()
-        self._failures_in_a_row = self._refused_in_a_row = 0
+        self._failures_in_a_row = self._refused_in_a_row = self._refused_together = 0
         self.calm = False
 
     def fault(self) -> str | None:
         """Why the circuit should open; None: it should not."""
-        if self._refused_in_a_row >= self._credentials_in_a_row:
+        if max(self._refused_in_a_row, self._refused_together) >= self._credentials_in_a_row:
             return "credentials refused"
         if self._failures_in_a_row >= self._in_a_row:
             return f"{self._failures_in_a_row} failures in a row"
+        if self.in_flight_overdue >= self._overdue_at_once:
+            return f"{self.in_flight_overdue} calls at once take longer than {self.slow_call_s:g} s"
         window, slow = self._window, self._slow
         if window.failures >= self._limit.least and self._limit.reached(window.calls, window.failures):
             return f"{window.failures} of the last {window.calls} calls failed"
@@ -146,8 +159,8 @@ class Tally:
             "slow_call_s": _rounded(slow.slow_call_s),
             "in_flight_overdue": slow.in_flight_overdue,
         }
-        if self._refused_in_a_row:
-            found["credentials_refused"] = self._refused_in_a_row
+        if refused := max(self._refused_in_a_row, self._refused_together):
+            found["credentials_refused"] = refused
         return found
 
 

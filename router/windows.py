@@ -22,8 +22,14 @@ class Counts:
     """Of `calls`; the unreachable ones among them."""
     unreachable: int = 0
     slow: int = 0
+    """Each once: when it grew overdue in flight, or else when it ended."""
     histogram: Mapping[int, int] = field(default_factory=dict)
     """Successful calls by latency bucket (`router.baseline.bucket_of`)."""
+    overdue: int = 0
+    """Calls that grew overdue in flight, and are of `slow` since then, less those of `calls` that had done so before.
+    Below 0 where more ended than began to hang."""
+    refused: int = 0
+    """Refusals of our credentials, not of `calls`."""
 
 
 @dataclass(frozen=True, slots=True)

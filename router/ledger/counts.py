@@ -18,7 +18,7 @@ from router.ledger.engine import Database
 from router.ledger.tables import from_micros, provider_counts, to_micros
 
 HOUR_S = 3600
-_COUNTS = ("calls", "failures", "unreachable", "slow")
+_COUNTS = ("calls", "failures", "unreachable", "slow", "overdue", "refused")
 
 
 def hour_of(moment: dt.datetime) -> int:
@@ -26,9 +26,13 @@ def hour_of(moment: dt.datetime) -> int:
     return int(moment.timestamp()) // HOUR_S
 
 
+Key = tuple[str, str, int, int, bool]
+"""Process, provider, hour, version, normal."""
+
+
 @dataclass(frozen=True, slots=True)
 class CountRow:
-    """What one process saw of one provider in one hour, so far."""
+    """What one process saw of one provider in one hour, under one version of its circuit, so far."""
 
     process: str
     """Unique to one life of a process, so that its counts never go back."""
@@ -42,26 +46,19 @@ class CountRow:
     updated_at: dt.datetime
     histogram: Mapping[int, int] = field(default_factory=dict)
     """Calls by latency bucket."""
+    version: int = 0
+    """The circuit's transition that was in force when the calls ended; 0: none yet."""
+    normal: bool = True
+    """Its process took these calls for normal ones and learned from them: trouble must not be learned later either,
+    by a process that begins after it."""
+    overdue: int = 0
+    """As in `Counts`: it may go down, and below 0."""
+    refused: int = 0
 
     @property
-    def key(self) -> tuple[str, str, int]:
+    def key(self) -> Key:
         """What a reader remembers a row by."""
-        return self.process, self.provider, self.hour
-
-    def since(self, before: CountRow | None) -> CountRow:
-        """What was added after `before`, this row as it was read earlier; None: all of it.
-
-        Counts that went back are those of a process that began anew under an old name: all of them are new.
-        """
-        if before is None or any(getattr(self, name) < getattr(before, name) for name in _COUNTS):
-            return self
-        added = {
-            bucket: more
-            for bucket, count in self.histogram.items()
-            if (more := count - before.histogram.get(bucket, 0)) > 0
-        }
-        counts = {name: getattr(self, name) - getattr(before, name) for name in _COUNTS}
-        return CountRow(self.process, self.provider, self.hour, **counts, updated_at=self.updated_at, histogram=added)
+        return self.process, self.provider, self.hour, self.version, self.normal
 
 
 class CountLedger:
@@ -98,7 +95,7 @@ class CountLedger:
         return self._read(
             table.select()
             .where(table.c.provider.in_(sorted(providers)), table.c.hour >= from_hour)
-            .order_by(table.c.hour, table.c.process)
+            .order_by(table.c.hour, table.c.process, table.c.version, table.c.normal)
         )
 
     def prune(self, before: dt.datetime) -> int:
@@ -117,6 +114,8 @@ def _to_row(row: CountRow) -> dict[str, Any]:
         "process": row.process,
         "provider": row.provider,
         "hour": row.hour,
+        "version": row.version,
+        "normal": row.normal,
         **{name: getattr(row, name) for name in _COUNTS},
         "histogram": {str(bucket): count for bucket, count in row.histogram.items()},
         "updated_at": to_micros(row.updated_at),
@@ -128,6 +127,8 @@ def _from_row(row: sa.RowMapping) -> CountRow:
         process=row["process"],
         provider=row["provider"],
         hour=row["hour"],
+        version=row["version"],
+        normal=row["normal"],
         **{name: row[name] for name in _COUNTS},
         updated_at=from_micros(row["updated_at"]),
         histogram={int(bucket): count for bucket, count in row["histogram"].items()},

@@ -275,14 +275,19 @@ probes = sa.Table(
 provider_counts = sa.Table(
     "provider_counts",
     metadata,
-    # What one process saw of one provider in one hour since 1970, so far: readers take differences.
+    # What one process saw of one provider in one hour since 1970, so far: readers take differences. Apart by the
+    # version of the circuit that the calls ended under, and by whether the process took them for normal ones.
     sa.Column("process", sa.Text, primary_key=True),
     sa.Column("provider", sa.Text, primary_key=True),
     sa.Column("hour", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("version", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("normal", sa.Boolean, primary_key=True),
     sa.Column("calls", sa.Integer, nullable=False),
     sa.Column("failures", sa.Integer, nullable=False),
     sa.Column("unreachable", sa.Integer, nullable=False),
     sa.Column("slow", sa.Integer, nullable=False),
+    sa.Column("overdue", sa.Integer, nullable=False),
+    sa.Column("refused", sa.Integer, nullable=False),
     # Calls by latency bucket.
     sa.Column("histogram", Json, nullable=False),
     sa.Column("updated_at", sa.BigInteger, nullable=False),

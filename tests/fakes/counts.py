@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Sequence
 
-from router.ledger.counts import CountRow
+from router.ledger.counts import CountRow, Key
 from router.ledger.unavailable import LedgerUnavailableError
 
 
@@ -13,7 +13,7 @@ class MemoryCounts:
     """Satisfies `CountStore`; `away` refuses everything, `no_reads` and `no_writes` half of it."""
 
     def __init__(self) -> None:
-        self.rows: dict[tuple[str, str, int], CountRow] = {}
+        self.rows: dict[Key, CountRow] = {}
         self.away = self.no_reads = self.no_writes = False
         self.written = 0
         """Rows, each time that one was written."""

@@ -229,13 +229,12 @@ def test_old_counts_are_forgotten(database: Database) -> None:
     assert [each.process for each in ledger.hours(["stripe"], from_hour=0)] == ["web:1"]
 
 
-def test_a_reader_takes_differences() -> None:
-    """Reading a row twice adds nothing; a process that began anew under an old name is all new."""
-    more = dataclasses.replace(ROW, calls=15, failures=3, histogram={40: 12, 0: 1, 120: 1}, updated_at=after(1))
-    added = more.since(ROW)
-    assert (added.calls, added.failures, added.slow, added.histogram) == (5, 1, 0, {40: 5, 120: 1})
-    assert (more.since(more).calls, more.since(more).histogram) == (0, {})
-    assert more.since(None) == more
-    anew = dataclasses.replace(ROW, calls=1, failures=0)
-    assert anew.since(more) == anew
-    assert more.key == ("web:1", "stripe", HOUR)
+def test_counts_of_each_version_of_the_circuit_and_of_trouble_are_rows_of_their_own(database: Database) -> None:
+    """Whoever reads them can tell late calls from present ones, and what was learned from what was not."""
+    ledger = CountLedger(database)
+    first = dataclasses.replace(ROW, overdue=-2, refused=3)
+    rows = [dataclasses.replace(first, normal=False), first, dataclasses.replace(first, version=4, overdue=5)]
+    ledger.write(rows)
+    ledger.write(rows)
+    assert list(ledger.hours(["stripe"], from_hour=HOUR)) == rows
+    assert len({each.key for each in rows}) == 3

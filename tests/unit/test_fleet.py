@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from router.breaker import Verdict
 from router.clock import ManualClock
-from router.fleet import HOURS_REMEMBERED, HOURS_TOLD, OVERLAP, FleetCounts
+from router.fleet import HOURS_REMEMBERED, HOURS_TOLD, OVERLAP, FleetCounts, Sample, counted
 from router.histogram import bucket_of
 from router.ledger.counts import hour_of
 from router.ledger.unavailable import LedgerUnavailableError
@@ -41,13 +41,22 @@ def a_process(store: MemoryCounts | None, clock: ManualClock, name: str = "web:1
 
 
 def count(process: FleetCounts, calls: int, failures: int = 0, provider: str = "stripe") -> Counts:
-    made = [(OK, 0.3)] * (calls - failures) + [(FAILED, 0.3)] * failures
-    return process.count(provider, made, SLOW_S)
+    made = [Sample(OK, 0.3)] * (calls - failures) + [Sample(FAILED, 0.3)] * failures
+    counts = counted(made, SLOW_S)
+    process.add(provider, counts)
+    return counts
+
+
+def told(process: FleetCounts, provider: str = "stripe") -> Counts:
+    """What an exchange tells of others, where it all comes from one state of the circuit."""
+    found = [each.counts for each in process.exchange() if each.provider == provider]
+    assert len(found) <= 1
+    return found[0] if found else Counts()
 
 
 def news(process: FleetCounts, provider: str = "stripe") -> tuple[int, int]:
     """Calls and failures of others that an exchange tells."""
-    counts = process.exchange().get(provider, Counts())
+    counts = told(process, provider)
     return counts.calls, counts.failures
 
 
@@ -58,7 +67,8 @@ def test_calls_are_counted_by_what_they_said_and_how_long_they_took(clock: Manua
     """Slow is above the threshold, failed or not; the histogram holds successes, for failures have no latency."""
     process = a_process(None, clock)
     calls = [(OK, 0.3), (OK, 3.0), (OK, 3.1), (FAILED, 4.0), (REFUSED, 0.01)]
-    counts = process.count("stripe", calls, SLOW_S)
+    counts = counted([Sample(*each) for each in calls], SLOW_S)
+    process.add("stripe", counts)
     assert (counts.calls, counts.failures, counts.unreachable, counts.slow) == (5, 2, 1, 2)
     assert counts.histogram == Counter(bucket_of(seconds) for seconds in (0.3, 3.0, 3.1))
     assert process.totals("stripe") == (5, 2)
@@ -69,7 +79,7 @@ def test_a_process_without_a_store_counts_for_itself(clock: ManualClock) -> None
     """And has neither news nor a past."""
     process = a_process(None, clock)
     count(process, 3)
-    assert process.exchange() == {}
+    assert process.exchange() == []
     assert process.history(0) == []
     assert process.totals("stripe") == (3, 0)
 
@@ -82,13 +92,13 @@ def test_others_hear_what_was_counted_and_only_what_is_new(store: MemoryCounts, 
     first, second = a_process(store, clock), a_process(store, clock, "web:2")
     count(first, 10, 4)
     assert news(first) == (0, 0)
-    told = second.exchange()["stripe"]
-    assert (told.calls, told.failures, told.histogram) == (10, 4, {bucket_of(0.3): 6})
+    heard = told(second)
+    assert (heard.calls, heard.failures, heard.histogram) == (10, 4, {bucket_of(0.3): 6})
     assert news(second) == (0, 0)
     count(first, 3, 1)
     first.exchange()
-    told = second.exchange()["stripe"]
-    assert (told.calls, told.failures, told.histogram) == (3, 1, {bucket_of(0.3): 2})
+    heard = told(second)
+    assert (heard.calls, heard.failures, heard.histogram) == (3, 1, {bucket_of(0.3): 2})
     assert second.totals("stripe") == (13, 5)
 
 
@@ -105,10 +115,10 @@ def test_a_process_with_nothing_to_tell_writes_nothing(store: MemoryCounts, cloc
 def test_a_provider_that_this_build_does_not_know_is_passed_over(store: MemoryCounts, clock: ManualClock) -> None:
     """A newer version beside this one has a third."""
     newer = FleetCounts((*NAMES, "third"), store=store, process="web:9", clock=clock)
-    newer.count("third", [(OK, 0.3)], SLOW_S)
+    newer.add("third", Counts(1))
     newer.exchange()
     process = a_process(store, clock)
-    assert process.exchange() == {}
+    assert process.exchange() == []
     assert process.history(0) == []
 
 
@@ -351,7 +361,7 @@ def test_whatever_the_order_all_processes_end_with_the_same_totals(steps: list[t
     heard: Counter[int] = Counter()
 
     def exchange(n: int) -> None:
-        heard[n] += sum(counts.calls for counts in processes[n].exchange().values())
+        heard[n] += sum(each.counts.calls for each in processes[n].exchange())
 
     for step in steps:
         match step:

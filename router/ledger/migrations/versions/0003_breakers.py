@@ -49,13 +49,17 @@ def upgrade() -> None:
         sa.Column("process", sa.Text(), nullable=False),
         sa.Column("provider", sa.Text(), nullable=False),
         sa.Column("hour", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("normal", sa.Boolean(), nullable=False),
         sa.Column("calls", sa.Integer(), nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("unreachable", sa.Integer(), nullable=False),
         sa.Column("slow", sa.Integer(), nullable=False),
+        sa.Column("overdue", sa.Integer(), nullable=False),
+        sa.Column("refused", sa.Integer(), nullable=False),
         sa.Column("histogram", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("process", "provider", "hour", name=op.f("pk_provider_counts")),
+        sa.PrimaryKeyConstraint("process", "provider", "hour", "version", "normal", name=op.f("pk_provider_counts")),
     )
     op.create_index("ix_provider_counts_updated_at", "provider_counts", ["updated_at"], unique=False)
 
