@@ -75,4 +75,8 @@ class Loops:
             except Exception:
                 # A loop must outlive any one round; the fault is reported, with its traceback.
                 log.exception("round_failed", loop=loop.name)
+            except BaseException:
+                # An exit or interrupt that some library raises: on this thread it would end the loop alone, and
+                # silently. The process goes on, which has customers; who wants it to end sends it a signal.
+                log.critical("round_exited", loop=loop.name, exc_info=True)
             loop.wait()

@@ -9,10 +9,8 @@ import datetime as dt
 from collections.abc import Collection, Mapping
 from typing import Literal
 
-from router.breaker import BreakerSettings
 from router.clock import Clock
 from router.health import TransitionStore
-from router.slow_start import WHOLE, first_share
 from router.transitions import OVERRIDES, State, Transition, following
 
 Mode = Literal["automatic", "forced_open", "bypass", "metrics_only", "reset"]
@@ -24,6 +22,8 @@ MODES: Mapping[Mode, State | None] = {
     "reset": None,
 }
 """And the state that each holds the circuit in; None: it decides for itself."""
+RELEASED = "released"
+"""In a transition's evidence: the override that ended with it."""
 TRIES = 5
 """Against the machine's own transitions in the same instant."""
 
@@ -47,12 +47,9 @@ class AutomaticHasNoEndError(Exception):
 class Overrides:
     """Writes an operator's orders. Thread-safe."""
 
-    def __init__(
-        self, providers: Collection[str], store: TransitionStore, settings: BreakerSettings, *, clock: Clock
-    ) -> None:
+    def __init__(self, providers: Collection[str], store: TransitionStore, *, clock: Clock) -> None:
         self._providers = providers
         self._store = store
-        self._settings = settings
         self._clock = clock
 
     def order(
@@ -100,12 +97,19 @@ class Overrides:
             return following(last, State.CLOSED, provider=provider, at=now, actor=by, reason=reason, anew=True)
         if last is None or last.state not in OVERRIDES:
             raise AlreadyAutomaticError
-        return released(last, self._settings, at=now, actor=by, reason=reason)
+        return released(last, at=now, actor=by, reason=reason)
 
 
-def released(last: Transition, settings: BreakerSettings, *, at: dt.datetime, actor: str, reason: str) -> Transition:
-    """The end of an override. What was kept shut comes back by degrees, what let everything through just goes on."""
-    kept_shut = last.state is State.FORCED_OPEN
-    share = first_share(settings) if kept_shut else WHOLE
-    state = State.CLOSED if share >= WHOLE else State.SLOW_START
-    return following(last, state, provider=last.provider, at=at, actor=actor, reason=reason, share=share)
+def released(last: Transition, *, at: dt.datetime, actor: str, reason: str) -> Transition:
+    """The end of an override. What was kept shut is probed first, and at once; what let everything through goes on.
+
+    `is_released` knows it again. A release is no outage: it begins no incident.
+    """
+    state = State.OPEN if last.state is State.FORCED_OPEN else State.CLOSED
+    evidence = {RELEASED: last.state.value}
+    return following(last, state, provider=last.provider, at=at, actor=actor, reason=reason, evidence=evidence)
+
+
+def is_released(transition: Transition | None) -> bool:
+    """Whether a circuit is open only because it was kept so by an operator's order, which is over."""
+    return transition is not None and transition.state is State.OPEN and RELEASED in transition.evidence

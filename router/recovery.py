@@ -19,6 +19,7 @@ from router.ages import Ages
 from router.breaker import BreakerSettings
 from router.clock import Clock
 from router.ledger.unavailable import LedgerUnavailableError
+from router.overrides import is_released, released
 from router.prober import Prober, ProbeStore, Start, on_a_thread
 from router.probing import Decision, ProbeRound, jitter_of
 from router.slow_start import WHOLE, Step, first_share, next_share, step
@@ -54,6 +55,8 @@ class _Round:
     """Probes of this process: a half-open round, or one for a stage of slow start."""
 
     probes: ProbeRound
+    slow_call_s: float
+    """The provider's own threshold when the round began."""
     paused_until: float = -math.inf
 
 
@@ -102,6 +105,8 @@ class Recovery:
             del self._rounds[name]  # somebody else moved the circuit: what these probes say is old
         if circuit.state is State.OPEN:
             wait_s = settings.wait_s(circuit.failed_rounds, jitter_of(name, circuit.version))
+            if is_released(circuit.last):
+                wait_s = 0.0  # nobody knows that it is broken: the probes are to say
             return self._begin_round(circuit) if age_s >= wait_s else 0
         if circuit.state is State.HALF_OPEN:
             return self._half_open(circuit, age_s)
@@ -143,7 +148,11 @@ class Recovery:
         return self._reopen(circuit, "the verdict came too late" if decision is Decision.CLOSE else reason, figures)
 
     def _own_round(self, claim: Transition, settings: BreakerSettings, now: float) -> _Round:
-        round_ = self._rounds[claim.provider] = _Round(ProbeRound(settings, now, version=claim.version))
+        # Slow is what is slow for this provider, as for its payments.
+        slow_call_s = self._health.snapshot(claim.provider).window.slow_call_s
+        fitting = dataclasses.replace(settings, slow_call_s=slow_call_s)
+        round_ = _Round(ProbeRound(fitting, now, version=claim.version), slow_call_s)
+        self._rounds[claim.provider] = round_
         return round_
 
     def _probe(self, name: str, round_: _Round) -> Decision | None:
@@ -171,7 +180,7 @@ class Recovery:
             round_ = self._rounds.get(each.provider)
             if round_ is None:
                 continue
-            slow = each.ended_at - each.began_at >= self._health.settings.slow_call_s
+            slow = each.ended_at - each.began_at >= round_.slow_call_s
             round_.probes.settle(each.ticket, each.healthy, slow, each.ended_at, reason=each.reason)
             if each.healthy is None:
                 round_.paused_until = each.ended_at + PAUSE_S
@@ -184,7 +193,8 @@ class Recovery:
         settings, name = self._health.settings, circuit.provider
         calls, failures = self._health.stage_calls(name)
         evidence = {"calls": calls, "failures": failures, "share": circuit.share}
-        todo = step(settings, age_s=age_s, calls=calls, failures=failures)
+        limit = circuit.window.failure_rate_threshold
+        todo = step(settings, age_s=age_s, calls=calls, failures=failures, limit=limit)
         healthy = f"{calls - failures} of {calls} calls went well"
         if todo is Step.PROBE:
             round_ = self._rounds.get(name)
@@ -211,10 +221,10 @@ class Recovery:
         grace_s = (self._patience - 1) * self._health.settings.open_wait_s
         if circuit.until is None or (self._clock.now() - circuit.until).total_seconds() < grace_s:
             return 0
+        if circuit.last is None:
+            return 0
         reason = f"the override ({circuit.state.value}) is over"
-        # What was kept from all calls may be broken still; what took them all is no stranger.
-        share = first_share(self._health.settings) if circuit.state is State.FORCED_OPEN else WHOLE
-        return self._admit(circuit, share, f"{reason}{_then(share)}", {})
+        return self._propose(released(circuit.last, at=self._clock.now(), actor=self._health.actor, reason=reason))
 
     def _admit(self, circuit: Snapshot, share: float, reason: str, evidence: Mapping[str, Any]) -> int:
         if share >= WHOLE:

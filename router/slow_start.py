@@ -8,6 +8,8 @@ from typing import Protocol
 _ROUNDING = 1e-9
 WHOLE = 1.0
 """The share after the last stage: a closed circuit's."""
+ONE_BY_CHANCE = 1
+"""A single failed call is no sign yet, and no proof of health either: a probe tells."""
 
 
 class StageSettings(Protocol):
@@ -21,6 +23,8 @@ class StageSettings(Protocol):
     def stage_calls(self) -> int: ...
     @property
     def failure_rate(self) -> float: ...
+    @property
+    def probe_success_rate(self) -> float: ...
 
 
 class Step(enum.StrEnum):
@@ -46,14 +50,24 @@ def next_share(settings: StageSettings, share: float) -> float:
     return min((stage for stage in settings.stages if stage > share + _ROUNDING), default=WHOLE)
 
 
-def step(settings: StageSettings, *, age_s: float, calls: int, failures: int) -> Step:
+def step(settings: StageSettings, *, age_s: float, calls: int, failures: int, limit: float | None = None) -> Step:
     """What to do with a stage of that age, in seconds, that saw these real calls, of the whole fleet.
 
-    A provider gets no share for its looks: a stage that most calls fail in falls back at once, and time alone never
-    advances one. Each process's own breaker falls back earlier, on two failures in a row.
+    `limit` is the share of failures that opens this provider's circuit now; None: the settings'. The rule:
+
+    - at any time: failures at the limit, of `stage_calls` or more, fall back;
+    - before the stage's time is over it waits, whatever the traffic;
+    - then, where no more failed than a half-open round would forgive (1 - `probe_success_rate`, 10%), it advances
+      by `stage_calls` healthy calls, and where there were fewer a probe tells;
+    - where more failed, it falls back; a single failure that is more than that asks for a probe.
+
+    Time alone never advances a stage. Each process's own breaker falls back earlier, on two failures in a row.
     """
-    if calls >= settings.stage_calls and failures / max(1, calls) >= settings.failure_rate:
+    limit = settings.failure_rate if limit is None else limit
+    if failures and calls >= settings.stage_calls and failures / calls >= limit - _ROUNDING:
         return Step.FALL_BACK
     if age_s < settings.stage_s:
         return Step.WAIT
+    if failures > calls * (1 - settings.probe_success_rate) + _ROUNDING:
+        return Step.PROBE if failures <= ONE_BY_CHANCE else Step.FALL_BACK
     return Step.ADVANCE if calls - failures >= settings.stage_calls else Step.PROBE

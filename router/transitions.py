@@ -121,7 +121,9 @@ def following(
     if not news and not _changes(last, state, share=share, suspect=suspect, until=until, reason=reason):
         raise ValueError(f"{provider}: {state.value} already")
     version = 1 if last is None else last.version + 1
-    incident = f"inc_{provider}_{version}" if state is State.OPEN else None
+    # Open after an operator's order is over only means that it is not probed yet.
+    failing = state is State.OPEN and before not in OVERRIDES
+    incident = f"inc_{provider}_{version}" if failing else None
     open_time = dt.timedelta()
     if last is not None and last.incident is not None and not _is_over(last, at):
         stood_until = at if age_s is None else last.at + dt.timedelta(seconds=age_s)

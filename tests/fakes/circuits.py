@@ -8,6 +8,7 @@ from router.breaker import Breaker, BreakerSettings
 from router.clock import Clock
 from router.ledger.engine import Database
 from router.transitions import Snapshot, State, Transition, following
+from router.windows import Thresholds
 from tests.fakes.ledger import FlakyStore
 
 
@@ -36,6 +37,10 @@ class Circuits:
 
     def stage_calls(self, provider: str) -> tuple[int, int]:
         return self.calls.get(provider, (0, 0))
+
+    def retune(self, provider: str, thresholds: Thresholds) -> None:
+        """As the provider's own past tells."""
+        self._breakers[provider].retune(thresholds)
 
     def admits(self, provider: str) -> bool:
         """Whether a payment may call this provider."""

@@ -165,15 +165,33 @@ def test_an_order_may_end_by_itself(migrated: Path, capsys: pytest.CaptureFixtur
     assert f"bypass, until {row.until:%Y-%m-%d %H:%M:%S}  by " in capsys.readouterr().out
 
 
-def test_a_circuit_goes_back_to_automatic_by_degrees(migrated: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What was shut comes back with a tenth of its payments; the newest stands first."""
+@pytest.mark.parametrize("fault", [KeyError("getpwuid(): uid not found: 54321"), OSError("No username set")])
+def test_a_user_without_a_name_may_order_too(
+    migrated: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    """As in a container that runs as a number: the record has the number."""
+
+    def nameless() -> str:
+        raise fault
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    assert main(["breaker", "stripe", "force-open", "--reason", "why"]) == 0
+    (row,) = circuits(migrated).history("stripe", limit=9)
+    assert row.actor.startswith("operator: uid 54321 at ")
+
+
+def test_a_circuit_goes_back_to_automatic_after_its_probes(
+    migrated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was shut is probed before it gets a payment; the newest stands first."""
     main(["breaker", "stripe", "force-open", "--reason", "why"])
     capsys.readouterr()
     assert main(["breaker", "stripe", "automatic", "--reason", "over"]) == 0
-    assert capsys.readouterr().out == "stripe: slow_start from now on\n"
+    assert capsys.readouterr().out == "stripe: open from now on\n"
     main(["breaker", "stripe"])
     newest, oldest = capsys.readouterr().out.splitlines()
-    assert "  slow_start at 10%  by operator: " in newest
+    assert "  open  by operator: " in newest
     assert newest.endswith(": over")
     assert "  forced_open  by " in oldest
 

@@ -20,7 +20,7 @@ from router.overrides import Mode, Overrides
 from router.recovery import Recovery
 from router.transitions import State, Transition, following
 from tests.fakes.clocks import SteppedClock
-from tests.fakes.house import BREAKERS, a_health, move, teach
+from tests.fakes.house import a_health, move, teach
 from tests.fakes.ledger import FlakyStore, circuit_rows, fresh_ledger
 from tests.fakes.providers import FakeProvider
 
@@ -66,7 +66,7 @@ def mark(
 
 def order(database: Database, clock: SteppedClock, mode: Mode) -> Transition:
     """An operator's, from another process."""
-    overrides = Overrides(("stripe",), FlakyStore(database), BREAKERS, clock=clock)
+    overrides = Overrides(("stripe",), FlakyStore(database), clock=clock)
     return overrides.order("stripe", mode, reason="we know better", by="operator")
 
 

@@ -79,6 +79,27 @@ def test_one_loop_that_fails_does_not_hold_up_another(loops: Loops) -> None:
     hanging.set()
 
 
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt])
+def test_an_exit_in_a_round_does_not_end_the_loop_silently(loops: Loops, raised: type[BaseException]) -> None:
+    """Raised in a probe it ended the recovery of every circuit, and nobody heard."""
+    rounds, went_on = [0], threading.Event()
+
+    def round_() -> None:
+        rounds[0] += 1
+        if rounds[0] == 1:
+            raise raised
+        went_on.set()
+
+    with capture_logs() as logs:
+        loops.add(Loop("recovery", round_, loops.pause(SHORT_S)))
+        loops.start()
+        assert went_on.wait(5)
+        assert loops.stop(5)
+    assert [(each["event"], each["loop"], each["log_level"]) for each in logs] == [
+        ("round_exited", "recovery", "critical")
+    ]
+
+
 def test_stop_cuts_a_long_pause_short(loops: Loops) -> None:
     """A worker that waits an hour between rounds ends at once, and makes no further round."""
     rounds = Rounds()

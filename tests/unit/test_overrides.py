@@ -8,7 +8,6 @@ import datetime as dt
 import pytest
 
 from providers.contract import Health
-from router.breaker import BreakerSettings
 from router.clock import ManualClock
 from router.health import ProviderHealth
 from router.ledger.unavailable import LedgerUnavailableError
@@ -20,9 +19,10 @@ from router.overrides import (
     Mode,
     Overrides,
     UnknownProviderError,
+    is_released,
 )
 from router.transitions import OVERRIDES, State, Transition, following
-from tests.fakes.house import BREAKERS, a_health, move, teach
+from tests.fakes.house import a_health, move, teach
 from tests.fakes.ledger import MemoryStore
 
 BY = "operator: ann of shop"
@@ -41,7 +41,7 @@ def store() -> MemoryStore:
 
 @pytest.fixture
 def overrides(store: MemoryStore, clock: ManualClock) -> Overrides:
-    return Overrides(("stripe", "adyen"), store, BREAKERS, clock=clock)
+    return Overrides(("stripe", "adyen"), store, clock=clock)
 
 
 @pytest.fixture
@@ -105,29 +105,23 @@ def test_bypass_and_metrics_only_admit_whatever_fails(
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "share"),
+    ("before", "after"),
     [
-        (State.FORCED_OPEN, State.SLOW_START, 0.1),
-        (State.BYPASS, State.CLOSED, 1.0),
-        (State.METRICS_ONLY, State.CLOSED, 1.0),
+        (State.FORCED_OPEN, State.OPEN),
+        (State.BYPASS, State.CLOSED),
+        (State.METRICS_ONLY, State.CLOSED),
     ],
 )
-def test_what_was_shut_comes_back_by_degrees_and_the_rest_at_once(
-    overrides: Overrides, health: ProviderHealth, clock: ManualClock, before: State, after: State, share: float
+def test_what_was_shut_is_probed_first_and_the_rest_comes_back_at_once(
+    overrides: Overrides, health: ProviderHealth, clock: ManualClock, before: State, after: State
 ) -> None:
     """Nobody knows whether a provider that was sent nothing is well."""
     in_state(before, health, overrides, clock)
     released = overrides.order("stripe", "automatic", reason="over", by=BY)
-    assert (released.state, released.share, released.actor, released.until) == (after, share, BY, None)
+    assert (released.state, released.actor, released.until, released.incident) == (after, BY, None, None)
+    assert is_released(released) is (after is State.OPEN)
     health.sync_once()
-    assert health.readiness("stripe").share == share
-
-
-def test_without_stages_what_was_shut_comes_back_at_once(store: MemoryStore, clock: ManualClock) -> None:
-    """Slow start is switched off."""
-    overrides = Overrides(("stripe",), store, BreakerSettings(stages=()), clock=clock)
-    overrides.order("stripe", "forced_open", reason="why", by=BY)
-    assert overrides.order("stripe", "automatic", reason="over", by=BY).state is State.CLOSED
+    assert health.is_admitting("stripe") is (after is State.CLOSED)
 
 
 @pytest.mark.parametrize("before", [State.CLOSED, State.OPEN, State.HALF_OPEN, State.SLOW_START])
@@ -205,7 +199,7 @@ def test_with_the_ledger_away_nothing_is_ordered(
             raise LedgerUnavailableError("OperationalError")
 
     with pytest.raises(LedgerUnavailableError):
-        Overrides(("stripe",), Away(), BREAKERS, clock=clock).order("stripe", "forced_open", reason="why", by=BY)
+        Overrides(("stripe",), Away(), clock=clock).order("stripe", "forced_open", reason="why", by=BY)
     assert health.is_admitting("stripe")
 
 
@@ -235,7 +229,7 @@ class Busy(MemoryStore):
 def test_an_order_wins_against_the_machines_own_transitions(clock: ManualClock) -> None:
     """The circuit opened, and closed, in the same instant: the order follows on that."""
     store = Busy(2, clock)
-    ordered = Overrides(("stripe",), store, BREAKERS, clock=clock).order("stripe", "bypass", reason="why", by=BY)
+    ordered = Overrides(("stripe",), store, clock=clock).order("stripe", "bypass", reason="why", by=BY)
     assert [row.state for row in store.rows.values()] == [State.OPEN, State.CLOSED, State.BYPASS]
     assert ordered.version == 3
 
@@ -243,7 +237,7 @@ def test_an_order_wins_against_the_machines_own_transitions(clock: ManualClock) 
 def test_a_circuit_that_never_stands_still_is_an_error(clock: ManualClock) -> None:
     """Not an endless loop in a request."""
     with pytest.raises(RuntimeError, match="moves all the time"):
-        Overrides(("stripe",), Busy(99, clock), BREAKERS, clock=clock).order("stripe", "bypass", reason="w", by=BY)
+        Overrides(("stripe",), Busy(99, clock), clock=clock).order("stripe", "bypass", reason="w", by=BY)
 
 
 # ---------------------------------------------------------------- reset

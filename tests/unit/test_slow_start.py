@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -40,8 +41,15 @@ def test_a_share_of_other_settings_goes_on_with_the_next_greater_stage(share: fl
         (10.0, 5, 0, Step.ADVANCE),
         (10.0, 4, 0, Step.PROBE),  # thin traffic
         (10.0, 0, 0, Step.PROBE),
-        (10.0, 6, 1, Step.ADVANCE),
-        (10.0, 5, 1, Step.PROBE),  # four healthy calls
+        (10.0, 10, 1, Step.ADVANCE),  # a tenth, as of probes
+        (10.0, 9, 1, Step.PROBE),  # one that failed is no sign, and more than a tenth
+        (10.0, 5, 1, Step.PROBE),
+        (10.0, 1, 1, Step.PROBE),
+        (10.0, 20, 2, Step.ADVANCE),
+        (10.0, 19, 2, Step.FALL_BACK),
+        (10.0, 50, 24, Step.FALL_BACK),  # below the limit, and nearly half
+        (10.0, 4, 2, Step.FALL_BACK),
+        (9.99, 50, 24, Step.WAIT),
         (0.0, 4, 4, Step.WAIT),  # too few to tell here; a breaker has seen two in a row
         (0.0, 6, 3, Step.FALL_BACK),  # a rate that equals the threshold
         (0.0, 7, 3, Step.WAIT),
@@ -56,3 +64,11 @@ def test_what_a_stage_comes_to(age_s: float, calls: int, failures: int, then: St
 def test_no_minimum_of_calls_is_not_a_division_by_nothing() -> None:
     """Time alone then advances a stage that saw no failure."""
     assert step(dataclasses.replace(SETTINGS, stage_calls=0), age_s=10, calls=0, failures=0) is Step.ADVANCE
+
+
+def test_a_stage_falls_back_at_once_at_the_providers_own_limit() -> None:
+    """Not at half of the calls, where a quarter opens it otherwise; a person's limit of all is obeyed too."""
+    told: dict[str, Any] = {"age_s": 0.0, "calls": 20, "failures": 5}
+    assert step(SETTINGS, **told, limit=0.25) is Step.FALL_BACK
+    assert step(SETTINGS, **told, limit=0.26) is Step.WAIT
+    assert step(SETTINGS, **{**told, "failures": 19}, limit=1.0) is Step.WAIT

@@ -87,11 +87,15 @@ def test_only_open_begins_an_incident_and_every_other_state_carries_it_on(state:
     assert step(opened, 10, state).incident == "inc_stripe_1"
 
 
-def test_a_forced_open_circuit_that_opens_by_itself_begins_an_incident_then() -> None:
-    """From the first OPEN."""
+def test_a_circuit_that_is_released_begins_no_incident_before_a_probe_has_failed() -> None:
+    """Forced open is no outage, nor is the moment in which nobody knows yet."""
     forced = step(None, 0, State.FORCED_OPEN)
-    opened = step(forced, 10, State.OPEN)
-    assert (opened.incident, opened.open_time) == ("inc_stripe_2", dt.timedelta())
+    released = step(forced, 10, State.OPEN)
+    probed = step(released, 11, State.HALF_OPEN)
+    assert (released.incident, probed.incident) == (None, None)
+    assert step(probed, 12, State.SLOW_START).incident is None
+    failed = step(probed, 12, State.OPEN)
+    assert (failed.incident, failed.open_time) == ("inc_stripe_4", dt.timedelta())
 
 
 @pytest.mark.parametrize("state", State)
