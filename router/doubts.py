@@ -48,7 +48,10 @@ class Doubt:
 
 
 def of_payment(payment: Payment, attempts: Sequence[Attempt], operations: Sequence[Operation]) -> list[Doubt]:
-    """Attempts and operations without an answer, and authorizations in the way that the machine cannot release."""
+    """Attempts and operations without an answer, and approvals in the way that are not proved undone.
+
+    Those once the provider has refused, or the payment needs a person: until then the machine may do it.
+    """
     chosen = standing.decisive(payment.status, payment.attempt_id, attempts)
     chosen_id = None if chosen is None else chosen.id
     orphans = {each.id for each in standing.orphans(payment.amount, chosen_id, attempts, operations)}
@@ -60,8 +63,10 @@ def of_payment(payment: Payment, attempts: Sequence[Attempt], operations: Sequen
         or (each.id in orphans and (each.outcome == "requires_action" or _is_stuck(payment, each, operations)))
     ]
     by_id = {each.id: each for each in attempts}
-    # A void of what is itself in doubt is the machine's own way of finding out.
+    # A void of what is itself in doubt is the machine's own way of finding out; of an approval it is in the way.
     pending = [each for each in operations if each.state in UNSETTLED and each.asked_by != UNSEEN]
+    if chosen is not None and chosen.outcome == "approved":
+        pending += standing.unseen_voids(chosen, operations)
     return found + [Doubt(by_id[each.attempt_id], each) for each in pending]
 
 
