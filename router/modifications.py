@@ -40,8 +40,8 @@ Asked = Literal["capture", "cancel", "refund", "complete", "resolve"]
 Verdict = Literal["approved", "declined", "canceled", "not_executed"]
 """What a provider's dashboard can say of an attempt in doubt; `not_executed`: it has nothing of it.
 
-Of an approval that is in the way, `approved`: it is still there, so its provider is asked anew to release it or pay it
-back; anything else: that is done.
+Of an approval that is in the way, `approved`: it is still there, so its provider is asked anew to release it or pay
+it back; anything else: that is done.
 """
 BY_OPERATOR = "operator"
 """The reason of what a person has said; the evidence is in the payment's event, and not for checkout."""
