@@ -27,7 +27,9 @@ from router.settling import IN_DOUBT, settle
 log = structlog.get_logger("router.housekeeping")
 
 KEPT = dt.timedelta(days=30)
-"""Idempotency keys, and the notices that were applied: both are promised, or re-delivered, for less."""
+"""Idempotency keys, and the notices that were applied: both are promised, or re-delivered, for less. Probes."""
+COUNTS_KEPT = dt.timedelta(days=2)
+"""What processes counted of providers: the last day is learned from."""
 BATCH = 500
 """Rows forgotten in one commit: a few milliseconds, so that no payment waits long for the ledger."""
 BATCHES = 20
@@ -48,6 +50,9 @@ class Done:
 
     keys: int = 0
     webhooks: int = 0
+    counts: int = 0
+    """Rows of what processes counted of providers."""
+    probes: int = 0
     canceled: int = 0
     """Abandoned payments that ended: canceled, or found to have been completed."""
     warned: int = 0
@@ -88,6 +93,8 @@ class Housekeeping:
             warned=self._warn(now),
             keys=self._in_batches(self._upkeep.reap_keys, now - KEPT),
             webhooks=self._in_batches(self._upkeep.reap_webhooks, now - KEPT),
+            counts=self._in_batches(self._upkeep.reap_counts, now - COUNTS_KEPT),
+            probes=self._in_batches(self._upkeep.reap_probes, now - KEPT),
         )
 
     def _in_batches(self, reap: Callable[..., int], before: dt.datetime) -> int:

@@ -98,12 +98,6 @@ class CountLedger:
             .order_by(table.c.hour, table.c.process, table.c.version, table.c.normal)
         )
 
-    def prune(self, before: dt.datetime) -> int:
-        """Forget rows last written before that moment. Says how many."""
-        table = provider_counts
-        with self._database.write() as connection:
-            return connection.execute(table.delete().where(table.c.updated_at < to_micros(before))).rowcount
-
     def _read(self, query: sa.Select[tuple[object, ...]]) -> Sequence[CountRow]:
         with self._database.read() as connection:
             return [_from_row(row) for row in connection.execute(query).mappings()]

@@ -74,11 +74,6 @@ class ProbeLedger:
             ).mappings()
             return [_from_row(row) for row in rows]
 
-    def prune(self, before: dt.datetime) -> int:
-        """Forget probes sent before that moment. Says how many."""
-        with self._database.write() as connection:
-            return connection.execute(probes.delete().where(probes.c.at < to_micros(before))).rowcount
-
 
 def _to_row(probe: Probe) -> dict[str, object]:
     return {

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from router.ledger.engine import Database
 from router.ledger.records import OPEN_STATUSES
-from router.ledger.tables import attempts, idempotency_keys, payments, to_micros, webhooks
+from router.ledger.tables import attempts, idempotency_keys, payments, probes, provider_counts, to_micros, webhooks
 
 
 class Upkeep:
@@ -58,6 +58,34 @@ class Upkeep:
         if found:
             with self._database.write() as connection:
                 connection.execute(webhooks.delete().where(webhooks.c.number.in_(found)))
+        return len(found)
+
+    def reap_counts(self, before: dt.datetime, *, limit: int) -> int:
+        """Forget what processes counted and last wrote before that moment. Says how many rows."""
+        table = provider_counts
+        keys = list(table.primary_key)
+        query = sa.select(*keys).where(table.c.updated_at < to_micros(before)).order_by(table.c.updated_at)
+        with self._database.read() as connection:
+            found = connection.execute(query.limit(limit)).all()
+        if found:
+            # The age is asked again: a process whose clock was set back may have written its row meanwhile.
+            one = table.delete().where(
+                *(key == sa.bindparam(f"of_{key.name}") for key in keys), table.c.updated_at < to_micros(before)
+            )
+            with self._database.write() as connection:
+                connection.execute(
+                    one, [{f"of_{name}": each for name, each in row._mapping.items()} for row in found]
+                )
+        return len(found)
+
+    def reap_probes(self, before: dt.datetime, *, limit: int) -> int:
+        """Forget synthetic probes that were sent before that moment. Says how many."""
+        query = sa.select(probes.c.number).where(probes.c.at < to_micros(before)).order_by(probes.c.at).limit(limit)
+        with self._database.read() as connection:
+            found = connection.scalars(query).all()
+        if found:
+            with self._database.write() as connection:
+                connection.execute(probes.delete().where(probes.c.number.in_(found)))
         return len(found)
 
     def abandoned(self, *, since: dt.timedelta, now: dt.datetime, limit: int) -> Sequence[str]:

@@ -15,6 +15,7 @@ from router.ledger.engine import Database
 from router.ledger.migrate import migrate
 from router.ledger.probes import Probe, ProbeLedger
 from router.ledger.tables import probes
+from router.ledger.upkeep import Upkeep
 from router.transitions import State, Transition, following
 from tests.fakes.threads import together
 
@@ -179,12 +180,15 @@ def test_a_probe_is_synthetic_whatever_is_written(database: Database) -> None:
 
 
 def test_old_probes_are_forgotten(database: Database) -> None:
-    """By the moment at which they were sent."""
-    ledger = ProbeLedger(database)
-    for nth, at in enumerate((0, 10, 20), 1):
+    """By the moment at which they were sent; so many at a time, the oldest first."""
+    ledger, upkeep = ProbeLedger(database), Upkeep(database)
+    for nth, at in enumerate((0, 5, 10, 20), 1):
         ledger.begin(dataclasses.replace(PROBE, nth=nth, at=after(at)))
-    assert ledger.prune(after(10)) == 1
-    assert [each.nth for each in ledger.history("stripe", limit=9)] == [3, 2]
+    assert upkeep.reap_probes(after(10), limit=1) == 1
+    assert [each.nth for each in ledger.history("stripe", limit=9)] == [4, 3, 2]
+    assert upkeep.reap_probes(after(10), limit=9) == 1
+    assert [each.nth for each in ledger.history("stripe", limit=9)] == [4, 3]
+    assert upkeep.reap_probes(after(10), limit=9) == 0
 
 
 # ---------------------------------------------------------------- counts
@@ -222,11 +226,14 @@ def test_hours_are_read_from_an_hour_on(database: Database) -> None:
 
 
 def test_old_counts_are_forgotten(database: Database) -> None:
-    """By the moment at which they were last written."""
-    ledger = CountLedger(database)
-    ledger.write([ROW, dataclasses.replace(ROW, process="web:2", updated_at=after(-1))])
-    assert ledger.prune(START) == 1
+    """By the moment at which they were last written; so many at a time, the oldest first."""
+    ledger, upkeep = CountLedger(database), Upkeep(database)
+    ledger.write([ROW, *(dataclasses.replace(ROW, process=f"web:{n}", updated_at=after(-n)) for n in (2, 3))])
+    assert upkeep.reap_counts(START, limit=1) == 1
+    assert {each.process for each in ledger.hours(["stripe"], from_hour=0)} == {"web:1", "web:2"}
+    assert upkeep.reap_counts(START, limit=9) == 1
     assert [each.process for each in ledger.hours(["stripe"], from_hour=0)] == ["web:1"]
+    assert upkeep.reap_counts(START, limit=9) == 0
 
 
 def test_counts_of_each_version_of_the_circuit_and_of_trouble_are_rows_of_their_own(database: Database) -> None:
