@@ -142,7 +142,7 @@ class Resolver:
         chosen = settling.chosen(journal)
         payment = journal.payment
         if chosen is not None and chosen.outcome == "approved":
-            for each in _unseen_voids(journal, chosen):
+            for each in standing.unseen_voids(chosen, journal.operations):
                 if now - each.started_at > ATTENTION_AFTER and payment.attention is None:
                     return IN_DOUBT
         for orphan in standing.orphans(
@@ -196,7 +196,7 @@ class Resolver:
     def _may_be_sent_again(self, journal: Journal, attempt: Attempt, now: dt.datetime) -> bool:
         in_doubt = not attempt.is_settled and attempt.provider_reference is None
         chosen = settling.chosen(journal)
-        if chosen is not None and chosen.id == attempt.id and _unseen_voids(journal, attempt):
+        if chosen is not None and chosen.id == attempt.id and standing.unseen_voids(attempt, journal.operations):
             return False  # what it would be approved for could be void a moment later
         return in_doubt and _is_expected(journal) and now - attempt.started_at < KEY_LIVES
 
@@ -372,7 +372,7 @@ class Resolver:
             return
         if standing.orphans(journal.payment.amount, chosen.id, journal.attempts, journal.operations):
             return
-        if _unseen_voids(journal, chosen):
+        if standing.unseen_voids(chosen, journal.operations):
             return
         own = [each for each in _of(journal, chosen) if each.asked_by != UNSEEN]
         if any(each.kind == "capture" or each.state in (*UNSETTLED, *IN_FORCE) for each in own):
@@ -393,12 +393,6 @@ def _is_expected(journal: Journal) -> bool:
 
 def _of(journal: Journal, attempt: Attempt) -> list[Operation]:
     return [each for each in journal.operations if each.attempt_id == attempt.id]
-
-
-def _unseen_voids(journal: Journal, attempt: Attempt) -> list[Operation]:
-    """Voids by our own id that may yet take an attempt's authorization away: nobody has said how they ended."""
-    open_states = (*UNSETTLED, "received")
-    return [each for each in _of(journal, attempt) if each.asked_by == UNSEEN and each.state in open_states]
 
 
 def _is_key_forgotten(operation: Operation, now: dt.datetime) -> bool:

@@ -259,9 +259,12 @@ def columns(
         case "canceled":
             return money | {"status": "canceled", "next_action": None}
         case "approved":
-            # While another authorization may exist, or the capture is ours to make, it is not checkout's turn.
-            held = bool(orphans(amount, attempt.id, attempts, operations)) or (
-                capture == "automatic" and not capture_failed
+            # While another authorization may exist, this one may yet be void, or the capture is ours to make, it is
+            # not checkout's turn.
+            held = (
+                bool(orphans(amount, attempt.id, attempts, operations))
+                or bool(unseen_voids(attempt, own))
+                or (capture == "automatic" and not capture_failed)
             )
             return money | {"status": "processing" if held else "authorized", "next_action": None}
         case "declined":
@@ -272,6 +275,15 @@ def columns(
             return money | {"status": "processing", "next_action": None}
         case _:
             return {}
+
+
+def unseen_voids(attempt: Attempt, operations: Sequence[Operation]) -> list[Operation]:
+    """Voids by our own id that may yet take an attempt's authorization away: nobody has said how they ended."""
+    return [
+        each
+        for each in operations
+        if each.attempt_id == attempt.id and each.asked_by == UNSEEN and each.state in (*UNSETTLED, "received")
+    ]
 
 
 def _voided(attempt: Attempt, operations: Sequence[Operation], states: Sequence[str]) -> bool:

@@ -621,13 +621,13 @@ def test_a_capture_that_was_under_way_when_it_was_looked_up_is_refunded(
 # ---------------------------------------------------------------- a void that may yet come true
 
 
-def voided_unseen(home: Home) -> Payment:
+def voided_unseen(home: Home, **order: Any) -> Payment:
     """The first provider was asked to void what it may not have; then the second declined, and the first is all."""
     home.stripe.look_ups.extend([NO_LOOK_UP] * 500)
     home.stripe.answer = RECEIVED
     home.stripe.outcomes.extend([UNKNOWN] * 4)
     home.adyen.outcomes.extend([UNKNOWN] * 3 + [declined(cascade=False)])
-    payment = home.house.pay().payment
+    payment = home.house.pay(an_order(**order)).payment
     round_of(home)
     assert home.now(payment)[0].attempt_id == home.now(payment)[1][0].id
     assert [(each.asked_by, each.state) for each in home.now(payment)[2]] == [(UNSEEN, "received")]
@@ -671,6 +671,31 @@ def test_what_may_yet_be_void_is_not_captured(
     round_of(voiding)
     assert (voiding.status(payment), captured) == ("captured", ["ref_1"])
     assert sound(voiding, database)
+
+
+@pytest.mark.parametrize(("verdict", "ended"), [("not_executed", "captured"), ("canceled", "declined")])
+def test_a_person_can_say_how_the_void_ended(voiding: Home, database: Database, verdict: Any, ended: str) -> None:
+    """Its notice was lost: what the dashboard says of it decides, and the payment ends."""
+    payment = voided_unseen(voiding)
+    (void,) = voiding.now(payment)[2]
+    assert tell(voiding, NoticeKind.ATTEMPT, payment, outcome=AUTHORIZED) == "applied"
+    round_of(voiding, HOUR_S)
+    modifications(voiding).resolve("m", payment.id, verdict, "dashboard", None, key="o", about=void.id)
+    round_of(voiding)
+    now = voiding.now(payment)[0]
+    assert (now.status, now.resolve_at, now.attention) == (ended, None, None)
+    assert sound(voiding, database)
+
+
+def test_an_authorization_that_may_yet_be_void_is_not_checkouts_to_capture(voiding: Home) -> None:
+    """Nor is it said to be authorized, before it is known how the void ended."""
+    payment = voided_unseen(voiding, capture="manual")
+    assert tell(voiding, NoticeKind.ATTEMPT, payment, outcome=AUTHORIZED) == "applied"
+    round_of(voiding)
+    assert voiding.status(payment) == "processing"
+    (void,) = voiding.now(payment)[2]
+    tell(voiding, NoticeKind.VOID_FAILED, payment, operation_key=void.idempotency_key)
+    assert voiding.status(payment) == "authorized"
 
 
 def test_a_void_whose_notice_was_lost_is_looked_up(voiding: Home, database: Database) -> None:

@@ -264,7 +264,8 @@ def test_a_void_by_our_own_id_counts_only_when_it_is_confirmed() -> None:
     """It may have come ahead of the authorization."""
     held = attempt(outcome="approved")
     blind = dataclasses.replace(operation("void", "received"), asked_by=UNSEEN)
-    assert stands(held, blind)["status"] == "authorized"
+    assert stands(held, blind)["status"] == "processing"
+    assert stands(held, dataclasses.replace(blind, state="failed"))["status"] == "authorized"
     assert standing.comes_too_late(AMOUNT, [held], [blind])
     assert stands(held, dataclasses.replace(blind, state="done"))["status"] == "canceled"
 
