@@ -391,3 +391,42 @@ def test_whatever_the_order_all_processes_end_with_the_same_totals(steps: list[t
         assert {process.totals(provider)[0] for process in processes} == {made[provider]}
         assert len({process.totals(provider) for process in processes}) == 1
     assert set(heard.values()) <= {made.total()}
+
+
+# ---------------------------------------------------------------- what calls belong to
+
+
+def test_calls_are_told_apart_by_the_circuits_version_and_by_what_was_learned(
+    store: MemoryCounts, clock: ManualClock
+) -> None:
+    """Totals are of a version and those after it."""
+    first, second = a_process(store, clock), a_process(store, clock, "web:2")
+    first.add("stripe", Counts(5, 1), version=3)
+    first.add("stripe", Counts(7, 2), version=4, normal=False)
+    first.exchange()
+    heard = [(each.version, each.normal, each.counts.calls) for each in second.exchange()]
+    assert heard == [(3, True, 5), (4, False, 7)]
+    for process in (first, second):
+        assert [process.totals("stripe", version) for version in (0, 4, 5)] == [(12, 3), (7, 2), (0, 0)]
+
+
+def test_a_call_in_flight_and_a_refusal_are_told_without_any_call(store: MemoryCounts, clock: ManualClock) -> None:
+    """And an end that follows takes the call in flight back."""
+    first, second = a_process(store, clock), a_process(store, clock, "web:2")
+    first.add("stripe", Counts(slow=1, overdue=1, refused=2))
+    first.exchange()
+    assert told(second) == Counts(slow=1, overdue=1, refused=2)
+    first.add("stripe", counted([Sample(FAILED, 9.0, was_overdue=True)], SLOW_S))
+    first.exchange()
+    assert told(second) == Counts(calls=1, failures=1, overdue=-1)
+    assert told(second) == Counts()
+
+
+def test_totals_of_old_versions_are_kept_together(store: MemoryCounts, clock: ManualClock) -> None:
+    """A circuit that moves for months costs no memory, and loses no call."""
+    process = a_process(store, clock)
+    for version in range(500):
+        process.add("stripe", Counts(2, 1), version=version)
+    assert process.totals("stripe") == (1000, 500)
+    assert process.totals("stripe", 490) == (20, 10)
+    assert len(process._totals["stripe"]) < 100
