@@ -137,13 +137,16 @@ class Housekeeping:
         deadline = self._clock.monotonic() + self._deadline_s
         journal.claim()  # refused while `complete` holds it; from here on it, or a webhook, is
         provider = self._providers[attempt.provider]
-        found = provider.look_up(
-            attempt.id,
-            provider_reference=attempt.provider_reference,
-            sent_from=attempt.started_at,
-            sent_until=attempt.last_sent_at or attempt.started_at,
-            timeouts=self._sender.timeouts(max(LEAST_TIME_S, deadline - self._clock.monotonic())),
-        )
+        with self._sender.place(attempt.provider) as free:
+            if not free:
+                return self._later(journal)
+            found = provider.look_up(
+                attempt.id,
+                provider_reference=attempt.provider_reference,
+                sent_from=attempt.started_at,
+                sent_until=attempt.last_sent_at or attempt.started_at,
+                timeouts=self._sender.timeouts(max(LEAST_TIME_S, deadline - self._clock.monotonic())),
+            )
         outcome = found.outcome if found.kind is LookUpKind.FOUND else None
         if outcome is not None and outcome.kind is not OutcomeKind.REQUIRES_ACTION:
             return self._completed_meanwhile(

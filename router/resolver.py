@@ -25,7 +25,7 @@ from router.ledger.operations import IN_FORCE, UNSEEN, UNSETTLED, Operation, Ope
 from router.ledger.payments import PaymentLedger
 from router.ledger.records import Attempt, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
-from router.sending import LEAST_TIME_S, Sender, learned, says_more
+from router.sending import HELD_BACK, LEAST_TIME_S, Sender, learned, says_more
 from router.settling import ATTENTION_AFTER, IN_DOUBT, NOTHING_TO_VOID, settle
 
 log = structlog.get_logger("router.resolver")
@@ -210,13 +210,16 @@ class Resolver:
         left_s = deadline - self._clock.monotonic()
         if left_s < LEAST_TIME_S / 2:
             return LookUp(LookUpKind.UNAVAILABLE, reason="no_time_left")
-        return self._providers[attempt.provider].look_up(
-            attempt.id,
-            provider_reference=attempt.provider_reference,
-            sent_from=attempt.started_at,
-            sent_until=sent_last,
-            timeouts=self._sender.timeouts(left_s),
-        )
+        with self._sender.place(attempt.provider) as free:
+            if not free:
+                return LookUp(LookUpKind.UNAVAILABLE, reason=HELD_BACK)  # it stays due
+            return self._providers[attempt.provider].look_up(
+                attempt.id,
+                provider_reference=attempt.provider_reference,
+                sent_from=attempt.started_at,
+                sent_until=sent_last,
+                timeouts=self._sender.timeouts(left_s),
+            )
 
     def _void_unseen(self, journal: Journal, attempt: Attempt, deadline: float) -> None:
         """Ask to void by our own id. Only the provider's notification confirms it, so the attempt stays in doubt.

@@ -40,6 +40,8 @@ log = structlog.get_logger("router.sending")
 LEAST_TIME_S = 1.0
 """With less than this left, a provider's answer could not come in time: nothing is sent any more."""
 NO_TIME_LEFT = "no_time_left"
+HELD_BACK = "held_back"
+"""Not sent: so many calls to a provider whose circuit lets no payment through are under way already."""
 SENDS_IN_A_REQUEST = 3
 """The first send and two more: what two do not settle within seconds is the worker's to find out."""
 RESEND_WAIT_S = (0.1, 1.5)
@@ -66,7 +68,7 @@ class Sender:
         random: Callable[[], float],
         operating: Callable[[str], AbstractContextManager[bool]] = lambda _provider: nullcontext(True),
     ) -> None:
-        """`operating` says, and holds for as long, whether an operation may be sent to a provider now."""
+        """`operating` says, and holds for as long, whether a call about an existing attempt may be made now."""
         self._providers = providers
         self._operating = operating
         self._times = times
@@ -114,12 +116,15 @@ class Sender:
     def resend(self, attempt: Attempt, seconds_left: float) -> tuple[Attempt, Outcome]:
         """One more send of an attempt whose outcome is not known, with the same key and parameters.
 
-        With no time left nothing is sent, and the attempt stays as it is.
+        With no time left, or held back, nothing is sent, and the attempt stays as it is.
         """
         if _is_too_late(seconds_left):
             return attempt, Outcome(OutcomeKind.NOT_EXECUTED, Health.IGNORED, reason=NO_TIME_LEFT)
         begun = self._clock.monotonic()
-        outcome = self._send(attempt, seconds_left)
+        with self._operating(attempt.provider) as free:
+            if not free:
+                return attempt, Outcome(OutcomeKind.NOT_EXECUTED, Health.IGNORED, reason=HELD_BACK)
+            outcome = self._send(attempt, seconds_left)
         known = says_more(outcome)
         ended = self._ended(attempt, outcome, begun, 0) if known else dataclasses.replace(attempt, outcome="unknown")
         return dataclasses.replace(ended, sends=attempt.sends + 1, last_sent_at=self._clock.now()), outcome
@@ -193,19 +198,27 @@ class Sender:
         left_s = deadline - self._clock.monotonic()
         if _is_too_late(left_s):
             return Outcome(OutcomeKind.UNKNOWN, Health.IGNORED, reason=NO_TIME_LEFT)
-        try:
-            return self._providers[attempt.provider].complete(
-                attempt.provider_reference,
-                details,
-                capture="automatic" if attempt.at_once else "manual",
-                # Without it a customer could finish an expensive payment with a cheap one's details.
-                attempt_id=attempt.id,
-                idempotency_key=f"{attempt.id}-{step_of(details)}",
-                timeouts=self.timeouts(left_s),
-            )
-        except Exception:
-            log.exception("adapter_failed", provider=attempt.provider, attempt=attempt.id)
-            return Outcome(OutcomeKind.UNKNOWN, Health.IGNORED, reason="adapter_failed")
+        with self._operating(attempt.provider) as free:
+            if not free:
+                # As if the answer were lost: it is sent again here, by checkout, or found by the resolver.
+                return Outcome(OutcomeKind.UNKNOWN, Health.IGNORED, reason=HELD_BACK)
+            try:
+                return self._providers[attempt.provider].complete(
+                    attempt.provider_reference,
+                    details,
+                    capture="automatic" if attempt.at_once else "manual",
+                    # Without it a customer could finish an expensive payment with a cheap one's details.
+                    attempt_id=attempt.id,
+                    idempotency_key=f"{attempt.id}-{step_of(details)}",
+                    timeouts=self.timeouts(left_s),
+                )
+            except Exception:
+                log.exception("adapter_failed", provider=attempt.provider, attempt=attempt.id)
+                return Outcome(OutcomeKind.UNKNOWN, Health.IGNORED, reason="adapter_failed")
+
+    def place(self, provider: str) -> AbstractContextManager[bool]:
+        """Whether a call about an existing attempt may be made now, and its place for as long (design §3.6)."""
+        return self._operating(provider)
 
     def is_reference(self, provider: str, reference: str) -> bool:
         """Whether that can be the provider's id of a payment."""

@@ -72,7 +72,8 @@ class Home:
         self.clock, self.ledger = self.house.clock, self.house.ledger
         ids = self.house.payments._ids
         self.journals = Journals(self.ledger, deadline_s=DEADLINE_S, clock=self.clock, ids=ids)
-        sender = Sender(self.house.providers, TIMES, clock=self.clock, random=lambda: 0.5)
+        operating = self.house.health.operating
+        sender = Sender(self.house.providers, TIMES, clock=self.clock, random=lambda: 0.5, operating=operating)
         self.inbox = Inbox(database)
         self.notices = Notices(inbox=self.inbox, ledger=self.ledger, journals=self.journals, clock=self.clock)
         self.stopping = False
