@@ -26,6 +26,7 @@ from router.bulkhead import Bulkhead
 from router.clock import Clock
 from router.early_warning import EarlyWarning
 from router.fleet import FleetCounts, Sample, counted, counts_of
+from router.incidents import begins_incident
 from router.ledger.counts import hour_of
 from router.ledger.unavailable import LedgerUnavailableError
 from router.resend_budget import ResendBudget
@@ -396,6 +397,7 @@ class ProviderHealth:
                 if not self._store.append(ours):
                     break  # the ledger holds another, or this one from a commit whose answer was lost: see below
                 guarded.breaker.written(ours)
+                _tell(ours)
         changed = 0
         for transition in self._store.latest(self._guarded):
             followed = self._guarded.get(transition.provider)
@@ -446,6 +448,7 @@ class ProviderHealth:
         if written:
             self._guarded[transition.provider].breaker.adopt(transition)
             self.age_s(transition.provider)
+            _tell(transition)
         return written
 
     def follow(self, transition: Transition) -> bool:
@@ -456,6 +459,12 @@ class ProviderHealth:
         """Wait until something was decided here, or the time is over."""
         self._wake.wait(timeout_s)
         self._wake.clear()
+
+
+def _tell(written: Transition) -> None:
+    """An incident is told once: by whoever wrote its opening, and not with every round of probes that fails."""
+    if begins_incident(written):
+        _say("error", "circuit_opened", written, incident=written.incident)
 
 
 def _say(level: str, event: str, transition: Transition | None = None, **about: object) -> None:

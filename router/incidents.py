@@ -7,6 +7,11 @@ import datetime as dt
 from router.transitions import INCIDENT_OVER_AFTER, State, Transition
 
 
+def begins_incident(transition: Transition) -> bool:
+    """Whether an incident begins with this transition; it is named after it."""
+    return transition.incident == f"inc_{transition.provider}_{transition.version}"
+
+
 def ended_at(last: Transition, now: dt.datetime) -> dt.datetime | None:
     """When the incident that this last transition belongs to was over; None while it goes on."""
     if last.state is not State.CLOSED or now - last.began < INCIDENT_OVER_AFTER:

@@ -81,8 +81,10 @@ def _to_sentry(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> M
         }
         with sentry_sdk.new_scope() as scope:
             scope.set_context("log", known)
-            # Grouped by the event's word, not by the ids in it.
-            scope.fingerprint = ["{{ default }}", str(event.get("event"))]
+            # Grouped by the event's word and its provider, not by the ids in it: two providers in trouble are two
+            # issues, one of which may be closed.
+            provider = event.get("provider")
+            scope.fingerprint = ["{{ default }}", str(event.get("event")), *([str(provider)] if provider else [])]
             if event.get("exc_info"):
                 scope.capture_exception()
             else:

@@ -13,8 +13,13 @@ from pydantic import SecretStr
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
 
+from providers.contract import Health
 from router import telemetry
+from router.clock import ManualClock
 from router.settings import Settings
+from router.transitions import State
+from tests.fakes.house import a_health, move, teach
+from tests.fakes.ledger import MemoryStore
 
 PAN = "4111111111111111"
 
@@ -129,8 +134,46 @@ def test_an_error_without_an_exception_is_reported_by_its_word(sentry: Caught) -
     assert len({tuple(event["fingerprint"]) for event in sentry.events}) == 1
 
 
+@pytest.mark.parametrize("word", ["provider_suspect", "circuit_opened"])
+def test_two_providers_in_trouble_are_two_issues(sentry: Caught, word: str) -> None:
+    """Whoever closes one must still hear of the other."""
+    for provider in ("stripe", "adyen", "stripe"):
+        structlog.get_logger().error(word, provider=provider)
+    assert [tuple(event["fingerprint"]) for event in sentry.events] == [
+        ("{{ default }}", word, provider) for provider in ("stripe", "adyen", "stripe")
+    ]
+
+
+def test_an_incident_is_reported_once_whatever_follows_in_it(sentry: Caught) -> None:
+    """By the process whose opening was written, not by the one that opened as well; not with each failed round."""
+    clock, store = ManualClock(), MemoryStore()
+    first, second = (a_health(("stripe",), store=store, clock=clock, actor=name) for name in ("first", "second"))
+    for health in (first, second):
+        teach(health, Health.UNREACHABLE)
+        health.sync_once()
+    second.sync_once()
+    for state in (State.HALF_OPEN, State.OPEN, State.HALF_OPEN, State.SLOW_START, State.CLOSED, State.OPEN):
+        move(first, "stripe", state, clock)
+        second.sync_once()
+    (event,) = sentry.events
+    assert (event["message"], event["level"]) == ("circuit_opened", "error")
+    log = event["contexts"]["log"]
+    assert (log["provider"], log["incident"]) == ("stripe", "inc_stripe_1")
+    assert log["reason"] == "10 of the last 10 calls failed"
+
+
+def test_credentials_that_are_refused_are_reported_as_what_they_are(sentry: Caught) -> None:
+    """No payment would pass, and only a person can mend it."""
+    health = a_health(("stripe",), store=MemoryStore(), clock=ManualClock())
+    teach(health, Health.CREDENTIALS_REFUSED)
+    health.sync_once()
+    (event,) = sentry.events
+    assert event["message"] == "circuit_opened"
+    assert "credentials" in event["contexts"]["log"]["reason"]
+
+
 def test_what_is_no_error_is_not_reported(sentry: Caught) -> None:
-    """An opening circuit is a warning; a payment is nothing at all."""
+    """A circuit that moves is a warning; a payment is nothing at all."""
     structlog.get_logger().warning("circuit", provider="stripe")
     structlog.get_logger().info("payment", status="declined")
     assert sentry.events == []
