@@ -77,7 +77,7 @@ PROBE_READ_S = 5.0
 """A probe is one small question: a provider that takes longer for it has not recovered."""
 SLOW_MINIMUM_CALLS = 20
 """A healthy provider whose neighbouring calls hang together opened in 0.8% of fresh windows at 10, in 0.08% at 20."""
-LEAST_OVERDUE_AT_ONCE = 3
+LEAST_HANGING_AT_ONCE = 3
 """Calls that hang at one moment and open a circuit, where half of a provider's places are fewer: two are bad luck."""
 RECOVERY_INTERVAL_S = 0.25
 FLIP_INTERVAL_S = 1.0
@@ -170,10 +170,11 @@ def breaker_settings(settings: Settings) -> BreakerSettings:
     return dataclasses.replace(
         usual,
         minimum_calls=settings.breaker_minimum_calls,
+        window_s=settings.breaker_window_seconds,
         window_calls=max(usual.window_calls, settings.breaker_minimum_calls),
         slow_minimum_calls=max(SLOW_MINIMUM_CALLS, settings.breaker_minimum_calls),
         consecutive_failures=settings.breaker_consecutive_failures,
-        overdue_at_once=max(LEAST_OVERDUE_AT_ONCE, math.ceil(settings.calls_at_once / 2)),
+        hanging_at_once=max(LEAST_HANGING_AT_ONCE, math.ceil(settings.calls_at_once / 2)),
         open_wait_s=settings.breaker_open_wait_seconds,
         stage_s=settings.slow_start_seconds / len(usual.stages),
     )
@@ -329,6 +330,8 @@ def web_app(core: Core) -> Flask:
             health=core.health,
             flags=core.flags,
             flips=FlipLedger(core.database),
+            circuits=circuit_ledger,
+            clock=core.clock,
             ledger_fault=Heartbeat(core.database, process=core.health.actor, clock=core.clock).fault,
         )
     )

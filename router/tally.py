@@ -16,15 +16,16 @@ class Tally:
     __slots__ = (
         "_credentials_in_a_row",
         "_failures_in_a_row",
+        "_hanging_at_once",
         "_in_a_row",
         "_limit",
-        "_overdue_at_once",
         "_refused_in_a_row",
         "_refused_together",
         "_slow",
         "_slow_limit",
         "_window",
         "calm",
+        "hanging",
         "in_flight_overdue",
         "slow_call_s",
     )
@@ -38,11 +39,13 @@ class Tally:
         self._refused_together = 0
         self.in_flight_overdue = 0
         """Calls in flight now that count as slow already."""
+        self.hanging = 0
+        """Those of them that have hung for long, when last looked at."""
         self.calm = False
         """Both windows are full of healthy calls, so that one more changes nothing: nearly always, and quick."""
 
     def judge_by(
-        self, limit: Limit, slow_limit: Limit, *, slow_call_s: float, in_a_row: int, overdue_at_once: int
+        self, limit: Limit, slow_limit: Limit, *, slow_call_s: float, in_a_row: int, hanging_at_once: int
     ) -> None:
         """Set the limits: of the window, of slow calls, of failures in a row, of calls that hang at one moment."""
         self._limit = limit
@@ -50,7 +53,7 @@ class Tally:
         self.slow_call_s = slow_call_s
         """Seconds; a call that takes longer is slow."""
         self._in_a_row = in_a_row
-        self._overdue_at_once = overdue_at_once
+        self._hanging_at_once = hanging_at_once
 
     def add(self, code: int, now: float, counted_slow: bool) -> None:
         """Count a call that ended; `counted_slow`: it is in the window of slow calls since it grew overdue."""
@@ -108,8 +111,8 @@ class Tally:
             return "credentials refused"
         if self._failures_in_a_row >= self._in_a_row:
             return f"{self._failures_in_a_row} failures in a row"
-        if self.in_flight_overdue >= self._overdue_at_once:
-            return f"{self.in_flight_overdue} calls at once take longer than {self.slow_call_s:g} s"
+        if self.hanging >= self._hanging_at_once:
+            return f"{self.hanging} calls hang at once"
         window, slow = self._window, self._slow
         if window.failures >= self._limit.least and self._limit.reached(window.calls, window.failures):
             return f"{window.failures} of the last {window.calls} calls failed"
@@ -158,6 +161,7 @@ class Tally:
             "slow_rate_threshold": slow.slow_rate_threshold,
             "slow_call_s": _rounded(slow.slow_call_s),
             "in_flight_overdue": slow.in_flight_overdue,
+            "hanging": self.hanging,
         }
         if refused := max(self._refused_in_a_row, self._refused_together):
             found["credentials_refused"] = refused

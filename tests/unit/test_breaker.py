@@ -639,6 +639,7 @@ def test_a_transition_says_what_the_window_held_and_is_in_force_at_once() -> Non
         "slow_rate_threshold": 0.3,
         "slow_call_s": 3.0,
         "in_flight_overdue": 0,
+        "hanging": 0,
     }
     snapshot = circuit.breaker.snapshot()
     assert (snapshot.state, snapshot.since, snapshot.version, snapshot.last) == (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from router.breaker import Verdict
 from router.transitions import State
-from router.windows import Counts
+from router.windows import Counts, Thresholds
 from tests.fakes.one_circuit import Circuit
 
 # ---------------------------------------------------------------- calls that hang at one moment
@@ -12,26 +12,26 @@ from tests.fakes.one_circuit import Circuit
 
 def test_calls_that_hang_at_one_moment_trip_before_the_minimum() -> None:
     """Three of the six that fit side by side: no further call will end before the read timeout."""
-    circuit = Circuit(overdue_at_once=3)
+    circuit = Circuit(hanging_at_once=3)
     for _ in range(3):
         assert circuit.breaker.admit(circuit.now) is not None
-    circuit.wait(circuit.settings.slow_call_s)
-    assert circuit.breaker.tick(circuit.now) is None
+    circuit.wait(circuit.settings.hangs_after_s)
+    assert circuit.breaker.tick(circuit.now) is None, "slow, and not yet for so long that it cannot be bad luck"
     circuit.wait(0.1)
     transition = circuit.breaker.tick(circuit.now)
     assert transition is not None
-    assert transition.reason == "3 calls at once take longer than 3 s"
-    assert transition.evidence["in_flight_overdue"] == 3
+    assert transition.reason == "3 calls hang at once"
+    assert transition.evidence["in_flight_overdue"] == transition.evidence["hanging"] == 3
     assert circuit.breaker.take_newly_overdue() == 3
     assert circuit.breaker.take_newly_overdue() == 0
 
 
 def test_calls_that_hung_one_after_the_other_are_not_at_one_moment() -> None:
     """Two at a time, again and again; each has ended or was given back before the next is overdue."""
-    circuit = Circuit(overdue_at_once=3, slow_minimum_calls=50)
+    circuit = Circuit(hanging_at_once=3, slow_minimum_calls=50)
     for nth in range(10):
         permits = [circuit.breaker.admit(circuit.now) for _ in range(2)]
-        circuit.wait(3.1)
+        circuit.wait(3.6)
         assert circuit.breaker.tick(circuit.now) is None
         for permit in permits:
             assert permit is not None
@@ -43,12 +43,24 @@ def test_calls_that_hung_one_after_the_other_are_not_at_one_moment() -> None:
     assert circuit.breaker.take_newly_overdue() == 20
 
 
+def test_a_call_hangs_when_it_takes_longer_than_is_slow_for_this_provider() -> None:
+    """One that usually takes four seconds does not hang after three and a half."""
+    circuit = Circuit(hanging_at_once=3)
+    circuit.breaker.retune(Thresholds(5.0, ()))
+    for _ in range(3):
+        assert circuit.breaker.admit(circuit.now) is not None
+    circuit.wait(5.0)
+    assert circuit.breaker.tick(circuit.now) is None
+    circuit.wait(0.1)
+    assert circuit.breaker.tick(circuit.now) is not None
+
+
 def test_without_the_setting_any_number_may_hang_below_the_minimum() -> None:
     """Who puts processes together knows how many fit side by side; the circuit does not."""
     circuit = Circuit()
     for _ in range(9):
         assert circuit.breaker.admit(circuit.now) is not None
-    circuit.wait(3.1)
+    circuit.wait(9.0)
     assert circuit.breaker.tick(circuit.now) is None
 
 
