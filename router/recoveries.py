@@ -10,11 +10,28 @@ import datetime as dt
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
-from router.transitions import State, Transition
+from router.transitions import State
 
 FALSE_WITHIN = dt.timedelta(minutes=5)
 """A circuit that opens again so soon after it closed had not recovered."""
+
+
+class Moved(Protocol):
+    """What the figures are made of: `Transition` is one."""
+
+    @property
+    def state(self) -> State: ...
+    @property
+    def at(self) -> dt.datetime: ...
+
+
+class Move(NamedTuple):
+    """A transition, as far as the figures go: there are many."""
+
+    state: State
+    at: dt.datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +59,11 @@ class Recoveries:
         return self.false / self.succeeded if self.succeeded else None
 
 
-def recoveries(transitions: Iterable[Transition]) -> Recoveries:
+def recoveries(transitions: Iterable[Moved]) -> Recoveries:
     """The figures of one circuit's transitions, oldest first."""
     rounds = succeeded = false = 0
     took_s: list[float] = []
-    before: Transition | None = None
+    before: Moved | None = None
     failed_at: dt.datetime | None = None
     # Of the recovery that is under way, or may still turn out false.
     recovering = False

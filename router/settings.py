@@ -131,6 +131,8 @@ class Settings(BaseSettings):
 
     breaker_open_wait_seconds: Seconds = 10.0
     breaker_minimum_calls: Annotated[int, Field(ge=1, le=1000)] = 10
+    breaker_window_seconds: Seconds | None = None
+    """Failures are counted over the calls of so many seconds; absent: over the last 20 calls."""
     breaker_failure_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of failures that opens a circuit; absent: half, or less where the provider's own past says so."""
     breaker_slow_call_seconds: Seconds | None = None

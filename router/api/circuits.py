@@ -67,7 +67,7 @@ def blueprint(
     secured: dict[str, Any] = {"security": [{"key": []}]}
 
     def shown(name: str) -> dict[str, Any]:
-        return views.provider_json(health, name, flags.read(FlagContext()))
+        return views.provider_json(health, name, flags.read(FlagContext()), clock.now())
 
     @api.get(
         "/v1/providers",

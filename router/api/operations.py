@@ -1,4 +1,4 @@
-"""`/v1/flips` and the health pages: on-call's calls."""
+"""`/v1/flips`, `/v1/incidents` and the health pages: on-call's calls."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from flags.contract import FlagSource
 from router.api import views
 from router.api.gate import require
 from router.api.problems import Problem
+from router.clock import Clock
 from router.health import ProviderHealth
+from router.ledger.circuits import CircuitLedger
 from router.ledger.flips import FlipLedger
 from router.order import Text80
 
@@ -48,6 +50,8 @@ def blueprint(
     health: ProviderHealth,
     flags: FlagSource,
     flips: FlipLedger,
+    circuits: CircuitLedger,
+    clock: Clock,
     ledger_fault: Callable[[], str | None],
 ) -> APIBlueprint:
     """The views; `ledger_fault` tries a write and answers what is wrong, or None."""
@@ -65,6 +69,21 @@ def blueprint(
         page = flips.page(limit=PAGE + 1, before=query.cursor)
         cursor = page[PAGE - 1].id if len(page) > PAGE else None
         return jsonify({"flips": [views.flip_json(each) for each in page[:PAGE]], "next": cursor})
+
+    @api.get(
+        "/v1/incidents",
+        summary="What went wrong with the providers, newest first",
+        responses={200: views.IncidentList, **dict.fromkeys((401, 403, 422, 503), Problem)},
+        **secured,
+    )
+    def list_incidents(query: CursorQuery) -> Response:
+        require("operate", "reports")
+        page = circuits.incidents(providers, limit=PAGE + 1, before=query.cursor)
+        cursor = page[PAGE - 1].id if len(page) > PAGE else None
+        moved = flips.of(each.id for each in page)
+        now = clock.now()
+        rows = [views.incident_json(each, moved.get(each.id), now) for each in page[:PAGE]]
+        return jsonify({"incidents": rows, "next": cursor})
 
     @api.get("/healthz", summary="Is this process alive", responses={200: Alive})
     def healthz() -> Response:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from flags.contract import RoutingFlags
 from router.doubts import Doubt
 from router.health import ProviderHealth
+from router.incidents import Incident, unfinished
 from router.ledger.flips import Flip
 from router.ledger.records import Attempt, Payment
 from router.payments import Answer
@@ -235,6 +236,32 @@ class TransitionList(BaseModel):
     next: int | None
 
 
+class IncidentView(BaseModel):
+    """A provider's outage: from its circuit's first opening until it has been closed for five minutes."""
+
+    id: str
+    provider: str
+    started_at: str
+    closed_at: str | None
+    """Since when the circuit is closed; null while it is not."""
+    ended_at: str | None
+    """Five minutes later; null while the incident goes on."""
+    open_seconds: float
+    """Time in it in which payments were kept away, wholly or in part."""
+    reason: str
+    evidence: dict[str, Any]
+    """Figures of the first opening."""
+    flip: str | None
+    """The flip that it led to."""
+
+
+class IncidentList(BaseModel):
+    """A page of incidents, newest first; `next` is the cursor of the following page."""
+
+    incidents: list[IncidentView]
+    next: str | None
+
+
 class FlipView(BaseModel):
     """An automatic change of the primary flag."""
 
@@ -330,8 +357,8 @@ def _attempt_json(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def provider_json(health: ProviderHealth, name: str, flags: RoutingFlags) -> dict[str, Any]:
-    """A provider as ProviderView describes it, but for its recovery."""
+def provider_json(health: ProviderHealth, name: str, flags: RoutingFlags, now: dt.datetime) -> dict[str, Any]:
+    """A provider at that moment as ProviderView describes it, but for its recovery."""
     snapshot, readiness, bulkhead = health.snapshot(name), health.readiness(name), health.bulkhead(name)
     last, would_have = snapshot.last, health.would_have_opened(name)
     return {
@@ -344,7 +371,7 @@ def provider_json(health: ProviderHealth, name: str, flags: RoutingFlags) -> dic
         "reason": None if last is None else last.reason,
         "by": None if last is None else last.actor,
         "until": None if snapshot.until is None else moment(snapshot.until),
-        "incident": None if last is None else last.incident,
+        "incident": unfinished(last, now),
         "would_have_opened": None
         if would_have is None
         else {"reason": would_have.reason, "at": moment(would_have.at)},
@@ -402,6 +429,22 @@ def transition_json(transition: Transition) -> dict[str, Any]:
         "until": None if transition.until is None else moment(transition.until),
         "incident": transition.incident,
         "evidence": dict(transition.evidence),
+    }
+
+
+def incident_json(incident: Incident, flip: str | None, now: dt.datetime) -> dict[str, Any]:
+    """An incident as IncidentView describes it."""
+    opening, ended_at = incident.opening, incident.ended_at(now)
+    return {
+        "id": incident.id,
+        "provider": opening.provider,
+        "started_at": moment(opening.at),
+        "closed_at": None if incident.closed_at is None else moment(incident.closed_at),
+        "ended_at": None if ended_at is None else moment(ended_at),
+        "open_seconds": round(incident.last.open_time_at(now).total_seconds(), 3),
+        "reason": opening.reason,
+        "evidence": dict(opening.evidence),
+        "flip": flip,
     }
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+import heapq
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
+from router.incidents import Incident
 from router.ledger.engine import Database
 from router.ledger.tables import circuit_transitions, from_micros, to_micros
-from router.recoveries import Recoveries, recoveries
+from router.recoveries import Move, Recoveries, recoveries
 from router.transitions import State, Transition
+
+RECOVERIES_OF = 5000
+"""Moves of a circuit that the figures of its recoveries are made of: half a day of nothing but failed rounds, and
+years of usual ones. Some ten milliseconds."""
 
 
 class CircuitLedger:
@@ -70,10 +77,51 @@ class CircuitLedger:
         return self._read(query.order_by(table.c.version.desc()).limit(limit))
 
     def recoveries(self, providers: Iterable[str], *, since: dt.datetime) -> Mapping[str, Recoveries]:
-        """How well these circuits recovered since that moment."""
+        """How well these circuits recovered since that moment, by their last RECOVERIES_OF moves at most."""
         table = circuit_transitions
-        query = table.select().where(table.c.at >= to_micros(since)).order_by(table.c.version)
-        return {provider: recoveries(self._read(query.where(table.c.provider == provider))) for provider in providers}
+        query = sa.select(table.c.state, table.c.at).where(table.c.at >= to_micros(since))
+        newest = query.order_by(table.c.version.desc()).limit(RECOVERIES_OF)
+        found = {}
+        with self._database.read() as connection:
+            for provider in providers:
+                rows = connection.execute(newest.where(table.c.provider == provider)).all()
+                found[provider] = recoveries(Move(State(state), from_micros(at)) for state, at in reversed(rows))
+        return found
+
+    def incidents(self, providers: Iterable[str], *, limit: int, before: str | None = None) -> Sequence[Incident]:
+        """Incidents of these circuits, newest first, older than the incident `before`."""
+        older_than = None
+        if before is not None:
+            opening = self.opening(before)
+            if opening is None:
+                return []
+            older_than = opening.at, before
+        ordered = heapq.merge(
+            *(self._incidents_of(provider, older_than) for provider in providers),
+            key=lambda each: (each.opening.at, each.id),
+            reverse=True,
+        )
+        return list(itertools.islice(ordered, limit))
+
+    def _incidents_of(self, provider: str, older_than: tuple[dt.datetime, str] | None) -> Iterator[Incident]:
+        """One circuit's incidents, newest first; two steps down an index for each, however many rows it has."""
+        table = circuit_transitions
+        of_one = table.select().where(table.c.provider == provider, table.c.incident.is_not(None))
+        newest = of_one.order_by(table.c.version.desc()).limit(1)
+        if older_than is not None:
+            newest = newest.where(table.c.at <= to_micros(older_than[0]))
+        while found := self._read(newest):
+            incident = found[0].incident or ""
+            opening = self.opening(incident) or found[0]
+            if older_than is None:
+                yield Incident(opening, found[0])
+            elif (opening.at, incident) < older_than:
+                # Of what goes on at that moment, the end is later.
+                last = self._read(
+                    table.select().where(table.c.incident == incident).order_by(table.c.version.desc()).limit(1)
+                )
+                yield Incident(opening, last[0])
+            newest = of_one.where(table.c.version < opening.version).order_by(table.c.version.desc()).limit(1)
 
     def _read(self, query: sa.Select[tuple[object, ...]]) -> Sequence[Transition]:
         with self._database.read() as connection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,6 +70,12 @@ class FlipLedger:
         """Whether this incident has had its flip."""
         with self._database.read() as connection:
             return connection.scalar(sa.select(flips.c.id).where(flips.c.incident == incident).limit(1)) is not None
+
+    def of(self, incidents: Iterable[str]) -> Mapping[str, str]:
+        """The flips of these incidents: the incident's id to the flip's."""
+        query = sa.select(flips.c.incident, flips.c.id).where(flips.c.incident.in_(sorted(incidents)))
+        with self._database.read() as connection:
+            return {row.incident: row.id for row in connection.execute(query)}
 
     def requested(self) -> Sequence[Flip]:
         """Flips that were decided and not written yet."""

@@ -191,6 +191,17 @@ def test_old_probes_are_forgotten(database: Database) -> None:
     assert upkeep.reap_probes(after(10), limit=9) == 0
 
 
+def test_recoveries_are_of_so_many_moves_at_most(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider that stays away for days makes ten thousand rows a day, and on-call looks every few seconds."""
+    monkeypatch.setattr("router.ledger.circuits.RECOVERIES_OF", 5)
+    ledger, last = CircuitLedger(database), None
+    for n, state in enumerate([State.OPEN, State.HALF_OPEN] * 4):
+        last = following(last, state, provider="stripe", at=after(n), actor="w", reason="r")
+        assert ledger.append(last)
+    # Of the newest five moves: half-open, open, half-open, open, half-open.
+    assert ledger.recoveries(["stripe"], since=START)["stripe"].rounds == 2
+
+
 # ---------------------------------------------------------------- counts
 
 HOUR = hour_of(START)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from router.app import breaker_settings
 from router.settings import PREFIX, Settings, SettingsError, load_settings
 
 SECRET = "planted-words-7q"
@@ -110,3 +111,11 @@ def test_settings_do_not_change() -> None:
     """Frozen: what a process started with is what it runs with."""
     with pytest.raises(ValueError, match="frozen"):
         Settings().bind = "0.0.0.0:80"
+
+
+def test_failures_may_be_counted_over_a_time_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both windows can be had by whoever runs the service."""
+    monkeypatch.delenv("ROUTER_BREAKER_WINDOW_SECONDS", raising=False)
+    assert breaker_settings(load_settings()).window_s is None
+    monkeypatch.setenv("ROUTER_BREAKER_WINDOW_SECONDS", "60")
+    assert breaker_settings(load_settings()).window_s == 60.0
