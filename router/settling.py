@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ import structlog
 
 from router import standing
 from router.ledger.journal import Journal
+from router.ledger.operations import UNSETTLED, OperationState
 from router.ledger.records import Attempt, NewKey, ReferenceInUseError
 
 log = structlog.get_logger("router.settling")
@@ -50,6 +52,7 @@ def settle(
     """
     payment = journal.payment
     given_up = given_up or payment.given_up_at is not None
+    _end_voids(journal, now)
     attempt = chosen(journal)
     in_vain = standing.canceled_in_vain(payment, journal.attempts, journal.operations)
     if in_vain is not None and in_vain.outcome == "declined":
@@ -78,6 +81,19 @@ def settle(
     if reopens and stands["status"] != "declined":
         log.error("declined_and_then_approved", payment=payment.id, status=stands["status"])
     return resolved
+
+
+def _end_voids(journal: Journal, now: dt.datetime) -> None:
+    """A void of what is known to be canceled is done; one of what was declined had nothing to void.
+
+    Whoever told it of the attempt (a person, the customer's late step), the provider may never speak of the void.
+    """
+    ended: dict[str | None, OperationState] = {"canceled": "done", "declined": "refused"}
+    outcomes = {each.id: each.outcome for each in journal.attempts}
+    for each in list(journal.operations):
+        state = ended.get(outcomes[each.attempt_id])
+        if each.kind == "void" and state is not None and each.state in (*UNSETTLED, "received"):
+            journal.learned(dataclasses.replace(each, state=state, finished_at=now))
 
 
 def _too_late(journal: Journal, attempt: Attempt) -> dict[str, Any]:

@@ -178,19 +178,6 @@ def give_up_until_checkout_asks_again() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def any_refund_releases_an_orphan() -> Iterator[None]:
-    """A part of what was taken twice is paid back, and the rest is forgotten."""
-    undone = standing._undone
-
-    def mutated(amount: int, attempt: Attempt, operations: Sequence[Operation], states: Sequence[str]) -> bool:
-        refunds = [each for each in operations if each.kind == "refund" and each.attempt_id == attempt.id]
-        return undone(amount, attempt, operations, states) or any(each.state in states for each in refunds)
-
-    with mock.patch.object(standing, "_undone", mutated):
-        yield
-
-
 MUTANTS: tuple[Mutant, ...] = (
     fail_over_on_unknown,
     refused_resend_proves_nothing_happened,
@@ -201,7 +188,6 @@ MUTANTS: tuple[Mutant, ...] = (
     capture_before_the_void_is_confirmed,
     ignore_a_failed_capture,
     give_up_until_checkout_asks_again,
-    any_refund_releases_an_orphan,
 )
 NAMES = {mutant.__name__: mutant for mutant in MUTANTS}
 
@@ -215,7 +201,6 @@ CAUGHT_BY = {
     "capture_before_the_void_is_confirmed": 3,
     "ignore_a_failed_capture": 1,
     "give_up_until_checkout_asks_again": 80,
-    "any_refund_releases_an_orphan": 57,
 }
 """A seed that was the first to catch each: tried first. When the router's steps change, another one is."""
 

@@ -160,7 +160,13 @@ class Staff:
             " ORDER BY started_at DESC, id DESC LIMIT 1",
             payment,
         )
-        reference, about = None, (doubtful or operations or [{"id": None}])[0]["id"]
+        unseen = world.database.rows(
+            "SELECT operations.id, attempt_id FROM operations JOIN attempts ON attempts.id = attempt_id"
+            " WHERE operations.payment_id = ? AND asked_by = 'router: unseen'"
+            " AND state IN ('started', 'unknown', 'received') AND outcome = 'approved' LIMIT 1",
+            payment,
+        )
+        reference, about = None, (doubtful or operations or unseen or [{"id": None}])[0]["id"]
         if doubtful:
             found = world.books.by_attempt.get(doubtful[0]["id"], [])
             if (found and found[0].status == "pending") or (sure and not (found and found[0].status in _VERDICTS)):
@@ -174,6 +180,10 @@ class Staff:
             if sure and not done:
                 return
             verdict = "approved" if done else "not_executed"
+        elif unseen and not sure:
+            # It may still be on its way to the provider in the middle of it all, but not when all is calm.
+            found = world.books.by_attempt.get(unseen[0]["attempt_id"], [])
+            verdict = "canceled" if found and found[0].status == "canceled" else "not_executed"
         else:
             return
         web, key = world.web(), f"operator-{payment}-{next(self._numbers)}"
