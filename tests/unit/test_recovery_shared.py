@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from router.transitions import State, following
 from tests.fakes.clocks import SteppedClock
 from tests.fakes.ledger import circuit_rows, fresh_ledger
 from tests.fakes.providers import FakeProvider
-from tests.fakes.threads import together
+from tests.fakes.threads import eager, together
 from tests.fakes.workers import SETTINGS, Later, Worker
 
 DOWN = ProbeResult(Health.UNREACHABLE, "connection_refused")
@@ -66,6 +68,34 @@ def test_workers_that_come_at_the_same_instant_share_one_round(worker: Worker) -
     worker.clock.advance(10)
     together([each.recovery.run_once for each in workers])
     assert worker.stripe.probed == 5
+    assert worker.states() == ["open", "half_open", "slow_start"]
+
+
+def test_32_threads_at_the_instant_the_wait_ends_make_exactly_the_permitted_number(worker: Worker) -> None:
+    """Thirty-two workers, each with its view of the one ledger: five probes, and one round."""
+    crowd = [Worker(worker.database, worker.clock, worker.stripe, f"worker:{n}") for n in range(32)]
+    at_once: list[int] = []
+    counting = threading.Lock()
+    under_way = [0]
+
+    def during() -> None:
+        with counting:
+            under_way[0] += 1
+            at_once.append(under_way[0])
+        time.sleep(0.002)  # real threads meet in it
+        with counting:
+            under_way[0] -= 1
+
+    worker.stripe.during_probe = during
+    worker.clock.advance(9.99)
+    together([each.recovery.run_once for each in crowd])
+    assert worker.stripe.probed == 0
+    worker.clock.advance(0.01)
+    with eager():
+        together([each.recovery.run_once for each in crowd])
+    assert worker.stripe.probed == SETTINGS.probes == len(worker.probes.history("stripe", limit=99))
+    assert len({probe.actor for probe in worker.probes.history("stripe", limit=99)}) == 1
+    assert max(at_once) <= SETTINGS.probes_at_once
     assert worker.states() == ["open", "half_open", "slow_start"]
 
 
