@@ -133,4 +133,4 @@ def _drill(options: argparse.Namespace, _settings: Settings) -> int | None:
     print(LEGEND)
     if options.json is not None:
         options.json.write_text(json.dumps([each.to_json() for each in found], indent=2) + "\n")
-    return 0
+    return 1 if any(each.not_final for each in found) else 0

@@ -12,7 +12,7 @@ from router.transitions import State, Transition
 
 SLOWED_S = 1.0
 """An answer that takes longer than this is one that a customer has waited for."""
-IN_FLIGHT_S = 0.3
+IN_FLIGHT = dt.timedelta(seconds=0.3)
 """After an opening: for so long may a process not have heard of it, and call."""
 
 
@@ -42,8 +42,10 @@ class Figures:
     slowed: int
     """Answered after more than a second."""
     called_open: int
-    """Payments that were sent to the provider while its circuit was open."""
+    """Calls of any kind but probes that the provider got while its circuit was open."""
     probes: int
+    settled: bool
+    """Whether the provider was closed again, and not suspect, when the drill stopped waiting."""
     not_final: int
     """Accepted, and still without a final status when the drill stopped waiting."""
     late_s: float
@@ -62,11 +64,17 @@ def figures(
     shopped: Sequence[Shopped],
     transitions: Iterable[Transition],
     sent: Sequence[dt.datetime],
-    probes: int,
+    counted: Sequence[tuple[dt.datetime, int]],
+    probes: Sequence[dt.datetime],
+    settled: bool,
     not_final: int,
     late_s: float,
 ) -> Figures:
-    """The figures of one provider's trouble. `transitions` oldest first; `sent`: when payments were sent to it."""
+    """The figures of one provider's trouble.
+
+    `transitions` oldest first; `sent`: when payments were sent to it; `counted`: how many requests the stand-in had
+    got at each moment at which it was asked; `probes`: when synthetic ones were sent.
+    """
     moves = [each for each in transitions if each.at >= began]
     opens = [each for each in moves if each.state is State.OPEN]
     return Figures(
@@ -75,7 +83,7 @@ def figures(
         suspect_s=_after(began, (each.at for each in moves if each.suspect)),
         open_s=_after(began, (each.at for each in opens)),
         back_s=_after(mended, (each.at for each in moves if each.state is State.SLOW_START and each.at > mended)),
-        closed_s=_closed_for_good(moves, mended),
+        closed_s=_closed_for_good(moves, mended) if settled else None,
         opened=len({each.incident for each in opens}) and sum(_from_calls(each) for each in opens),
         reopened=sum(each.at > mended and _from_calls(each) for each in opens),
         captured=sum(each.status == "captured" for each in shopped),
@@ -83,8 +91,9 @@ def figures(
         parked=sum(each.status == "parked" for each in shopped),
         failed=sum(each.status not in ("captured", "processing", "parked") for each in shopped),
         slowed=sum(each.took_s > SLOWED_S for each in shopped),
-        called_open=sum(_while_open(each, moves) for each in sent),
-        probes=probes,
+        called_open=_called_open(moves, sent, counted, probes),
+        probes=len(probes),
+        settled=settled,
         not_final=not_final,
         late_s=round(late_s, 3),
     )
@@ -108,17 +117,41 @@ def _from_calls(opening: Transition) -> bool:
     return "calls" in opening.evidence
 
 
-def _while_open(moment: dt.datetime, moves: Sequence[Transition]) -> bool:
-    in_flight = dt.timedelta(seconds=IN_FLIGHT_S)
-    state, since = State.CLOSED, None
+def _called_open(
+    moves: Sequence[Transition],
+    sent: Sequence[dt.datetime],
+    counted: Sequence[tuple[dt.datetime, int]],
+    probes: Sequence[dt.datetime],
+) -> int:
+    """Calls to a provider that was to be left alone.
+
+    The stand-in's own count has re-sends, look-ups and operations in it, and not a connection that it refused: there
+    only the ledger knows of calls, of payments. The greater of the two, stretch by stretch.
+    """
+    total = 0
+    for start, end in _kept_away(moves):
+        by_ledger = sum(start < each <= end for each in sent)
+        inside = [requests for at, requests in counted if start < at <= end]
+        probed = sum(start < each <= end for each in probes)
+        total += max(by_ledger, inside[-1] - inside[0] - probed if inside else 0)
+    return total
+
+
+def _kept_away(moves: Sequence[Transition]) -> list[tuple[dt.datetime, dt.datetime]]:
+    """From when to when no payment was to be sent: from each opening, once every process can have heard of it."""
+    away = (State.OPEN, State.HALF_OPEN)
+    stretches = []
+    began: dt.datetime | None = None
     for each in moves:
-        if each.at > moment:
-            break
         # A round that failed is the same stretch of being kept away.
-        if state is State.CLOSED or each.state not in (State.OPEN, State.HALF_OPEN):
-            since = each.at
-        state = each.state
-    return state in (State.OPEN, State.HALF_OPEN) and since is not None and moment - since > in_flight
+        if each.state in away and began is None:
+            began = each.at
+        elif each.state not in away and began is not None:
+            stretches.append((began + IN_FLIGHT, each.at))
+            began = None
+    if began is not None:
+        stretches.append((began + IN_FLIGHT, dt.datetime.max.replace(tzinfo=dt.UTC)))
+    return stretches
 
 
 _COLUMNS = (
@@ -145,7 +178,10 @@ suspect, open   seconds from the trouble's beginning
 back, closed    seconds from the provider's recovery to the first payments (slow start), and to all of them
 opened, re-op.  times that payments' calls opened the circuit; of those, after the recovery
 202             unknown when answered: final later, at the same provider
-calls           payments sent to the provider while its circuit was open
+                (closed -: not within the time that the drill waits; the next script gets a fresh service)
+calls           requests of any kind but probes that the provider got between opening and slow start, by its own
+                count: re-sends and look-ups too; where it refuses connections, payments that were sent to it
+not final       payments without a final status when the drill stopped waiting: its exit code is 1 then
 late            seconds by which the drill itself missed its pace, at worst"""
 
 

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from router.drill.scripts import WELL, Script
 from router.drill.shoppers import Shoppers
 from router.ledger.circuits import CircuitLedger
 from router.ledger.engine import Database
-from router.ledger.tables import attempts, payments, probes, to_micros
+from router.ledger.tables import attempts, from_micros, payments, probes, to_micros
 from router.settings import PREFIX, PROVIDER_NAMES
 from router.transitions import State, Transition
 
@@ -39,6 +40,7 @@ FINAL_WITHIN_S = 60.0
 WARM_UP_S = 75.0
 """A minute for the thresholds' first step, and calls enough before it."""
 QUICK_WARM_UP_S = 3.0
+COUNT_INTERVAL_S = 0.1
 KEY = "the key of this drill"
 
 
@@ -59,29 +61,45 @@ class Drill:
 
 
 def run(drill: Drill, *, clock: Clock, ids: Ids, say: Callable[[str], None]) -> list[Figures]:
-    """Every script, one after another, on one running service. Raises DrillError."""
-    with (
-        tempfile.TemporaryDirectory(prefix="pointsman-drill-") as folder,
-        _house(Path(folder), drill, clock) as house,
-    ):
-        shoppers = Shoppers(house.url, KEY, clock=clock, ids=ids)
-        for name in PROVIDER_NAMES:
-            house.control(name, WELL)
-        warm_up_s = WARM_UP_S if any(each.needs_baseline for each in drill.scripts) else QUICK_WARM_UP_S
-        say(f"warming up for {warm_up_s:.0f} s")
-        with _traffic(shoppers, max(each.per_second for each in drill.scripts)):
-            clock.sleep(warm_up_s)
-        found: list[Figures] = []
-        for script in drill.scripts:
-            say(f"{script.name}: {script.about}")
-            found += _play(script, drill.per_second or script.per_second, house, shoppers, clock)
-        return found
+    """Every script, one after another, on one running service; on a fresh one after a script that did not settle.
+
+    Raises DrillError.
+    """
+    waiting, found = deque(drill.scripts), list[Figures]()
+    while waiting:
+        with (
+            tempfile.TemporaryDirectory(prefix="pointsman-drill-") as folder,
+            _house(Path(folder), drill, clock) as house,
+        ):
+            shoppers = Shoppers(house.url, KEY, clock=clock, ids=ids)
+            _warm_up(waiting, house, shoppers, clock, say)
+            while waiting:
+                script = waiting.popleft()
+                say(f"{script.name}: {script.about}")
+                rows = _play(script, drill.per_second or script.per_second, house, shoppers, clock)
+                found += rows
+                if not all(each.settled and not each.not_final for each in rows):
+                    # Its trouble would be in the next script's figures.
+                    say(f"{script.name}: did not settle within {SETTLED_WITHIN_S:.0f} s, or left payments open")
+                    break
+    return found
+
+
+def _warm_up(
+    scripts: Iterable[Script], house: _House, shoppers: Shoppers, clock: Clock, say: Callable[[str], None]
+) -> None:
+    for name in PROVIDER_NAMES:
+        house.control(name, WELL)
+    warm_up_s = WARM_UP_S if any(each.needs_baseline for each in scripts) else QUICK_WARM_UP_S
+    say(f"warming up for {warm_up_s:.0f} s")
+    with _traffic(shoppers, max(each.per_second for each in scripts)):
+        clock.sleep(warm_up_s)
 
 
 def _play(script: Script, per_second: float, house: _House, shoppers: Shoppers, clock: Clock) -> list[Figures]:
     shoppers.taken()
     shoppers.late_s = 0.0
-    with _traffic(shoppers, per_second):
+    with _traffic(shoppers, per_second), _counting(script.providers, house, clock) as counted:
         clock.sleep(2.0)
         began, begun = clock.now(), clock.monotonic()
         for change in script.changes:
@@ -89,6 +107,7 @@ def _play(script: Script, per_second: float, house: _House, shoppers: Shoppers, 
             house.control(change.provider, change.fault)
         mended = clock.now()
         house.wait_for(lambda: all(house.is_well(name) for name in script.providers), SETTLED_WITHIN_S, clock)
+        settled = {name: house.is_well(name) for name in script.providers}
     house.wait_for(lambda: not house.open_payments(), FINAL_WITHIN_S, clock)
     not_final, shopped, late_s = house.open_payments(), shoppers.taken(), shoppers.late_s
     return [
@@ -99,12 +118,38 @@ def _play(script: Script, per_second: float, house: _House, shoppers: Shoppers, 
             shopped=shopped,
             transitions=house.transitions(name),
             sent=house.sent(name, began),
+            counted=counted[name],
             probes=house.probed(name, began),
+            settled=settled[name],
             not_final=not_final,
             late_s=late_s,
         )
         for name in script.providers
     ]
+
+
+@contextmanager
+def _counting(
+    names: Iterable[str], house: _House, clock: Clock
+) -> Iterator[Mapping[str, Sequence[tuple[dt.datetime, int]]]]:
+    """Ask the stand-ins again and again how many requests they have got."""
+    stop = threading.Event()
+    counted: dict[str, list[tuple[dt.datetime, int]]] = {name: [] for name in names}
+
+    def ask() -> None:
+        while not stop.wait(COUNT_INTERVAL_S):
+            for name, found in counted.items():
+                requests = house.requests(name)
+                if requests is not None:
+                    found.append((clock.now(), requests))
+
+    thread = threading.Thread(target=ask, name="counting", daemon=True)
+    thread.start()
+    try:
+        yield counted
+    finally:
+        stop.set()
+        thread.join()
 
 
 @contextmanager
@@ -230,14 +275,21 @@ class _House:
             attempts.c.provider == provider, attempts.c.started_at >= to_micros(since)
         )
         with self._ledger.read() as connection:
-            epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-            return [epoch + dt.timedelta(microseconds=micros) for micros in connection.scalars(query)]
+            return [from_micros(micros) for micros in connection.scalars(query)]
 
-    def probed(self, provider: str, since: dt.datetime) -> int:
-        """Synthetic probes since then."""
-        query = sa.select(sa.func.count()).where(probes.c.provider == provider, probes.c.at >= to_micros(since))
+    def probed(self, provider: str, since: dt.datetime) -> Sequence[dt.datetime]:
+        """When synthetic probes were sent since then."""
+        query = sa.select(probes.c.at).where(probes.c.provider == provider, probes.c.at >= to_micros(since))
         with self._ledger.read() as connection:
-            return int(connection.scalar(query) or 0)
+            return [from_micros(micros) for micros in connection.scalars(query)]
+
+    def requests(self, provider: str) -> int | None:
+        """How many a stand-in has got so far; None: it does not say."""
+        try:
+            answer = self._http.request("GET", f"{self._control_url}/control/{provider}")
+            return int(json.loads(answer.data)["requests"])
+        except (urllib3.exceptions.HTTPError, ValueError, KeyError, TypeError):
+            return None
 
 
 def _free_ports(many: int) -> list[int]:
