@@ -176,9 +176,9 @@ _COLUMNS = (
 LEGEND = """\
 suspect, open   seconds from the trouble's beginning
 back, closed    seconds from the provider's recovery to the first payments (slow start), and to all of them
+                (closed -: not within the time that the drill waits; the next script gets a fresh service)
 opened, re-op.  times that payments' calls opened the circuit; of those, after the recovery
 202             unknown when answered: final later, at the same provider
-                (closed -: not within the time that the drill waits; the next script gets a fresh service)
 calls           requests of any kind but probes that the provider got between opening and slow start, by its own
                 count: re-sends and look-ups too; where it refuses connections, payments that were sent to it
 not final       payments without a final status when the drill stopped waiting: its exit code is 1 then
