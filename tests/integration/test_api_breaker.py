@@ -419,7 +419,8 @@ def test_with_the_ledger_away_the_circuits_are_still_shown(shop: Shop, monkeypat
     def away(*_args: Any, **_named: Any) -> Any:
         raise LedgerUnavailableError("OperationalError")
 
-    monkeypatch.setattr(CircuitLedger, "recoveries", away)
+    for query in ("recoveries", "_read"):
+        monkeypatch.setattr(CircuitLedger, query, away)
     page = shown(shop)
     assert (page["state"], page["recovery"]) == ("closed", None)
     answer = send_order(shop, "forced_open")
