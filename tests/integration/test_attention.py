@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -178,8 +179,12 @@ def test_a_payment_whose_first_commit_was_lost_from_sight_is_not_said_to_be_unch
         monkeypatch.setattr(dialect, "do_commit", commit_and_lose)
         create(*args, **named)
 
+    here = threading.get_ident()
+
     def commit_and_lose(connection: Any) -> None:
         commit(connection)
+        if threading.get_ident() != here:
+            return  # a process counts and follows by itself, meanwhile
         monkeypatch.setattr(dialect, "do_commit", commit)
         monkeypatch.setattr(ledger, "get", away)
         msg = "the connection is gone"

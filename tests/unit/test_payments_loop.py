@@ -260,7 +260,9 @@ def expected_status(told: Sequence[Outcome], *, all_tried: bool, capture: str) -
     """Where a payment stands after these outcomes, with `park`."""
     decisive = [each for each in told if each.kind is not OutcomeKind.NOT_EXECUTED]
     if not decisive:
-        return "failed" if all_tried and all(each.our_fault for each in told) else "parked"
+        # A credential that is refused may be believed again.
+        rejected = all(each.our_fault and each.health is not Health.CREDENTIALS_REFUSED for each in told)
+        return "failed" if all_tried and rejected else "parked"
     last = decisive[-1]
     if last.kind is OutcomeKind.CANCELED:
         # The issuer's word, where there is one, says more than that nothing came of the last try.
