@@ -141,7 +141,8 @@ def _against_answers(shopping: Shopping, row: Row | None) -> Iterable[str]:
     ids = {each.body["id"] for each in told if "id" in each.body}
     if len(ids) > 1 or (ids and (row is None or row["id"] not in ids)):
         yield f"LOST OR DOUBLED: checkout was told of {sorted(ids)}, the ledger has {row and row['id']}"
-    unknown = {each.problem for each in told} - {None, "request-in-progress", "ledger-unavailable", "state-conflict"}
+    again = {"request-in-progress", "ledger-unavailable", "outcome-unknown"}
+    unknown = {each.problem for each in told} - {None, "state-conflict", *again}
     if unknown:
         yield f"checkout was answered {sorted(map(str, unknown))}"
     if not told and shopping.patient:

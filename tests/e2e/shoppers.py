@@ -199,7 +199,11 @@ class Shoppers:
             shopping.answers.append(answer)
             if answer.status is None and not shopping.patient:
                 return None
-            if answer.status is not None and answer.problem not in ("request-in-progress", "ledger-unavailable"):
+            if answer.status is not None and answer.problem not in (
+                "request-in-progress",
+                "ledger-unavailable",
+                "outcome-unknown",
+            ):
                 return answer
             time.sleep(AGAIN_AFTER_S)
         return None
