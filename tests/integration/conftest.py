@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +13,12 @@ import pytest
 from werkzeug.test import TestResponse
 
 from providers.sandbox.server import Sandbox
+from tests.integration.ledgers import BACKENDS, ledger_on
 from tests.integration.postgres import Databases, databases
 from tests.integration.shop import LOG, Shop, open_shop
+from tests.integration.till import SETTINGS, Till, till_shop
 
 OpenShop = Callable[..., Shop]
-BACKENDS = ("sqlite", "postgres")
 
 
 @pytest.fixture(scope="session")
@@ -26,20 +26,6 @@ def postgres() -> Iterator[Databases]:
     """One PostgreSQL for this test process."""
     with databases() as found:
         yield found
-
-
-@contextlib.contextmanager
-def ledger_on(backend: str, request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
-    """The URL of a new and empty database."""
-    if backend == "sqlite":
-        yield f"sqlite:///{folder / f'ledger-{uuid.uuid4().hex}.db'}"
-        return
-    server: Databases = request.getfixturevalue("postgres")
-    url = server.create()
-    try:
-        yield url
-    finally:
-        server.drop(url)
 
 
 @pytest.fixture(params=BACKENDS)
@@ -119,3 +105,18 @@ def witness(standing_shop: Shop, sandbox: Sandbox, caplog: pytest.LogCaptureFixt
     assert {name: state["requests"] for name, state in asked.items()} == {"stripe": 0, "adyen": 0}
     logged = LOG.getvalue()[logged_before:] + caplog.text
     assert not [value for value in witness.planted if value in logged]
+
+
+@pytest.fixture(scope="module", params=SETTINGS, ids="-".join)
+def operating_shop(
+    request: pytest.FixtureRequest, sandbox_process: Sandbox, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Shop, str]]:
+    """A router over each ledger, with each provider as the primary; a file may ask for fewer of SETTINGS."""
+    with till_shop(request, sandbox_process, tmp_path_factory.mktemp("till")) as found:
+        yield found
+
+
+@pytest.fixture
+def till(operating_shop: tuple[Shop, str], sandbox: Sandbox) -> Till:
+    """The desk, with both providers well and their books empty."""
+    return Till(*operating_shop)

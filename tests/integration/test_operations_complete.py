@@ -8,28 +8,11 @@ from typing import Any
 
 import pytest
 
-from providers.sandbox.server import Sandbox
 from tests.fakes.threads import together
 from tests.integration.desk import OTHER, LetterBox, letter_box
-from tests.integration.shop import Shop
-from tests.integration.till import AMOUNT, SETTINGS, Till, conflict, pass_step, problem, till_shop
+from tests.integration.till import AMOUNT, Till, conflict, pass_step, problem
 
 TOO_LARGE = "request-entity-too-large"
-
-
-@pytest.fixture(scope="module", params=SETTINGS, ids="-".join)
-def operating_shop(
-    request: pytest.FixtureRequest, sandbox_process: Sandbox, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Shop, str]]:
-    """A router over each ledger, with each provider as the primary."""
-    with till_shop(request, sandbox_process, tmp_path_factory.mktemp("till")) as found:
-        yield found
-
-
-@pytest.fixture
-def till(operating_shop: tuple[Shop, str], sandbox: Sandbox) -> Till:
-    """The desk, with both providers well and their books empty."""
-    return Till(*operating_shop)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from providers.sandbox.server import Sandbox
 from router.sending import SendTimes
 from tests.integration.desk import OTHER, LetterBox, letter_box
 from tests.integration.shop import HANG_READ_TIMEOUT_S, Shop
-from tests.integration.till import AMOUNT, ANSWERED, SETTINGS, Till, conflict, till_shop
+from tests.integration.till import AMOUNT, ANSWERED, Till, conflict
 
 FAULTS = {
     "down": {"mode": "down"},
@@ -27,15 +27,6 @@ BEFORE = {"capture": ("authorized", 0, 0), "cancel": ("authorized", 0, 0), "refu
 AFTER = {"capture": ("captured", 700, 0), "cancel": ("canceled", 0, 0), "refunds": ("captured", AMOUNT, 700)}
 ASKED: dict[str, Any] = {"capture": {"amount": 700}, "cancel": None, "refunds": {"amount": 700}}
 KINDS = {"capture": ("capture", 700), "cancel": ("void", AMOUNT), "refunds": ("refund", 700)}
-
-
-@pytest.fixture(scope="module", params=SETTINGS, ids="-".join)
-def operating_shop(
-    request: pytest.FixtureRequest, sandbox_process: Sandbox, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Shop, str]]:
-    """A router over each ledger, with each provider as the primary."""
-    with till_shop(request, sandbox_process, tmp_path_factory.mktemp("till")) as found:
-        yield found
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from providers.sandbox.server import Sandbox
-from tests.integration.shop import LOG, Shop
-from tests.integration.till import AMOUNT, SETTINGS, Till, problem, till_shop
+from tests.integration.shop import LOG
+from tests.integration.till import AMOUNT, SETTINGS, Till, problem
 
 PAN = "4111111111111111"
 SECRET = "s3cr3t-7123456"
@@ -19,19 +18,7 @@ MOVES = ("capture", "refunds")
 CALLS = ("capture", "cancel", "refunds", "complete", "resolve")
 
 
-@pytest.fixture(scope="module", params=SETTINGS[::3], ids="-".join)
-def operating_shop(
-    request: pytest.FixtureRequest, sandbox_process: Sandbox, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Shop, str]]:
-    """A router over each ledger: what is refused here never comes near a provider."""
-    with till_shop(request, sandbox_process, tmp_path_factory.mktemp("till")) as found:
-        yield found
-
-
-@pytest.fixture
-def till(operating_shop: tuple[Shop, str], sandbox: Sandbox) -> Till:
-    """The desk, with both providers well and their books empty."""
-    return Till(*operating_shop)
+pytestmark = pytest.mark.parametrize("operating_shop", SETTINGS[::3], indirect=True, ids="-".join, scope="module")
 
 
 @pytest.fixture

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 from werkzeug.test import TestResponse
 
-from providers.sandbox.server import Sandbox
 from router.ledger.payments import PaymentLedger
 from tests.fakes.threads import together
-from tests.integration.shop import Shop, order
-from tests.integration.till import AMOUNT, ANSWERED, SETTINGS, Till, problem, till_shop
+from tests.integration.shop import order
+from tests.integration.till import AMOUNT, ANSWERED, Till, problem
 
 ENDS = {"capture": ("captured", AMOUNT, 0), "cancel": ("canceled", 0, 0), "refunds": ("refunded", AMOUNT, AMOUNT)}
 """How the books have a payment after each call."""
 ROUNDS = 4
-
-
-@pytest.fixture(scope="module", params=SETTINGS, ids="-".join)
-def operating_shop(
-    request: pytest.FixtureRequest, sandbox_process: Sandbox, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Shop, str]]:
-    """A router over each ledger, with each provider as the primary."""
-    with till_shop(request, sandbox_process, tmp_path_factory.mktemp("till")) as found:
-        yield found
-
-
-@pytest.fixture
-def till(operating_shop: tuple[Shop, str], sandbox: Sandbox) -> Till:
-    """The desk, with both providers well and their books empty."""
-    return Till(*operating_shop)
 
 
 def ready(till: Till, what: str) -> dict[str, Any]:

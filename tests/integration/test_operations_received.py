@@ -8,27 +8,13 @@ from typing import Any
 
 import pytest
 
-from providers.sandbox.server import Sandbox
 from tests.integration.desk import LetterBox, letter_box
-from tests.integration.shop import Shop
-from tests.integration.till import AMOUNT, SETTINGS, Till, conflict, till_shop
+from tests.integration.till import AMOUNT, SETTINGS, Till, conflict
 
 ADYEN = [each for each in SETTINGS if each[1] == "adyen"]
 
 
-@pytest.fixture(scope="module", params=ADYEN, ids="-".join)
-def operating_shop(
-    request: pytest.FixtureRequest, sandbox_process: Sandbox, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Shop, str]]:
-    """A router over each ledger, with Adyen as the primary."""
-    with till_shop(request, sandbox_process, tmp_path_factory.mktemp("till")) as found:
-        yield found
-
-
-@pytest.fixture
-def till(operating_shop: tuple[Shop, str], sandbox: Sandbox) -> Till:
-    """The desk, with both providers well and their books empty."""
-    return Till(*operating_shop)
+pytestmark = pytest.mark.parametrize("operating_shop", ADYEN, indirect=True, ids="-".join, scope="module")
 
 
 @pytest.fixture

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from providers.sandbox.server import Sandbox
 from router.transitions import State, following
 from tests.integration.desk import OTHER
-from tests.integration.shop import Shop
-from tests.integration.till import AMOUNT, ANSWERED, SETTINGS, Till, conflict, till_shop
+from tests.integration.till import AMOUNT, ANSWERED, Till, conflict
 
 DECLINE = {"stripe": "stolen_card", "adyen": "5"}
-
-
-@pytest.fixture(scope="module", params=SETTINGS, ids="-".join)
-def operating_shop(
-    request: pytest.FixtureRequest, sandbox_process: Sandbox, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Shop, str]]:
-    """A router over each ledger, with each provider as the primary."""
-    with till_shop(request, sandbox_process, tmp_path_factory.mktemp("till")) as found:
-        yield found
-
-
-@pytest.fixture
-def till(operating_shop: tuple[Shop, str], sandbox: Sandbox) -> Till:
-    """The desk, with both providers well and their books empty."""
-    return Till(*operating_shop)
 
 
 # ---------------------------------------------------------------- what is allowed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from providers.sandbox.server import Sandbox
 from router.ledger.tables import payment_events
 from tests.integration.shop import Shop
-from tests.integration.till import AMOUNT, SETTINGS, Till, conflict, problem, till_shop
+from tests.integration.till import AMOUNT, Till, conflict, problem
 
 EVIDENCE = "dashboard, read by Ada, ticket 4711"
 OPERATIONS: dict[str, tuple[Any, tuple[str, int, int], tuple[str, int, int]]] = {
@@ -19,15 +18,6 @@ OPERATIONS: dict[str, tuple[Any, tuple[str, int, int], tuple[str, int, int]]] = 
     "refunds": ({"amount": 700}, ("captured", AMOUNT, 700), ("captured", AMOUNT, 0)),
 }
 """What is asked, how the payment stands where it was done, and where it was not."""
-
-
-@pytest.fixture(scope="module", params=SETTINGS, ids="-".join)
-def operating_shop(
-    request: pytest.FixtureRequest, sandbox_process: Sandbox, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Shop, str]]:
-    """A router over each ledger, with each provider as the primary."""
-    with till_shop(request, sandbox_process, tmp_path_factory.mktemp("till")) as found:
-        yield found
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import pytest
 
 from providers.sandbox.server import Sandbox
 from router.api.views import PaymentView
-from tests.integration.conftest import BACKENDS, OpenShop, ledger_on
+from tests.integration.conftest import OpenShop
+from tests.integration.ledgers import BACKENDS, ledger_on
 from tests.integration.shop import HANG_READ_TIMEOUT_S, Shop, open_shop, paying_with
 
 OTHER = {"stripe": "adyen", "adyen": "stripe"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from providers.sandbox.server import Sandbox
-from tests.integration.conftest import ledger_on
+from tests.integration.ledgers import ledger_on
 from tests.integration.shop import Shop, open_shop, paying_with
 
 

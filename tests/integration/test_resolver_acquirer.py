@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from providers.sandbox.server import Sandbox
-from tests.integration.conftest import ledger_on
 from tests.integration.desk import OTHER, SECRETS, Desk, LetterBox, letter_box
+from tests.integration.ledgers import ledger_on
 from tests.integration.shop import Shop, open_shop, paying_with
 
 BROKEN = {"stripe": "pm_sandbox_api_error", "adyen": "adyen_sandbox_ERROR"}

@@ -10,8 +10,8 @@ import pytest
 from providers.contract import Outcome, Params
 from providers.sandbox.server import Sandbox
 from router.resolver import HELD_DEAD_AFTER
-from tests.integration.conftest import BACKENDS, ledger_on
 from tests.integration.desk import OTHER, SECRETS, Desk, LetterBox, letter_box
+from tests.integration.ledgers import BACKENDS, ledger_on
 from tests.integration.shop import HANG_READ_TIMEOUT_S, Shop, Spy, open_shop
 
 GIVEN_UP_S = 1000.0

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from providers.sandbox.server import Sandbox
-from tests.integration.conftest import BACKENDS, ledger_on
 from tests.integration.desk import OTHER, SECRETS, Desk, LetterBox, letter_box
+from tests.integration.ledgers import BACKENDS, ledger_on
 from tests.integration.shop import HANG_READ_TIMEOUT_S, Shop, open_shop
 
 LOSE = {"mode": "lose_reply", "calls": "authorize"}

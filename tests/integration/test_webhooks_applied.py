@@ -12,8 +12,8 @@ import pytest
 from providers.sandbox.server import Sandbox
 from router import notices
 from router.audit import verify
-from tests.integration.conftest import BACKENDS, ledger_on
 from tests.integration.desk import MANUAL, OTHER, SECRETS, Desk, LetterBox, letter_box
+from tests.integration.ledgers import BACKENDS, ledger_on
 from tests.integration.letters import approval, elsewhere
 from tests.integration.lives import copy_of, state
 from tests.integration.shop import HANG_READ_TIMEOUT_S, LOG, Shop, open_shop

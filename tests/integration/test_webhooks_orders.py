@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from providers.sandbox.server import Sandbox
-from tests.integration.conftest import BACKENDS, ledger_on
 from tests.integration.desk import MANUAL, OTHER, SECRETS, Desk, Letter, LetterBox, letter_box
+from tests.integration.ledgers import BACKENDS, ledger_on
 from tests.integration.letters import adyen_letter, dispute, intent, item, refund, stripe_letter
 from tests.integration.lives import Life, OneTransaction, Replay, State, figures, life, unanswered
 from tests.integration.shop import HANG_READ_TIMEOUT_S, Shop, open_shop

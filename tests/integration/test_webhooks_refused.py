@@ -11,8 +11,9 @@ from werkzeug.test import TestResponse
 
 from providers.sandbox.server import SANDBOX_STRIPE_WEBHOOK_SECRET, Sandbox
 from router.api.webhooks import MAXIMUM_BODY_BYTES
-from tests.integration.conftest import BACKENDS, OpenShop, ledger_on
+from tests.integration.conftest import OpenShop
 from tests.integration.desk import OTHER, SECRETS, Desk, Letter, letter_box
+from tests.integration.ledgers import BACKENDS, ledger_on
 from tests.integration.letters import ACCOUNT, adyen_letter, intent, item, stripe_headers, stripe_letter
 from tests.integration.shop import LOG, Shop, open_shop
 

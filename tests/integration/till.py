@@ -15,8 +15,8 @@ import urllib3
 from werkzeug.test import TestResponse
 
 from providers.sandbox.server import Sandbox
-from tests.integration.conftest import BACKENDS, ledger_on
 from tests.integration.desk import OTHER, SECRETS, Desk
+from tests.integration.ledgers import BACKENDS, ledger_on
 from tests.integration.shop import Shop, open_shop, paying_with
 
 SETTINGS = [(backend, name) for backend in BACKENDS for name in OTHER]
