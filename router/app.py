@@ -102,6 +102,9 @@ class Core:
     ledger: PaymentLedger
     journals: Journals
     sender: Sender
+    """What checkout asks for."""
+    inquirer: Sender
+    """What a worker does by itself: it leaves a provider whose circuit is open to the probes."""
     payments: Payments
 
     def close(self) -> None:
@@ -143,6 +146,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     times = SendTimes(settings.connect_timeout_seconds, settings.read_timeout_seconds)
     chance = random.Random().random  # noqa: S311 - neither jitter nor a provider's share is a secret
     sender = Sender(providers, times, clock=clock, random=chance, operating=health.operating)
+    inquirer = Sender(providers, times, clock=clock, random=chance, operating=health.finding_out)
     payments = Payments(
         ledger=ledger,
         planner=Planner(
@@ -161,7 +165,21 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         clock=clock,
         ids=ids,
     )
-    return Core(settings, clock, ids, database, providers, source, writer, health, ledger, journals, sender, payments)
+    return Core(
+        settings=settings,
+        clock=clock,
+        ids=ids,
+        database=database,
+        providers=providers,
+        flags=source,
+        flag_writer=writer,
+        health=health,
+        ledger=ledger,
+        journals=journals,
+        sender=sender,
+        inquirer=inquirer,
+        payments=payments,
+    )
 
 
 def breaker_settings(settings: Settings) -> BreakerSettings:
@@ -373,10 +391,11 @@ def create_worker(core: Core) -> Loops:
     resolver = Resolver(
         ledger=core.ledger,
         journals=core.journals,
-        sender=core.sender,
+        sender=core.inquirer,
         providers=core.providers,
         settings=ResolverSettings(core.settings.deadline_seconds, core.settings.resend_max_age_seconds),
         clock=core.clock,
+        held_back=core.health.held_back,
     )
     notices = Notices(
         inbox=Inbox(core.database),
@@ -391,7 +410,7 @@ def create_worker(core: Core) -> Loops:
         upkeep=Upkeep(core.database),
         ledger=core.ledger,
         journals=core.journals,
-        sender=core.sender,
+        sender=core.inquirer,
         providers=core.providers,
         action_expires_s=core.settings.action_expires_seconds,
         deadline_s=core.settings.deadline_seconds,

@@ -31,6 +31,7 @@ from router.ledger.counts import hour_of
 from router.ledger.unavailable import LedgerUnavailableError
 from router.resend_budget import ResendBudget
 from router.transitions import ADMITTING, Snapshot, State, Transition
+from router.trickle import Trickle
 from router.windows import Counts, Thresholds
 
 SYNC_INTERVAL_S = 0.2
@@ -39,6 +40,8 @@ EXCHANGE_INTERVAL_S = 1.0
 WATCH_INTERVAL_S = 0.1
 OPERATIONS_WHILE_OPEN = 4
 """Captures, voids and refunds that may be under way at once to a provider whose circuit lets no payment through."""
+TRYING = (State.OPEN, State.HALF_OPEN)
+"""No payment is let through, and probes are to say when."""
 NOTHING_FIXED = Fixed()
 SUSPECT_SHARE = 0.5
 """Of its payments a suspect provider keeps so many: enough to see it recover."""
@@ -107,6 +110,7 @@ class _Guarded:
         self.breaker = Breaker(name, settings, wall=clock.now, actor=actor)
         self.bulkhead = Bulkhead(at_once)
         self.aside = Bulkhead(OPERATIONS_WHILE_OPEN)
+        self.trickle = Trickle()
         self.resends = ResendBudget()
         self.warning = EarlyWarning(name, settings, fixed)
         self.thresholds: Thresholds | None = None
@@ -224,6 +228,26 @@ class ProviderHealth:
             return
         with guarded.aside.place() as taken:
             yield taken
+
+    @contextlib.contextmanager
+    def finding_out(self, provider: str) -> Iterator[bool]:
+        """Whether a worker may ask now, by itself, about an existing attempt: nearly never while probes are to say.
+
+        Where an operator has forced the circuit open no probes do, and it is as with `operating`.
+        """
+        guarded = self._guarded[provider]
+        circuit = guarded.breaker.snapshot()
+        if circuit.state not in TRYING:
+            with self.operating(provider) as free:
+                yield free
+            return
+        incident = None if circuit.last is None else circuit.last.incident
+        with guarded.aside.place() as free:
+            yield free and guarded.trickle.take(self._clock.monotonic(), incident)
+
+    def held_back(self) -> frozenset[str]:
+        """The providers of which next to nothing is found out now: probes are to say when they are well."""
+        return frozenset(name for name in self._guarded if self.snapshot(name).state in TRYING)
 
     def readiness(self, provider: str) -> Readiness:
         """What the decision has to know of a provider."""

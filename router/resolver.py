@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -35,6 +35,9 @@ KEY_LIVES = dt.timedelta(hours=23)
 ROUND = 100
 AT_ONCE = 8
 """Payments resolved at the same time, so that one hanging provider does not hold up the rest."""
+HELD_BACK_AT_MOST = dt.timedelta(minutes=10)
+"""A payment whose provider's circuit is open has a round all the same after so long: not all of it may be there, and
+a person is asked in the end."""
 HELD_DEAD_AFTER = dt.timedelta(minutes=15)
 """A given-up attempt that the provider's records do not have so long after its last send is taken to be nothing;
 an approval that arrives all the same is voided or refunded, with an alert."""
@@ -73,19 +76,25 @@ class Resolver:
         providers: Mapping[str, Provider],
         settings: ResolverSettings,
         clock: Clock,
+        held_back: Callable[[], Collection[str]] = frozenset,
         run_all: Callable[[Callable[[str], bool], list[str]], list[bool]] | None = None,
     ) -> None:
+        """`held_back`: the providers that are not to be asked now, as their circuits are open."""
         self._ledger = ledger
         self._journals = journals
         self._sender = sender
         self._providers = providers
         self._settings = settings
         self._clock = clock
+        self._held_back = held_back
         self._run_all = run_all or _in_threads
 
     def run_once(self) -> int:
         """Take up what is due. Answers how many payments are resolved by it."""
-        due = list(self._ledger.due_unresolved(self._clock.now(), limit=ROUND))
+        now = self._clock.now()
+        # They stay due, so that they are the first thing to be found out once their provider is well.
+        waiting, overdue = sorted(self._held_back()), now - HELD_BACK_AT_MOST
+        due = list(self._ledger.due_unresolved(now, limit=ROUND, not_at=waiting, overdue=overdue))
         return sum(self._run_all(self._guarded, due)) if due else 0
 
     def _guarded(self, payment_id: str) -> bool:

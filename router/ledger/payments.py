@@ -30,6 +30,9 @@ from router.ledger.records import (
 from router.ledger.tables import attempts, idempotency_keys, payment_events, payments, to_micros
 from router.ledger.tables import operations as operation_table
 
+NEVER = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+"""Before anything was due."""
+
 
 class PaymentLedger:
     """The payments' queries."""
@@ -220,17 +223,26 @@ class PaymentLedger:
         with self._database.write() as connection:
             connection.execute(payments.update().where(payments.c.id == payment_id).values(contact_at=to_micros(now)))
 
-    def due_unresolved(self, now: dt.datetime, *, limit: int) -> Sequence[str]:
-        """Ids of payments that nobody works on and whose outcome, or an operation's, is to be found out now."""
+    def due_unresolved(
+        self, now: dt.datetime, *, limit: int, not_at: Sequence[str] = (), overdue: dt.datetime = NEVER
+    ) -> Sequence[str]:
+        """Ids of payments that nobody works on and whose outcome, or an operation's, is to be found out now.
+
+        Of payments at the providers `not_at`, only those that have been due since `overdue`.
+        """
         at = to_micros(now)
         # A lease that ran out was held by a process that is gone, or stopped: somebody else goes on.
         due = sa.or_(
             sa.and_(payments.c.resolve_at <= at, payments.c.lease_until.is_(None)),
             payments.c.lease_until <= at,
         )
+        since = sa.func.coalesce(payments.c.resolve_at, payments.c.lease_until)
         query = sa.select(payments.c.id).where(due)
+        if not_at:
+            elsewhere = sa.or_(payments.c.provider.is_(None), payments.c.provider.not_in(not_at))
+            query = query.where(sa.or_(elsewhere, since <= to_micros(overdue)))
         # The longest waiting first: where more is due than a round takes, all have their turn.
-        query = query.order_by(sa.func.coalesce(payments.c.resolve_at, payments.c.lease_until))
+        query = query.order_by(since)
         with self._database.read() as connection:
             return connection.scalars(query.limit(limit)).all()
 

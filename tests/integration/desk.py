@@ -43,10 +43,11 @@ class Desk:
         resolver = Resolver(
             ledger=core.ledger,
             journals=core.journals,
-            sender=core.sender,
+            sender=core.inquirer,
             providers=core.providers,
             settings=ResolverSettings(core.settings.deadline_seconds, core.settings.resend_max_age_seconds),
             clock=core.clock,
+            held_back=core.health.held_back,
         )
         settled = 0
         for _ in range(rounds):

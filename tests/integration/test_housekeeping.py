@@ -28,7 +28,7 @@ def housekeeping(shop: Shop) -> Housekeeping:
         upkeep=Upkeep(core.database),
         ledger=core.ledger,
         journals=core.journals,
-        sender=core.sender,
+        sender=core.inquirer,
         providers=core.providers,
         action_expires_s=core.settings.action_expires_seconds,
         deadline_s=core.settings.deadline_seconds,

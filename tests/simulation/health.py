@@ -44,6 +44,12 @@ class SimHealth(ProviderHealth):
             self._counts[HELD_BACK] += not taken
             yield taken
 
+    @contextlib.contextmanager
+    def finding_out(self, provider: str) -> Iterator[bool]:
+        with super().finding_out(provider) as taken:
+            self._counts[HELD_BACK] += not taken
+            yield taken
+
     def readiness(self, provider: str) -> Readiness:
         ready = super().readiness(provider)
         if ready.share < 1.0:

@@ -131,8 +131,9 @@ class Process(SimProcess):
         )
         ledger = SimPayments(database)
         journals = Journals(ledger, deadline_s=DEADLINE_S, clock=clock, ids=ids)
-        sender = Sender(
-            providers, SendTimes(1.0, 10.0), clock=clock, random=world.rng.random, operating=self.health.operating
+        sender, inquirer = (
+            Sender(providers, SendTimes(1.0, 10.0), clock=clock, random=world.rng.random, operating=leave)
+            for leave in (self.health.operating, self.health.finding_out)
         )
         self.payments = Payments(
             ledger=ledger,
@@ -159,10 +160,11 @@ class Process(SimProcess):
         self.resolver = Resolver(
             ledger=ledger,
             journals=journals,
-            sender=sender,
+            sender=inquirer,
             providers=providers,
             settings=ResolverSettings(DEADLINE_S, RESEND_MAX_AGE_S),
             clock=clock,
+            held_back=self.health.held_back,
             run_all=lambda task, due: [task(each) for each in due],
         )
         self.parked = Parked(
@@ -172,7 +174,7 @@ class Process(SimProcess):
             upkeep=Upkeep(database),
             ledger=ledger,
             journals=journals,
-            sender=sender,
+            sender=inquirer,
             providers=providers,
             action_expires_s=ACTION_EXPIRES_S,
             deadline_s=DEADLINE_S,

@@ -72,8 +72,8 @@ class Home:
         self.clock, self.ledger = self.house.clock, self.house.ledger
         ids = self.house.payments._ids
         self.journals = Journals(self.ledger, deadline_s=DEADLINE_S, clock=self.clock, ids=ids)
-        operating = self.house.health.operating
-        sender = Sender(self.house.providers, TIMES, clock=self.clock, random=lambda: 0.5, operating=operating)
+        leave = self.house.health.finding_out
+        sender = Sender(self.house.providers, TIMES, clock=self.clock, random=lambda: 0.5, operating=leave)
         self.inbox = Inbox(database)
         self.notices = Notices(inbox=self.inbox, ledger=self.ledger, journals=self.journals, clock=self.clock)
         self.stopping = False
@@ -95,6 +95,7 @@ class Home:
             providers=self.house.providers,
             settings=ResolverSettings(DEADLINE_S, 900.0),
             clock=self.clock,
+            held_back=self.house.health.held_back,
             run_all=lambda task, due: [task(each) for each in due],
         )
 
