@@ -11,7 +11,7 @@ from typing import Literal
 
 from router.clock import Clock
 from router.health import TransitionStore
-from router.transitions import OVERRIDES, State, Transition, following
+from router.transitions import ORDERED, OVERRIDES, State, Transition, following
 
 Mode = Literal["automatic", "forced_open", "bypass", "metrics_only", "reset"]
 MODES: Mapping[Mode, State | None] = {
@@ -94,7 +94,10 @@ class Overrides:
         if state is not None:
             return following(last, state, provider=provider, at=now, actor=by, reason=reason, until=until)
         if mode == "reset":
-            return following(last, State.CLOSED, provider=provider, at=now, actor=by, reason=reason, anew=True)
+            told = {ORDERED: mode}
+            return following(
+                last, State.CLOSED, provider=provider, at=now, actor=by, reason=reason, evidence=told, anew=True
+            )
         if last is None or last.state not in OVERRIDES:
             raise AlreadyAutomaticError
         return released(last, at=now, actor=by, reason=reason)

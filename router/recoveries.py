@@ -25,6 +25,8 @@ class Moved(Protocol):
     def state(self) -> State: ...
     @property
     def at(self) -> dt.datetime: ...
+    @property
+    def is_ordered(self) -> bool: ...
 
 
 class Move(NamedTuple):
@@ -32,6 +34,7 @@ class Move(NamedTuple):
 
     state: State
     at: dt.datetime
+    is_ordered: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,10 @@ def recoveries(transitions: Iterable[Moved]) -> Recoveries:
     recovering = False
     closed_at: dt.datetime | None = None
     for each in transitions:
+        if each.is_ordered:
+            # An operator took over: what comes then says nothing of the recovery.
+            recovering, before = False, None
+            continue
         if before is not None and before.state is State.HALF_OPEN:
             good = each.state in (State.SLOW_START, State.CLOSED)
             rounds += good or each.state is State.OPEN
@@ -83,7 +90,7 @@ def recoveries(transitions: Iterable[Moved]) -> Recoveries:
             closed_at = each.at
             if failed_at is not None:
                 took_s.append((each.at - failed_at).total_seconds())
-        elif each.state not in (State.CLOSED, State.SLOW_START):
-            recovering = False  # an operator took over: what comes then says nothing of the recovery
+        elif each.state is State.HALF_OPEN:
+            recovering = False
         before = each
     return Recoveries(rounds, succeeded, false, statistics.median(took_s) if took_s else None)

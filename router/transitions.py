@@ -41,6 +41,10 @@ INCIDENT_OVER_AFTER = dt.timedelta(minutes=5)
 """How long a circuit must have been CLOSED for its incident to be over (design §2)."""
 
 
+ORDERED = "ordered"
+"""In the evidence of a transition that is like one of the machine's own, and was an operator's order: which."""
+
+
 @dataclass(frozen=True, slots=True)
 class Transition:
     """A circuit's change: a ledger row, and the audit record of who or what, when and why."""
@@ -73,6 +77,11 @@ class Transition:
     this is: a version that is free is not yet one that follows what its author saw."""
 
     @property
+    def is_ordered(self) -> bool:
+        """Whether an operator ordered it, rather than the machine found it."""
+        return is_ordered(self.state, self.evidence)
+
+    @property
     def identity(self) -> tuple[State, dt.datetime, str]:
         """What tells it from another transition of the same version."""
         return self.state, self.at, self.actor
@@ -88,6 +97,11 @@ class Transition:
             return self.open_time
         # A wall clock that was set back takes nothing away.
         return self.open_time + max(dt.timedelta(), now - self.at)
+
+
+def is_ordered(state: State, evidence: Mapping[str, Any]) -> bool:
+    """Whether a transition into this state, with this evidence, was an operator's order."""
+    return state in OVERRIDES or ORDERED in evidence
 
 
 def following(

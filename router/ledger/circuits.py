@@ -14,7 +14,7 @@ from router.incidents import Incident
 from router.ledger.engine import Database
 from router.ledger.tables import circuit_transitions, from_micros, to_micros
 from router.recoveries import Move, Recoveries, recoveries
-from router.transitions import State, Transition
+from router.transitions import State, Transition, is_ordered
 
 RECOVERIES_OF = 5000
 """Moves of a circuit that the figures of its recoveries are made of: half a day of nothing but failed rounds, and
@@ -79,13 +79,16 @@ class CircuitLedger:
     def recoveries(self, providers: Iterable[str], *, since: dt.datetime) -> Mapping[str, Recoveries]:
         """How well these circuits recovered since that moment, by their last RECOVERIES_OF moves at most."""
         table = circuit_transitions
-        query = sa.select(table.c.state, table.c.at).where(table.c.at >= to_micros(since))
+        query = sa.select(table.c.state, table.c.at, table.c.evidence).where(table.c.at >= to_micros(since))
         newest = query.order_by(table.c.version.desc()).limit(RECOVERIES_OF)
         found = {}
         with self._database.read() as connection:
             for provider in providers:
                 rows = connection.execute(newest.where(table.c.provider == provider)).all()
-                found[provider] = recoveries(Move(State(state), from_micros(at)) for state, at in reversed(rows))
+                found[provider] = recoveries(
+                    Move(State(state), from_micros(at), is_ordered(State(state), evidence))
+                    for state, at, evidence in reversed(rows)
+                )
         return found
 
     def incidents(self, providers: Iterable[str], *, limit: int, before: str | None = None) -> Sequence[Incident]:

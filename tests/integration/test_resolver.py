@@ -184,5 +184,10 @@ def test_many_doubts_are_settled_by_several_workers_once_each(desk: Desk, primar
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda _: desk.resolve(), range(3)))
+    # On a busy machine a read timeout of a quarter of a second may end a send of theirs: then it is in doubt again.
+    for _ in range(10):
+        if all(desk.row(body["id"])["resolve_at"] is None for body in bodies):
+            break
+        desk.resolve()
     for body in bodies:
         paid_once(desk, body, primary)

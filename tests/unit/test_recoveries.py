@@ -7,7 +7,7 @@ import datetime as dt
 import pytest
 
 from router.recoveries import Recoveries, recoveries
-from router.transitions import State, Transition
+from router.transitions import ORDERED, State, Transition
 
 START = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
 STATES = {
@@ -17,13 +17,22 @@ STATES = {
     "C": State.CLOSED,
     "F": State.FORCED_OPEN,
     "B": State.BYPASS,
+    "R": State.CLOSED,
 }
 
 
 def history(story: str) -> list[Transition]:
-    """`O0 H10 S11`: states with the seconds at which they began."""
+    """`O0 H10 S11`: states with the seconds at which they began; R is an operator's reset."""
     return [
-        Transition("stripe", version, STATES[each[0]], START + dt.timedelta(seconds=float(each[1:])), "w", "why")
+        Transition(
+            "stripe",
+            version,
+            STATES[each[0]],
+            START + dt.timedelta(seconds=float(each[1:])),
+            "w",
+            "why",
+            evidence={ORDERED: "reset"} if each[0] == "R" else {},
+        )
         for version, each in enumerate(story.split(), 1)
     ]
 
@@ -43,6 +52,9 @@ def history(story: str) -> list[Transition]:
         ("O0 H10", 0, 0, 0, None),  # not decided yet
         ("O0 H10 F12 S30 O31", 0, 0, 0, None),  # an operator's doing
         ("O0 H10 S11 B12 C20 O21", 1, 1, 0, None),
+        ("O0 R5 O6 H16 C17", 1, 1, 0, 11.0),  # a reset is no recovery, nor was there one that proved false
+        ("O0 H10 R11 O12", 0, 0, 0, None),
+        ("O0 H10 S11 R12 O13", 1, 1, 0, None),
         ("H10 S11 C41", 1, 1, 0, None),  # the opening is older than what was looked at
         ("O0 H10 C20 O1000 H1010 C1040 O2000 H2010 C2030", 3, 3, 0, 30.0),  # the median
     ],
