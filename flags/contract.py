@@ -104,7 +104,96 @@ class FlagSource(Protocol):
 
 
 class FlagWriteError(Exception):
-    """The flag could not be written; the message says why, in words fit for a person."""
+    """A flag could not be read or written; the message says why, in words fit for a person, without secrets."""
+
+
+class FlagChangedError(FlagWriteError):
+    """The flag is not as it was seen. Nothing was written: look again."""
+
+
+class ApprovalNeededError(FlagWriteError):
+    """The store lets nobody change this flag without another person's approval. Nothing was written."""
+
+
+class FlagUnavailableError(FlagWriteError):
+    """The store did not answer, or will not now. Whether a write was done is not known: look again."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        """Seconds for which the store asked to be left alone."""
+
+
+WHOLE = 100_000
+"""The weights of a rollout, in thousandths of a per cent, add up to this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Serves:
+    """What a flag serves to everyone whom no rule or target catches: one value, or a percentage rollout."""
+
+    value: Any = None
+    """None: a rollout."""
+    weights: Mapping[str, int] = field(default_factory=dict)
+    """Of a rollout: thousandths of a per cent, by value."""
+
+    def share_of(self, value: Any) -> float:
+        """Which part of everyone is served this value, 0 to 1."""
+        if self.weights:
+            return self.weights.get(value, 0) / WHOLE
+        return 1.0 if self.value == value else 0.0
+
+    def moved(self, source: str, target: str) -> Serves:
+        """The same with `target` in the place of `source`: in a rollout only the weight of `source` moves."""
+        if not self.weights:
+            return Serves(target) if self.value == source else self
+        weights = dict(self.weights)
+        gone = weights.pop(source, 0)
+        return Serves(weights={**weights, target: weights.get(target, 0) + gone})
+
+
+@dataclass(frozen=True, slots=True)
+class FlagState:
+    """A flag as its store has it at one moment."""
+
+    mark: str
+    """Another one whenever anything of the flag has changed."""
+    is_on: bool
+    serves: Serves
+    """While it is on."""
+    off: Any
+    """What it serves while it is off."""
+    pins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By value: the rules and targets that serve it to some, whatever everyone else is served; in words."""
+
+
+class FlagMover(Protocol):
+    """Changes what a flag serves as a person at the dashboard would, and never over a change that was not seen.
+
+    Calls wait for the store, some seconds at most: they are a worker's, not a payment's.
+    """
+
+    def look(self, key: str) -> FlagState:
+        """The flag now. Raises FlagUnavailableError, FlagWriteError."""
+
+    def move(
+        self, key: str, to: Serves, *, seen: FlagState, comment: str, pins: tuple[str, str] | None = None
+    ) -> FlagState:
+        """Serve `to` to everyone, while the flag is as `seen`; answers the flag read back, which serves it.
+
+        Whether it is on stays as it is. `pins` (source, target): rules and targets that serve the one are made to
+        serve the other too. Raises FlagChangedError, ApprovalNeededError, FlagUnavailableError, and FlagWriteError
+        where a repetition would not help.
+        """
+
+    def ask_approval(self, key: str, to: Serves, *, comment: str) -> str:
+        """Ask the people who may to approve this change. Answers the request's id. Raises as `look`."""
+
+    def withdraw(self, key: str, request: str) -> None:
+        """Take such a request back; one that is gone already is no error. Raises as `look`."""
+
+    def close(self) -> None:
+        """Let go of connections."""
 
 
 class FlagWriter(Protocol):
