@@ -162,7 +162,7 @@ def _standings(
 def _stands(
     payment: Payment, tried: Sequence[Attempt], made: Sequence[operation_rows.Operation]
 ) -> Iterator[Difference]:
-    attempt = standing.decisive(payment.status, payment.attempt_id, tried)
+    attempt = standing.chosen(payment, tried, made)
     if attempt is None:
         return  # closed, parked or never placed: no attempt decides it
     expected = standing.columns(payment.amount, payment.capture_mode, attempt, tried, made)

@@ -52,7 +52,7 @@ def of_payment(payment: Payment, attempts: Sequence[Attempt], operations: Sequen
 
     Those once the provider has refused, or the payment needs a person: until then the machine may do it.
     """
-    chosen = standing.decisive(payment.status, payment.attempt_id, attempts)
+    chosen = standing.chosen(payment, attempts, operations)
     chosen_id = None if chosen is None else chosen.id
     orphans = {each.id for each in standing.orphans(payment.amount, chosen_id, attempts, operations)}
     found = [

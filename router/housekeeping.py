@@ -16,7 +16,7 @@ from providers.contract import LookUpKind, OutcomeKind, Provider
 from router import settling
 from router.clock import Clock
 from router.ledger.journal import Journal, Journals
-from router.ledger.operations import IN_FORCE, UNSEEN, UNSETTLED
+from router.ledger.operations import ABANDONED, IN_FORCE, UNSEEN, UNSETTLED
 from router.ledger.payments import PaymentLedger
 from router.ledger.records import Attempt, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
@@ -160,15 +160,17 @@ class Housekeeping:
         if not known:
             return self._later(journal)
         journal.learned(attempt)
-        settle(journal, event="found_completed", now=self._clock.now(), more={"next_try_at": None})
+        now = self._clock.now()
+        # Where nothing came of the step, the customer has gone all the same: what else is in doubt is not sent again.
+        gone = {} if attempt.outcome == "approved" else {"given_up_at": now}
+        settle(journal, event="found_completed", now=now, more={"next_try_at": None} | gone)
         return True
 
     def _void(self, journal: Journal, attempt: Attempt, deadline: float) -> bool:
         own = [each for each in journal.operations if each.attempt_id == attempt.id and each.asked_by != UNSEEN]
         if any(each.kind == "void" and each.state in UNSETTLED for each in own):
             return self._later(journal)  # the resolver is sending it again
-        asked_by = "router: abandoned"
-        operation = self._journals.operation(journal, attempt, "void", journal.payment.amount, asked_by=asked_by)
+        operation = self._journals.operation(journal, attempt, "void", journal.payment.amount, asked_by=ABANDONED)
         journal.ask(operation)
         operation = self._sender.operate(operation, attempt, journal.payment.currency, deadline)
         journal.learned(operation)

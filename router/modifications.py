@@ -20,7 +20,7 @@ from router import doubts, standing
 from router.clock import Clock
 from router.doubts import Doubt
 from router.ledger.journal import Journal, Journals
-from router.ledger.operations import UNSETTLED, OperationKind, OperationState
+from router.ledger.operations import CHECKOUT, UNSEEN, UNSETTLED, OperationKind, OperationState
 from router.ledger.payments import PaymentLedger
 from router.ledger.records import Attempt, KeyTakenError, NewKey, Payment, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
@@ -212,7 +212,7 @@ class Modifications:
             return
         attempt = self._attempt(journal)
         amount = _allowed(journal, attempt, request)
-        operation = self._journals.operation(journal, attempt, kind, amount, asked_by="checkout")
+        operation = self._journals.operation(journal, attempt, kind, amount, asked_by=CHECKOUT)
         journal.ask(operation, request.new_key)
         operation = self._sender.operate(operation, attempt, journal.payment.currency, deadline)
         journal.learned(operation)
@@ -226,7 +226,8 @@ class Modifications:
         # is asked to pay again.
         journal.learned(dataclasses.replace(attempt, reason=standing.COMPLETING + step_of(details)))
         known = self._ledger.find_key(journal.payment.merchant, request.key)
-        journal.claim(request.new_key if known is None else None)
+        # The customer has just been at checkout: it expects the payment.
+        journal.claim(request.new_key if known is None else None, contact_at=self._clock.now())
         outcome = self._sender.complete(attempt, details, deadline)
         if outcome.kind is not OutcomeKind.UNKNOWN:
             # Of a payment that waited for its customer, "not executed" is said by the provider, and final.
@@ -247,18 +248,25 @@ class Modifications:
     def _resolve(self, journal: Journal, told: _Told, request: _Request) -> None:
         doubt, now = self._doubt(journal, told.about), self._clock.now()
         subject = {"attempt" if doubt.operation is None else "operation": doubt.id}
-        log.warning("resolved_by_operator", payment=journal.payment.id, outcome=told.verdict, **subject)
         if doubt.operation is None:
             self._resolve_attempt(journal, doubt.attempt, told)
         else:
             # `not_executed` and `declined` say that it was not done. A void is done when its payment is canceled; a
             # canceled capture or refund took nothing.
             operation = doubt.operation
+            if operation.asked_by == UNSEEN and told.verdict == "approved":
+                # Of a void by our own id: does it stand, or was it released? A wrong guess leaves it held for nobody.
+                raise StateConflictError(
+                    journal.payment.status,
+                    "say `canceled` if its authorization was released, `not_executed` if it stands.",
+                    [doubt],
+                )
             done = told.verdict == "approved" or (told.verdict == "canceled" and operation.kind == "void")
             state: OperationState = "done" if done else "refused"
             journal.learned(dataclasses.replace(operation, state=state, reason=BY_OPERATOR, finished_at=now))
             if done and operation.kind == "void":
                 journal.learned(dataclasses.replace(doubt.attempt, outcome="canceled", finished_at=now))
+        log.warning("resolved_by_operator", payment=journal.payment.id, outcome=told.verdict, **subject)
         journal.noted({**subject, "outcome": told.verdict, "evidence": told.evidence, "by": told.by})
         settle(journal, event="resolved_by_operator", now=now, key=request.new_key)
 

@@ -172,6 +172,13 @@ class Notices:
             news = attempt.reason != NOTHING_TO_VOID
             journal.learned(dataclasses.replace(attempt, outcome="unknown", reason=NOTHING_TO_VOID))
         operation = _operation(journal.operations, attempt, kind, notice)
+        if operation is not None and operation.asked_by == UNSEEN and state == "failed":
+            which = notice.modification_reference or notice.operation_key
+            if which is None or which in operation.failures or not operation.may_come:
+                return {} if news else None  # it does not say which of the sends: they stay open, for a person
+            failed = standing.send_failed(operation, which, state)
+            journal.learned(dataclasses.replace(failed, finished_at=None if failed.may_come else now))
+            return {}
         if operation is not None:
             if standing.advances(operation.state, state):
                 journal.learned(dataclasses.replace(operation, state=state, finished_at=now))
@@ -213,7 +220,12 @@ def _operation(
     if notice.operation_key is not None:
         return None
     # One that names none is about the one that is alive; else it is late news of one that came to nothing.
-    unnamed = [each for each in own if each.provider_reference is None and _may_be_nameless(each, attempt, notice)]
+    unnamed = [
+        each
+        for each in own
+        # A void by our own id has had an id of the provider's for each of its sends.
+        if (each.provider_reference is None or each.asked_by == UNSEEN) and _may_be_nameless(each, attempt, notice)
+    ]
     alive = [each for each in unnamed if each.state not in ("refused", "failed")]
     failed = [each for each in unnamed if each.state == "failed"]
     # That something was done can be late news of one that has failed since; of one in doubt a re-send tells as well.

@@ -299,9 +299,10 @@ class Payments:
         return Answer(*found)
 
     def _note_contact(self, payment: Payment) -> None:
-        """While checkout asks for a payment in doubt it still expects it, and it may be sent again."""
+        """While checkout asks for a payment that is not final it still expects it, and it may be sent again."""
         now = self._clock.now()
-        if payment.status == "processing" and (now - payment.contact_at).total_seconds() > CONTACT_NOTED_S:
+        open_ = payment.status in ("processing", "requires_action")
+        if open_ and (now - payment.contact_at).total_seconds() > CONTACT_NOTED_S:
             with contextlib.suppress(LedgerUnavailableError):  # a full disk is no reason not to answer a read
                 self._ledger.touch(payment.id, now)
 

@@ -255,6 +255,7 @@ class Resolver:
         operation = self._sender.operate(operation, attempt, journal.payment.currency, deadline)
         if operation.state == "refused":
             log.warning("void_refused", attempt=attempt.id, reason=operation.reason)
+            operation = standing.send_failed(operation, f"refused {operation.sends}", "refused")
         journal.learned(operation)
 
     # ------------------------------------------------------------ operations
@@ -311,6 +312,8 @@ class Resolver:
         for orphan in standing.orphans(
             payment.amount, chosen.id if chosen else None, journal.attempts, journal.operations
         ):
+            if orphan.outcome == "approved" and chosen and standing.unseen_voids(chosen, journal.operations):
+                continue  # the payment may yet have to stand on this one
             if orphan.outcome in ("approved", "requires_action"):
                 self._void_orphan(journal, orphan, deadline)
 
@@ -418,7 +421,7 @@ def _is_overtaken(journal: Journal, attempt: Attempt, operation: Operation) -> b
         # What the payment stands on is not captured before it is known how the void ended.
         chosen = settling.chosen(journal)
         may_matter = attempt.outcome == "approved" and chosen is not None and chosen.id == attempt.id
-        return attempt.is_settled and not may_matter
+        return attempt.is_settled and not (may_matter and operation.may_come)
     if operation.kind == "void":
         return standing.captured(journal.payment.amount, attempt, _of(journal, attempt)) > 0
     return operation.kind == "capture" and attempt.outcome == "canceled"

@@ -126,7 +126,10 @@ class Sender:
                 return attempt, Outcome(OutcomeKind.NOT_EXECUTED, Health.IGNORED, reason=HELD_BACK)
             outcome = self._send(attempt, seconds_left)
         known = says_more(outcome)
-        ended = self._ended(attempt, outcome, begun, 0) if known else dataclasses.replace(attempt, outcome="unknown")
+        # A provider that has taken it up, and does not know yet, is looked up by its id from now on.
+        reference = outcome.provider_reference or attempt.provider_reference
+        pending = dataclasses.replace(attempt, outcome="unknown", provider_reference=reference)
+        ended = self._ended(attempt, outcome, begun, 0) if known else pending
         return dataclasses.replace(ended, sends=attempt.sends + 1, last_sent_at=self._clock.now()), outcome
 
     def operate(self, operation: Operation, attempt: Attempt, currency: str, deadline: float) -> Operation:

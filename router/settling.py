@@ -11,7 +11,7 @@ import structlog
 
 from router import standing
 from router.ledger.journal import Journal
-from router.ledger.operations import UNSETTLED, OperationState
+from router.ledger.operations import UNSEEN, UNSETTLED, OperationState
 from router.ledger.records import Attempt, NewKey, ReferenceInUseError
 
 log = structlog.get_logger("router.settling")
@@ -27,7 +27,7 @@ IN_DOUBT = "not ended for an hour: ask the provider, then POST /v1/payments/{id}
 
 def chosen(journal: Journal) -> Attempt | None:
     """The attempt that the payment stands on now."""
-    return standing.decisive(journal.payment.status, journal.payment.attempt_id, journal.attempts)
+    return standing.chosen(journal.payment, journal.attempts, journal.operations)
 
 
 def settle(
@@ -86,12 +86,14 @@ def settle(
 def _end_voids(journal: Journal, now: dt.datetime) -> None:
     """A void of what is known to be canceled is done; one of what was declined had nothing to void.
 
-    Whoever told it of the attempt (a person, the customer's late step), the provider may never speak of the void.
+    Whoever told it of the attempt (a person, the customer's late step), the provider may never speak of the void. Nor
+    of each send of one by our own id, once its attempt is held to be nothing.
     """
     ended: dict[str | None, OperationState] = {"canceled": "done", "declined": "refused"}
     outcomes = {each.id: each.outcome for each in journal.attempts}
     for each in list(journal.operations):
-        state = ended.get(outcomes[each.attempt_id])
+        outcome = outcomes[each.attempt_id]
+        state = "refused" if outcome == "not_executed" and each.asked_by == UNSEEN else ended.get(outcome)
         if each.kind == "void" and state is not None and each.state in (*UNSETTLED, "received"):
             journal.learned(dataclasses.replace(each, state=state, finished_at=now))
 

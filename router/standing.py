@@ -8,11 +8,21 @@ checkout knows to be closed takes no money, and what is approved after that is u
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from router.ledger.operations import IN_FORCE, RANK, UNSEEN, UNSETTLED, Operation
+from router.ledger.operations import (
+    ABANDONED,
+    CHECKOUT,
+    IN_FORCE,
+    RANK,
+    UNSEEN,
+    UNSETTLED,
+    Operation,
+    OperationState,
+)
 from router.ledger.records import Attempt, Payment
 
 OUTCOME_RANK: Mapping[str | None, int] = {
@@ -112,6 +122,31 @@ def decisive(payment_status: str, chosen_id: str | None, attempts: Sequence[Atte
     # Of equals the chosen one, and then the latest.
     candidates.sort(key=lambda each: (order.index(each.outcome), each.id != chosen_id, -each.number))
     return candidates[0] if candidates else None
+
+
+def chosen(payment: Payment, attempts: Sequence[Attempt], operations: Sequence[Operation]) -> Attempt | None:
+    """The attempt that a payment stands on now: the one that it is being ended with, else the decisive one."""
+    ending = _being_ended(payment, attempts, operations)
+    if ending is not None:
+        return ending
+    return decisive(payment.status, payment.attempt_id, attempts)
+
+
+def _being_ended(payment: Payment, attempts: Sequence[Attempt], operations: Sequence[Operation]) -> Attempt | None:
+    """The attempt that is voided because checkout cancels the payment, or its customer has gone.
+
+    From the asking on: whatever else of the payment is in doubt, or is approved meanwhile, must not take the money of
+    somebody who wanted it canceled. A void that is refused ends nothing, unless there was nothing to void any more.
+    """
+    if payment.status in CLOSED:
+        return None
+    by_id = {each.id: each for each in attempts}
+    for each in operations:
+        if each.kind == "void" and each.asked_by in (CHECKOUT, ABANDONED):
+            attempt = by_id[each.attempt_id]
+            if each.state in (*UNSETTLED, *IN_FORCE) or attempt.outcome in ("declined", "canceled"):
+                return attempt
+    return None
 
 
 def canceled_in_vain(
@@ -280,10 +315,20 @@ def columns(
 def unseen_voids(attempt: Attempt, operations: Sequence[Operation]) -> list[Operation]:
     """Voids by our own id that may yet take an attempt's authorization away: nobody has said how they ended."""
     return [
-        each
-        for each in operations
-        if each.attempt_id == attempt.id and each.asked_by == UNSEEN and each.state in (*UNSETTLED, "received")
+        each for each in operations if each.attempt_id == attempt.id and each.asked_by == UNSEEN and each.may_come
     ]
+
+
+def send_failed(operation: Operation, which: str, state: OperationState) -> Operation:
+    """A void by our own id, of which one send is known to have come to nothing; `which` names that send.
+
+    It ends, in `state`, when all of its sends have: any other may have met the authorization.
+    """
+    failures = tuple(sorted({*operation.failures, which}))
+    failed = dataclasses.replace(operation, failures=failures)
+    if failed.sends > len(failures):
+        return failed if failed.state in UNSETTLED else dataclasses.replace(failed, state="received")
+    return dataclasses.replace(failed, state=state)
 
 
 def _voided(attempt: Attempt, operations: Sequence[Operation], states: Sequence[str]) -> bool:

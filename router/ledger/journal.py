@@ -93,13 +93,21 @@ class Journal:
         self._change(self._lease(), f"{operation.kind}_started", asked=operation, key=key)
         self.operations.append(operation)
 
-    def claim(self, key: NewKey | None = None, *, given_up_at: dt.datetime | None = None) -> None:
+    def claim(
+        self,
+        key: NewKey | None = None,
+        *,
+        given_up_at: dt.datetime | None = None,
+        contact_at: dt.datetime | None = None,
+    ) -> None:
         """Commit that this process works on the payment from now on, and the key of the call that asks it to.
 
-        Likewise that checkout is held to expect it no more, and what was learned. Raises StaleError if the payment
-        has changed since it was loaded, or another process's lease of it runs, KeyTakenError for a consumed key.
+        Likewise that checkout is held to expect it no more, or was heard of, and what was learned. Raises StaleError
+        if the payment has changed since it was loaded, or another process's lease of it runs, KeyTakenError for a
+        consumed key.
         """
-        more = {} if given_up_at is None else {"given_up_at": given_up_at}
+        more = {"given_up_at": given_up_at, "contact_at": contact_at}
+        more = {name: at for name, at in more.items() if at is not None}
         self._change(self._lease() | more, "claimed", key=key)
 
     def learned(self, news: Attempt | Operation) -> None:

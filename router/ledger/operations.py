@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,11 @@ IN_FORCE = ("received", "done")
 UNSEEN = "router: unseen"
 """Who asked for a void of an attempt of which nobody knows whether there is anything to void: one that is only
 `received` may have come ahead of the authorization, and counts for nothing."""
+
+
+CHECKOUT = "checkout"
+ABANDONED = "router: abandoned"
+"""Who asked for a void because the customer did not come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,13 @@ class Operation:
     sends: int = 1
     """How often it may have been sent, counted before each send; 0: held back so far, and certainly never sent."""
     finished_at: dt.datetime | None = None
+    failures: Sequence[str] = ()
+    """Of a void that is asked again and again (UNSEEN): each of its sends that is known to have come to nothing."""
+
+    @property
+    def may_come(self) -> bool:
+        """Whether a void that nobody sees (UNSEEN) may yet take something away: one of its sends has no known end."""
+        return self.state in (*UNSETTLED, "received") and self.sends > len(self.failures)
 
 
 _MOMENTS = ("started_at", "finished_at")
@@ -55,6 +67,7 @@ def write(connection: sa.Connection, operation: Operation, *, new: bool) -> None
     """Insert a new operation, or write how one stands now."""
     row = {name: getattr(operation, name) for name in _COLUMNS}
     row |= {name: to_micros(row[name]) for name in _MOMENTS if row[name] is not None}
+    row["failures"] = list(operation.failures)
     if new:
         connection.execute(operations.insert(), row)
     else:
@@ -72,4 +85,4 @@ def operation_of(row: Mapping[Any, Any]) -> Operation:
     """An operation as its row has it."""
     values = dict(row)
     values |= {name: from_micros(values[name]) for name in _MOMENTS if values[name] is not None}
-    return Operation(**values)
+    return Operation(**values | {"failures": tuple(values["failures"])})

@@ -185,6 +185,8 @@ operations = sa.Table(
     sa.Column("sends", sa.Integer, nullable=False),
     sa.Column("started_at", sa.BigInteger, nullable=False),
     sa.Column("finished_at", sa.BigInteger),
+    # Sends of a void by our own id that are known to have come to nothing.
+    sa.Column("failures", Json, nullable=False, server_default="[]"),
     sa.Index("ix_operations_payment", "payment_id"),
 )
 

@@ -52,6 +52,7 @@ def _as_the_second_migration_left_it(database: Database) -> list[str]:
             connection.execute(sa.text(f"DROP TABLE {table}"))
         for column in ("share", "suspect", "until", "since"):
             connection.execute(sa.text(f'ALTER TABLE circuit_transitions DROP COLUMN "{column}"'))
+        connection.execute(sa.text("ALTER TABLE operations DROP COLUMN failures"))
         command.stamp(config, "0002")
     return ids
 
