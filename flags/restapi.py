@@ -78,6 +78,22 @@ class LaunchDarklyApi:
         """The flag with this environment's targeting. Raises FlagUnavailableError, FlagWriteError."""
         return self._json("GET", self._flag_path(key), query={"env": environment})
 
+    def find(self, key: str, environment: str) -> dict[str, Any] | None:
+        """As `flag`; None where the project has no such flag."""
+        status, headers, content = self._send("GET", self._flag_path(key), {"env": environment}, None, None)
+        return None if status == 404 else self._read_as_json("GET", status, headers, content)
+
+    def check_environment(self, environment: str) -> None:
+        """Raise FlagWriteError, saying so, where there is no such project or environment."""
+        path = f"/api/v2/projects/{_quoted(self._project)}/environments/{_quoted(environment)}"
+        status, headers, content = self._send("GET", path, None, None, None)
+        if status == 404:
+            raise FlagWriteError(
+                f"LaunchDarkly has no project {self._project} with an environment {environment}, or the API token "
+                "may not see it: are ROUTER_LAUNCHDARKLY_PROJECT and _ENVIRONMENT right?"
+            )
+        self._read_as_json("GET", status, headers, content)
+
     def patch(self, key: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """A semantic patch; the flag after it. Raises every error of the contract."""
         return self._json("PATCH", self._flag_path(key), body=body, content_type=SEMANTIC_PATCH)
@@ -117,7 +133,9 @@ class LaunchDarklyApi:
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        status, headers, content = self._send(method, path, query, body, content_type)
+        return self._read_as_json(method, *self._send(method, path, query, body, content_type))
+
+    def _read_as_json(self, method: str, status: int, headers: Mapping[str, str], content: bytes) -> dict[str, Any]:
         if status not in (200, 201):
             self._refuse(method, status, headers, content)
         answer = _object(content)

@@ -30,6 +30,7 @@ pytestmark = [
 FLAGS = "/api/v2/flags/{projectKey}"
 FLAG = "/api/v2/flags/{projectKey}/{featureFlagKey}"
 APPROVALS = "/api/v2/projects/{projectKey}/flags/{featureFlagKey}/environments/{environmentKey}/approval-requests"
+ENVIRONMENT = "/api/v2/projects/{projectKey}/environments/{environmentKey}"
 NAMES = {"projectKey": "payments", "featureFlagKey": PRIMARY_PROVIDER, "environmentKey": "production"}
 MOVE = "updateFallthroughVariationOrRollout"
 
@@ -174,11 +175,13 @@ def test_refusals_are_answered_as_the_file_says(api: Api) -> None:
     api.patch(move, status=405)
     api.fake.fail_next("get", status=403)
     api.call("GET", FLAG, status=403)
+    api.call("GET", ENVIRONMENT, status=404, environmentKey="staging")
     assert api.fake.serves(PRIMARY_PROVIDER) == "stripe"
 
 
 def test_approvals_and_new_flags_are_answered_as_the_file_says(api: Api) -> None:
-    """Filed, withdrawn, and withdrawn again; created, and created again."""
+    """Filed, withdrawn, and withdrawn again; created, and created again, in an environment that there is."""
+    api.call("GET", ENVIRONMENT, status=200)
     adyen = api.call("GET", FLAG, status=200)["variations"][1]["_id"]
     wanted = {"description": "d", "instructions": [{"kind": MOVE, "variationId": adyen}], "notifyMemberIds": ["m"]}
     schema = contract()["components"]["schemas"]["createFlagConfigApprovalRequestRequest"]

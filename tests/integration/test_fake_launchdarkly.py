@@ -109,7 +109,7 @@ def test_a_stream_accepted_in_a_stall_tells_its_flags_afterwards(launchdarkly: F
 
 
 def test_a_dropped_stream_loses_no_change(launchdarkly: FakeLaunchDarkly, flags: LaunchDarklyFlags) -> None:
-    """The next stream brings everything. (The SDK doubles its wait from drop to drop, unless a minute lies between.)"""
+    """The next stream brings everything. (The SDK doubles its wait from drop to drop within a minute.)"""
     for value in ("adyen", "stripe", "adyen"):
         launchdarkly.drop_streams()
         launchdarkly.person_sets(PRIMARY_PROVIDER, value)

@@ -24,6 +24,7 @@ HEARTBEAT_S = 0.05
 FLAG = re.compile(r"/api/v2/flags/([^/]+)/([^/]+)")
 FLAGS = re.compile(r"/api/v2/flags/([^/]+)")
 APPROVALS = re.compile(r"/api/v2/projects/([^/]+)/flags/([^/]+)/environments/([^/]+)/approval-requests(?:/([^/]+))?")
+ENVIRONMENT = re.compile(r"/api/v2/projects/([^/]+)/environments/([^/]+)")
 SEMANTIC = "domain-model=launchdarkly.semanticpatch"
 CODES = {
     400: ("invalid_request", "Invalid request body"),
@@ -154,6 +155,8 @@ def handler_of(fake: FakeLaunchDarkly) -> type[http.server.BaseHTTPRequestHandle
                 raise RefusedError(404, *CODES[404])
             if call in ("ask", "withdraw") and names[2] != fake.environment:
                 raise RefusedError(404, *CODES[404])
+            if call == "environment":
+                return fake.rest_environment(names[1])
             if call == "get":
                 return fake.rest_get(names[1], query.get("env"))
             if call == "patch":
@@ -231,6 +234,7 @@ def _route(method: str, path: str) -> tuple[str, tuple[str, ...]]:
         (FLAG, {"GET": "get", "PATCH": "patch"}),
         (FLAGS, {"POST": "create"}),
         (APPROVALS, {"POST": "ask", "DELETE": "withdraw"}),
+        (ENVIRONMENT, {"GET": "environment"}),
     ):
         found = pattern.fullmatch(path)
         if found and method in calls:

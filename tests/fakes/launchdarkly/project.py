@@ -98,6 +98,26 @@ def shown(flag: Flag, project: str, environment: str, with_environment: bool = T
     return copy.deepcopy(body)
 
 
+def environment(key: str) -> Json:
+    """The environment's representation (Environment in the OpenAPI file)."""
+    return {
+        "_links": {},
+        "_id": "57be1db38b75bf0772d11384",
+        "key": key,
+        "name": key.title(),
+        "apiKey": "sdk-key",
+        "mobileKey": "mob-key",
+        "color": "417505",
+        "defaultTtl": 0,
+        "secureMode": False,
+        "defaultTrackEvents": False,
+        "requireComments": False,
+        "confirmChanges": False,
+        "tags": [],
+        "critical": True,
+    }
+
+
 def _configuration(flag: Flag, project: str, environment: str) -> Json:
     sdk = flag.sdk
     site = f"/{project}/{environment}/features/{sdk['key']}"

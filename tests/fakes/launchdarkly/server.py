@@ -74,7 +74,7 @@ class Fault:
 class FakeLaunchDarkly:
     """One project (`payments`) with one environment (`production`), on 127.0.0.1; each change goes to its streams.
 
-    REST calls are named `get`, `patch`, `create`, `ask` (an approval), `withdraw`; `any` is all of them.
+    REST calls are named `get`, `patch`, `create`, `ask` (an approval), `withdraw` and `environment`; `any` is all.
     """
 
     def __init__(
@@ -109,6 +109,8 @@ class FakeLaunchDarkly:
         self.audit: list[Change] = []
         """Every change of a flag that was made."""
         self.approvals: dict[str, Approval] = {}
+        self.creates_off = False
+        """Whether this environment has new flags off, whatever was asked."""
 
     # ------------------------------------------------------------ its life
 
@@ -328,6 +330,11 @@ class FakeLaunchDarkly:
 
     # ------------------------------------------------------------ REST, for the handler; each answers status and body
 
+    def rest_environment(self, environment: str) -> tuple[int, dict[str, Any]]:
+        if environment != self.environment:
+            raise RefusedError(404, "not_found", "Invalid resource identifier")
+        return 200, project.environment(environment)
+
     def rest_get(self, key: str, environment: str | None) -> tuple[int, dict[str, Any]]:
         with self._lock:
             found = self._found(key)
@@ -363,6 +370,8 @@ class FakeLaunchDarkly:
             flag = project.created(body)
             if flag.sdk["key"] in self._flags:
                 raise RefusedError(409, "conflict", "A feature with that key already exists")
+            if self.creates_off:
+                flag.sdk["on"] = False
             self._save(flag, TOKEN, None)
             return 201, project.shown(flag, self.project, self.environment)
 
