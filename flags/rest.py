@@ -175,6 +175,8 @@ def _flag(key: str, body: Mapping[str, Any], environment: str) -> RestFlag:
     variations, environments = body.get("variations"), body.get("environments")
     if not isinstance(variations, list) or body.get("key") != key:
         raise targeting.UnreadableError("it is not this flag")
+    if body.get("archived") is True:
+        raise FlagWriteError(f"{key} is archived in LaunchDarkly: restore it there first")
     if not isinstance(environments, dict) or not isinstance(here := environments.get(environment), dict):
         raise FlagWriteError(
             f"LaunchDarkly tells nothing of {key} in environment {show(environment)}: "

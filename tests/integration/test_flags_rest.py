@@ -40,7 +40,7 @@ def launchdarkly() -> Iterator[FakeLaunchDarkly]:
 
 
 def connect(uri: str, token: str = TOKEN, **options: Any) -> LaunchDarklyMover:
-    given = {"project": "payments", "environment": "production", "read_s": 0.3, "connect_s": 0.3, **options}
+    given = {"project": "payments", "environment": "production", **options}
     return LaunchDarklyMover(token, api_uri=uri, **given)
 
 
@@ -364,6 +364,16 @@ def test_a_value_that_is_no_variation_is_refused_here(
     assert launchdarkly.patches == []
 
 
+def test_an_archived_flag_serves_nobody(
+    mover: LaunchDarklyMover, launchdarkly: FakeLaunchDarkly, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Moving it would look like a flip and be none."""
+    status, body = launchdarkly.rest_get(PRIMARY_PROVIDER, None)
+    monkeypatch.setattr(launchdarkly, "rest_get", lambda *_: (status, {**body, "archived": True}))
+    with pytest.raises(FlagWriteError, match="archived"):
+        mover.look(PRIMARY_PROVIDER)
+
+
 def test_a_pending_change_is_waited_for(mover: LaunchDarklyMover, launchdarkly: FakeLaunchDarkly) -> None:
     """A 400 like any other but for its words; somebody must apply or delete what is pending."""
     launchdarkly.pending_change(PRIMARY_PROVIDER)
@@ -412,16 +422,16 @@ def test_the_stand_in_tells_its_limits_in_milliseconds(
     ("how", "says"),
     [("hang", "did not answer in time"), ("cut", "broke the connection"), ("garbage", "is a proxy between")],
 )
-def test_no_answer_is_no_verdict(
-    mover: LaunchDarklyMover, launchdarkly: FakeLaunchDarkly, how: str, says: str
-) -> None:
+def test_no_answer_is_no_verdict(launchdarkly: FakeLaunchDarkly, how: str, says: str) -> None:
     """The store is away; whether a write was done is not known."""
+    mover = connect(launchdarkly.rest_uri, read_s=0.2 if how == "hang" else 5.0)
     launchdarkly.fail_next("get", how=how)
     launchdarkly.fail_next("patch", how=how)
     with pytest.raises(FlagUnavailableError, match=says):
         mover.look(PRIMARY_PROVIDER)
     with pytest.raises(FlagUnavailableError, match=says):
         flip(mover)
+    mover.close()
 
 
 @pytest.mark.parametrize(
@@ -463,7 +473,7 @@ def test_a_truncated_or_endless_answer_is_an_outage() -> None:
 def test_an_answer_that_drips_does_not_hold_the_worker() -> None:
     """Each byte comes within the read timeout, and the whole never ends."""
     with answering(200, b" " * 10_000, drip_s=0.05) as uri:
-        mover = connect(uri)
+        mover = connect(uri, read_s=0.3)
         started = time.monotonic()
         with pytest.raises(FlagUnavailableError, match="did not answer in time"):
             mover.look(PRIMARY_PROVIDER)
