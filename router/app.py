@@ -24,15 +24,18 @@ from flask_openapi3.openapi import OpenAPI
 from pydantic import SecretStr
 from werkzeug.wrappers import Response as BaseResponse
 
-from flags.contract import FlagSource, FlagWriteError, FlagWriter
+from flags.contract import FlagMover, FlagSource, FlagWriteError
 from flags.file import FileFlags
-from flags.filewriter import FileFlagWriter, complete_file
+from flags.filemover import FileFlagMover
+from flags.filewriter import complete_file
 from flags.launchdarkly import LaunchDarklyFlags
+from flags.rest import LaunchDarklyMover
 from flags.values import WrongValue
 from providers.adyen import AdyenProvider
 from providers.contract import Provider, Timeouts
 from providers.fees import DEFAULT_SCHEDULES
 from providers.stripe import StripeProvider
+from router import alerts as alerting
 from router import telemetry
 from router.api import attention, circuits, gate, operations, problems, webhooks
 from router.api import payments as payments_api
@@ -40,9 +43,13 @@ from router.baseline import Fixed
 from router.breaker import BreakerSettings
 from router.clock import Clock, Ids, SystemClock, TimeOrderedIds
 from router.fleet import FleetCounts
+from router.flip_cases import Cases
+from router.flip_rules import Limits
+from router.flip_writing import FlipWriting
 from router.flipper import Flipper
 from router.health import EXCHANGE_INTERVAL_S, SYNC_INTERVAL_S, WATCH_INTERVAL_S, ProviderHealth
 from router.housekeeping import Housekeeping
+from router.ledger.alerts import AlertLedger
 from router.ledger.attention import AttentionLedger
 from router.ledger.cards import CardLedger
 from router.ledger.circuits import CircuitLedger
@@ -57,6 +64,7 @@ from router.ledger.migrate import migrate
 from router.ledger.payments import PaymentLedger
 from router.ledger.probes import ProbeLedger
 from router.ledger.upkeep import Upkeep
+from router.local_override import LocalOverride
 from router.loops import Loop, Loops
 from router.modifications import Modifications
 from router.notices import Notices
@@ -80,7 +88,9 @@ SLOW_MINIMUM_CALLS = 20
 LEAST_HANGING_AT_ONCE = 3
 """Calls that hang at one moment and open a circuit, where half of a provider's places are fewer: two are bad luck."""
 RECOVERY_INTERVAL_S = 0.25
-FLIP_INTERVAL_S = 1.0
+FLIP_INTERVAL_S = 0.25
+"""Every process obeys within a second of the duration: this, the follower's interval, and a commit."""
+ALERT_INTERVAL_S = 1.0
 PARKED_INTERVAL_S = 1.0
 RESOLVE_INTERVAL_S = 0.5
 NOTICES_INTERVAL_S = 0.25
@@ -97,7 +107,9 @@ class Core:
     database: Database
     providers: Mapping[str, Provider]
     flags: FlagSource
-    flag_writer: FlagWriter | None
+    flag_mover: FlagMover | None
+    """None: flags come from LaunchDarkly, and there is no token to write with."""
+    override: LocalOverride
     health: ProviderHealth
     ledger: PaymentLedger
     journals: Journals
@@ -110,6 +122,8 @@ class Core:
     def close(self) -> None:
         """Let go of connections and threads, within bounds."""
         self.flags.close()
+        if self.flag_mover is not None:
+            self.flag_mover.close()
         for provider in self.providers.values():
             provider.close()
         self.database.close()
@@ -123,7 +137,8 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     database = Database(settings.ledger_url, pool_size=settings.web_threads + 8)
     migrate(database)
     providers = build_providers(settings)
-    source, writer = build_flags(settings)
+    source, mover = build_flags(settings)
+    override = LocalOverride(FlipLedger(database).overrides)
     health = ProviderHealth(
         providers,
         breaker_settings(settings),
@@ -157,6 +172,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
             ids=ids,
             tries_of=CardLedger(database).tries,
             draw=chance,
+            override=override.apply,
         ),
         sender=sender,
         health=health,
@@ -172,7 +188,8 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         database=database,
         providers=providers,
         flags=source,
-        flag_writer=writer,
+        flag_mover=mover,
+        override=override,
         health=health,
         ledger=ledger,
         journals=journals,
@@ -232,8 +249,8 @@ def _several(secret: SecretStr | None) -> Sequence[str]:
     return [] if secret is None else [each.strip() for each in secret.get_secret_value().split(",")]
 
 
-def build_flags(settings: Settings) -> tuple[FlagSource, FlagWriter | None]:
-    """LaunchDarkly where there is a key, else the flags file. Writing to LaunchDarkly comes with issue 4."""
+def build_flags(settings: Settings) -> tuple[FlagSource, FlagMover | None]:
+    """LaunchDarkly where there is a key, else the flags file; a mover where there is a way to write."""
     if settings.launchdarkly_sdk_key is not None:
         source = LaunchDarklyFlags(
             settings.launchdarkly_sdk_key.get_secret_value(),
@@ -243,7 +260,7 @@ def build_flags(settings: Settings) -> tuple[FlagSource, FlagWriter | None]:
             stream_uri=settings.launchdarkly_stream_uri,
             events_uri=settings.launchdarkly_events_uri,
         )
-        return source, None
+        return source, _launchdarkly_mover(settings)
     try:
         added = complete_file(settings.flags_path, PROVIDER_NAMES)
         if added:
@@ -253,7 +270,19 @@ def build_flags(settings: Settings) -> tuple[FlagSource, FlagWriter | None]:
         log.error("flags_file", cause=str(error))
     return (
         FileFlags(settings.flags_path, PROVIDER_NAMES, report=_report_flag),
-        FileFlagWriter(settings.flags_path, PROVIDER_NAMES),
+        FileFlagMover(settings.flags_path, PROVIDER_NAMES),
+    )
+
+
+def _launchdarkly_mover(settings: Settings) -> FlagMover | None:
+    token, project = settings.launchdarkly_api_token, settings.launchdarkly_project
+    if token is None or project is None:
+        return None
+    return LaunchDarklyMover(
+        token.get_secret_value(),
+        project=project,
+        environment=settings.launchdarkly_environment,
+        api_uri=settings.launchdarkly_api_uri,
     )
 
 
@@ -267,7 +296,12 @@ def _report_flag(wrong: WrongValue) -> None:
 def _add_health(loops: Loops, core: Core, *, patience: float) -> None:
     """What keeps a process's circuits right: with the ledger, with the other processes, and by itself."""
     health = core.health
-    loops.add(Loop("circuits", health.sync_once, lambda: health.wait_for_news(SYNC_INTERVAL_S)))
+
+    def follow() -> None:
+        health.sync_once()
+        core.override.refresh()
+
+    loops.add(Loop("circuits", follow, lambda: health.wait_for_news(SYNC_INTERVAL_S)))
     loops.add(Loop("counts", health.exchange_once, loops.pause(EXCHANGE_INTERVAL_S)))
     # On a thread of its own: what hangs must be noticed while the ledger hangs too.
     loops.add(Loop("watch", health.watch_once, loops.pause(WATCH_INTERVAL_S)))
@@ -291,6 +325,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     # Before the first request: a process that joins during an outage must not call the broken provider.
     core.health.sync_once()
     core.health.restore()
+    core.override.refresh()
     loops.start()
 
     def stop() -> None:
@@ -348,6 +383,7 @@ def web_app(core: Core) -> Flask:
             health=core.health,
             flags=core.flags,
             flips=FlipLedger(core.database),
+            override=core.override,
             circuits=circuit_ledger,
             clock=core.clock,
             ledger_fault=Heartbeat(core.database, process=core.health.actor, clock=core.clock).fault,
@@ -418,20 +454,48 @@ def create_worker(core: Core) -> Loops:
         stopping=lambda: loops.stopping,
     )
     loops.add(Loop("housekeeping", housekeeping.run_once, loops.pause(HOUSEKEEPING_INTERVAL_S)))
-    if core.flag_writer is None:
-        log.warning("flips_off", cause="flags come from LaunchDarkly, and writing to it is not built yet")
-    else:
-        flipper = Flipper(
-            providers=tuple(core.providers),
-            health=core.health,
-            circuits=CircuitLedger(core.database),
-            flips=FlipLedger(core.database),
-            source=core.flags,
-            writer=core.flag_writer,
-            fees=DEFAULT_SCHEDULES,
-            flip_after_s=core.settings.flip_after_seconds,
-            clock=core.clock,
-            ids=core.ids,
-        )
-        loops.add(Loop("flips", flipper.run_once, loops.pause(FLIP_INTERVAL_S)))
+    _add_flips(loops, core)
     return loops
+
+
+def _add_flips(loops: Loops, core: Core) -> None:
+    """Deciding, which needs the ledger alone, beside writing, which waits for the flag store."""
+    settings, chance = core.settings, random.Random().random  # noqa: S311 - jitter is no secret
+    if core.flag_mover is None:
+        cause = "there is no ROUTER_LAUNCHDARKLY_API_TOKEN with its …_PROJECT: overrides last for their incident"
+        log.warning("flags_not_written", cause=cause)
+    alert_ledger = AlertLedger(core.database)
+    cases = Cases(
+        providers=tuple(core.providers),
+        health=core.health,
+        circuits=CircuitLedger(core.database),
+        flips=FlipLedger(core.database),
+        alerts=alert_ledger,
+        source=core.flags,
+        fees=DEFAULT_SCHEDULES,
+        clock=core.clock,
+        ids=core.ids,
+        limits=Limits(settings.flip_cooldown_seconds, settings.flips_per_hour),
+    )
+    flipper = Flipper(
+        cases,
+        mover=core.flag_mover,
+        flip_after_s=settings.flip_after_seconds,
+        restore=settings.flip_restore,
+        restore_after_s=settings.flip_restore_after_seconds,
+    )
+    loops.add(Loop("flips", flipper.run_once, loops.pause(FLIP_INTERVAL_S)))
+    # A name of its own for every life of a process, so that no lease is taken for another's.
+    writing = FlipWriting(
+        cases,
+        mover=core.flag_mover,
+        holder=core.ids.new("flipper"),
+        moves_pins=settings.flip_moves_pins,
+        random=chance,
+    )
+    loops.add(Loop("flip-writing", writing.run_once, loops.pause(FLIP_INTERVAL_S)))
+    if settings.alert_webhook_url is not None and settings.alert_webhook_secret is not None:
+        post = alerting.webhook(settings.alert_webhook_url.get_secret_value())
+        secret = settings.alert_webhook_secret.get_secret_value()
+        sender = alerting.AlertSender(alert_ledger, post, secret=secret, clock=core.clock, random=chance)
+        loops.add(Loop("alerts", sender.run_once, loops.pause(ALERT_INTERVAL_S)))

@@ -108,6 +108,7 @@ def _worker(_options: argparse.Namespace, settings: Settings) -> int | None:
     # others counted before it began for calls of this moment.
     core.health.sync_once()
     core.health.restore()
+    core.override.refresh()
     loops.start()
     stop.wait()
     if loops.stop(settings.drain_seconds):

@@ -81,10 +81,7 @@ def _order_breaker(options: argparse.Namespace, settings: Settings) -> int | Non
     from router.ledger.circuits import CircuitLedger
     from router.overrides import AlreadyAutomaticError, AutomaticHasNoEndError, EndsInThePastError, Overrides
 
-    if not 0 < len(options.reason) <= REASON_AT_MOST or not options.reason.isprintable():
-        raise CommandError(f"--reason: 1 to {REASON_AT_MOST} printable characters")
-    if contains_pan(options.reason):
-        raise CommandError("--reason: must not hold a card number")
+    check_reason(options.reason)
     database, clock = current_ledger(settings), SystemClock()
     until = None
     if options.for_minutes is not None:
@@ -92,7 +89,7 @@ def _order_breaker(options: argparse.Namespace, settings: Settings) -> int | Non
             raise CommandError(f"--for-minutes: more than 0, at most {MINUTES_AT_MOST}")
         until = clock.now() + dt.timedelta(minutes=options.for_minutes)
     overrides = Overrides(PROVIDER_NAMES, CircuitLedger(database), clock=clock)
-    by = f"operator: {_user()} at {socket.gethostname()}"
+    by = operator()
     try:
         moved = overrides.order(options.provider, options.mode, reason=options.reason, by=by, until=until)
     except AlreadyAutomaticError:
@@ -103,6 +100,19 @@ def _order_breaker(options: argparse.Namespace, settings: Settings) -> int | Non
         raise CommandError("--for-minutes: an automatic circuit has no end") from None
     print(f"{options.provider}: {moved.state.value} from now on")
     return 0
+
+
+def check_reason(reason: str) -> None:
+    """Raises CommandError for one that cannot go on record."""
+    if not 0 < len(reason) <= REASON_AT_MOST or not reason.isprintable():
+        raise CommandError(f"--reason: 1 to {REASON_AT_MOST} printable characters")
+    if contains_pan(reason):
+        raise CommandError("--reason: must not hold a card number")
+
+
+def operator() -> str:
+    """Who runs this command, for the audit record."""
+    return f"operator: {_user()} at {socket.gethostname()}"
 
 
 def _user() -> str:

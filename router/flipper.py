@@ -1,46 +1,28 @@
-"""Moves the primary flag by itself when its provider's circuit has been open too long.
+"""Decides that the primary flag is moved, when its provider's circuit has been open too long.
 
-Any number of workers may run it. The flip is claimed as a ledger row first, one an incident, so exactly one
-worker acts, a crash between the claim and the write is made good by whoever runs next, and a person's change
-during the incident is never answered by a second flip. A flip that cannot be written at once, or is not wanted for a
-moment, waits: it is dropped only when a person moved the flag or switched flips off, or when the incident is over.
+Any number of workers may run it. The decision is a ledger row, one an incident, and with it begins the override that
+every process obeys at once; what is slow, the flag store, is `flip_writing`'s. Where nothing may be decided, an alert
+says so once an incident: no target, the limits, or a person who changed the flag first.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 
-from flags.contract import PRIMARY_PROVIDER, FlagContext, FlagSource, FlagWriteError, FlagWriter, RoutingFlags
-from providers.contract import Money
-from providers.fees import FeeSchedule
-from router import value
-from router.clock import Clock, Ids
-from router.health import ProviderHealth
-from router.incidents import unfinished
-from router.ledger.circuits import CircuitLedger
-from router.ledger.flips import Flip, FlipLedger, FlipState
+from flags.contract import PRIMARY_PROVIDER, FlagMover, FlagWriteError, RoutingFlags
+from router.flip_cases import Cases, say
+from router.flip_rules import FAILING, Target, to_restore
+from router.ledger.alerts import AlertKind
+from router.ledger.flips import Flip, FlipState, RestoreRefusedError
 from router.transitions import State, Transition
 
 log = structlog.get_logger("router.flipper")
 
-FAILING = frozenset({State.OPEN, State.HALF_OPEN})
-"""In slow start a provider recovers: its time counts, and the flag waits. An operator's order is no outage."""
-TYPICAL = Money(5_000, "EUR")
-"""A flip moves every payment, so targets are compared on a typical one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A provider that the flag could be moved to, with what speaks for it."""
-
-    provider: str
-    value: float
+LOOK_AGAIN_S = 30.0
+"""Where the flag's own stream does not say that the failing provider is the primary: a rollout may send it a part."""
 
 
 class Flipper:
@@ -48,73 +30,99 @@ class Flipper:
 
     def __init__(
         self,
+        cases: Cases,
         *,
-        providers: Sequence[str],
-        health: ProviderHealth,
-        circuits: CircuitLedger,
-        flips: FlipLedger,
-        source: FlagSource,
-        writer: FlagWriter,
-        fees: Mapping[str, FeeSchedule],
+        mover: FlagMover | None,
         flip_after_s: float,
-        clock: Clock,
-        ids: Ids,
+        restore: Literal["manual", "automatic"] = "manual",
+        restore_after_s: float = 1800.0,
     ) -> None:
-        self._providers = providers
-        self._health = health
-        self._circuits = circuits
-        self._flips = flips
-        self._source = source
-        self._writer = writer
-        self._fees = fees
+        """`mover`: only to ask, of a rollout; None where there is none."""
+        self._cases = cases
+        self._mover = mover
         self._flip_after_s = flip_after_s
-        self._clock = clock
-        self._ids = ids
-        self._told: set[str] = set()
+        self._restore = restore
+        self._restore_after_s = restore_after_s
+        self._looked: dict[str, tuple[float, bool]] = {}
 
     def run_once(self) -> int:
-        """Decide flips that are due, and write those that were decided. Answers how many flags were moved."""
-        for provider in self._providers:
-            self._consider(provider)
-        return sum(self._apply(flip) for flip in self._flips.requested())
+        """Decide the flips, and the restores, that are due. Answers how many."""
+        decided = sum(self._consider(provider) for provider in self._cases.providers)
+        return decided + (self._restore == "automatic" and self._consider_restore())
 
-    def _consider(self, provider: str) -> None:
-        last = self._health.snapshot(provider).last
+    def _consider(self, provider: str) -> bool:
+        cases = self._cases
+        last = cases.health.snapshot(provider).last
         if last is None or last.incident is None or last.state not in FAILING:
-            return
-        now = self._clock.now()
-        if self._open_s(last) < self._flip_after_s:
-            return
-        flags = self._source.read(FlagContext())
-        if not flags.auto_flip_enabled or self._flips.exists(last.incident):
-            return
-        try:
-            served = self._writer.current(PRIMARY_PROVIDER)
-        except FlagWriteError as error:
-            log.error("flag_unreadable", flag=PRIMARY_PROVIDER, cause=str(error))
-            return
-        targets = self._targets(provider, flags)
-        if served != provider or not targets:
-            return
+            return False
+        if cases.open_s(last) < self._flip_after_s or cases.flips.exists(last.incident):
+            return False
+        flags = cases.flags()
+        if not flags.auto_flip_enabled or not self._is_served(provider, flags):
+            return False
+        targets = cases.targets(provider, flags)
+        theirs = cases.persons_change(PRIMARY_PROVIDER, last.incident)
+        if theirs is not None:
+            # To whom it would have been is of no matter, but the record has a place for it.
+            self._claim(last, targets or [Target(flags.primary, 0.0)], "superseded", cause=theirs)
+            return False
+        if not targets:
+            why = f"{provider} is failing, and no other provider is healthy and enabled: the flag stays"
+            self._tell("no_target", provider, last.incident, why)
+            return False
+        held = cases.held(cases.clock.now())
+        if held is not None:
+            self._tell("flip_held", provider, last.incident, f"no flip away from {provider}: {held}")
+            return False
+        return self._claim(last, targets, "overriding")
+
+    def _is_served(self, provider: str, flags: RoutingFlags) -> bool:
+        """Whether the flag sends anyone to this provider whom no rule catches, as far as can be known now."""
+        if flags.primary == provider:
+            return True
+        if self._mover is None:
+            return False
+        now = self._cases.clock.monotonic()
+        looked_at, serves = self._looked.get(provider, (now - LOOK_AGAIN_S, False))
+        if now - looked_at >= LOOK_AGAIN_S:
+            try:
+                state = self._mover.look(PRIMARY_PROVIDER)
+                serves = state.is_on and state.serves.share_of(provider) > 0
+            except FlagWriteError as error:
+                log.info("flag_unreadable", flag=PRIMARY_PROVIDER, cause=str(error))
+                serves = False
+            self._looked[provider] = (now, serves)
+        return serves
+
+    def _claim(self, last: Transition, targets: Sequence[Target], state: FlipState, cause: str | None = None) -> bool:
+        cases = self._cases
+        assert last.incident is not None
         reason, evidence = self._case(last, last.incident, targets)
         flip = Flip(
-            id=self._ids.new("flip"),
+            id=cases.ids.new("flip"),
             flag=PRIMARY_PROVIDER,
-            from_value=provider,
+            from_value=last.provider,
             to_value=targets[0].provider,
-            state="requested",
+            state=state,
             incident=last.incident,
             reason=reason,
             evidence=evidence,
-            created_at=now,
+            created_at=cases.clock.now(),
+            cause=cause,
         )
-        if self._flips.claim(flip):
+        alert = None if cause is None else cases.alert("flip_superseded", flip.incident, cause, flip=flip)
+        if not cases.flips.claim(flip, alert=alert):
+            return False
+        if alert is not None:
+            say(alert, last.provider)
+        else:
             log.warning("flip", flag=flip.flag, to=flip.to_value, incident=flip.incident, reason=flip.reason)
+        return True
 
     def _case(self, last: Transition, incident: str, targets: Sequence[Target]) -> tuple[str, Mapping[str, Any]]:
         """Why to flip now, in words and in figures."""
-        open_s = self._open_s(last)
-        opening = self._circuits.opening(incident) or last
+        open_s = self._cases.open_s(last)
+        opening = self._cases.circuits.opening(incident) or last
         return f"circuit of {last.provider} not closed for {open_s:.0f} s: {opening.reason}", {
             "open_seconds": round(open_s, 3),
             "incident_started_at": opening.at.isoformat(),
@@ -122,69 +130,32 @@ class Flipper:
             "candidates": [{"provider": each.provider, "value": each.value} for each in targets],
         }
 
-    def _targets(self, failing: str, flags: RoutingFlags) -> Sequence[Target]:
-        """Enabled providers that nothing speaks against, the most valuable first."""
-        found = [
-            Target(name, float(round(self._worth(name, flags), 4)))
-            for name in self._providers
-            if name != failing and flags.is_enabled(name) and self._health.is_well(name)
-        ]
-        return sorted(found, key=lambda target: (-target.value, target.provider))
+    def _tell(self, kind: AlertKind, provider: str, incident: str, text: str) -> None:
+        """Once an incident, whichever worker sees it."""
+        if self._cases.alerts.is_told(kind, incident):
+            return
+        alert = self._cases.alert(kind, incident, text)
+        if self._cases.alerts.tell(alert):
+            say(alert, provider)
 
-    def _worth(self, provider: str, flags: RoutingFlags) -> Decimal:
-        schedule = self._fees.get(provider)
-        return value.by_fees(TYPICAL, schedule, margin=flags.tuning.margin, international=False).value
-
-    def _apply(self, flip: Flip) -> int:
-        """Write a flip if it is wanted now. If it only is not now, it waits for as long as its incident lasts."""
-        # As the ledger has it: a process that lags behind must not take an incident for one that is over.
-        last = next(iter(self._circuits.latest([flip.from_value])), None)
+    def _consider_restore(self) -> bool:
+        cases = self._cases
+        flip = to_restore(cases.flips.newest(limit=20))
+        if flip is None or flip.from_value not in cases.providers:
+            return False
+        circuit = cases.health.snapshot(flip.from_value)
+        flags = cases.flags()
+        # A mark of suspicion that came or went is a transition too, so the age is that of being closed and trusted.
+        is_well = circuit.state is State.CLOSED and not circuit.suspect
+        if not is_well or cases.health.age_s(flip.from_value) < self._restore_after_s:
+            return False
+        if not flags.auto_flip_enabled or not flags.is_enabled(flip.from_value):
+            return False
+        now = cases.clock.now()
+        if cases.held(now) is not None:
+            return False
+        reason = f"{flip.from_value} has been closed for {self._restore_after_s:g} s"
         try:
-            served = self._writer.current(flip.flag)
-        except FlagWriteError as error:
-            return self._not_written(flip, error)
-        if served != flip.from_value:
-            # A person's change; or a worker that died between the write and its record left the flag as we want it.
-            return self._settle(flip, served, {flip.to_value})
-        flags, now = self._source.read(FlagContext()), self._clock.now()
-        if last is None or unfinished(last, now) != flip.incident or not flags.auto_flip_enabled:
-            # Written now, it would be a flip that nobody can explain.
-            self._flips.settle(flip.id, "superseded", at=now)
-            return 0
-        targets = self._targets(flip.from_value, flags)
-        if last.state not in FAILING or not targets:
-            return 0
-        named = {flip.to_value}
-        if flip.to_value not in {each.provider for each in targets}:
-            # On record before it is written, as the first was.
-            if not self._flips.retarget(flip, targets[0].provider):
-                return 0  # another worker has
-            flip = dataclasses.replace(flip, to_value=targets[0].provider)
-            named.add(flip.to_value)
-        reason, evidence = self._case(last, flip.incident, targets)
-        flip = dataclasses.replace(flip, reason=reason, evidence=evidence)
-        comment = f"auto-failover: {flip.reason}, incident {flip.incident}"
-        try:
-            moved = self._writer.set(flip.flag, flip.to_value, expected=flip.from_value, comment=comment)
-            served = flip.to_value if moved else self._writer.current(flip.flag)
-        except FlagWriteError as error:
-            return self._not_written(flip, error)
-        return self._settle(flip, served, named)
-
-    def _settle(self, flip: Flip, served: str, named: set[str]) -> int:
-        """Put on record what the flag serves: a value that this flip has named, or a person's."""
-        moved = served in named
-        state: FlipState = "confirmed" if moved else "superseded"
-        settled = dataclasses.replace(flip, to_value=served) if moved else flip
-        self._flips.settle(flip.id, state, at=self._clock.now(), as_written=settled if moved else None)
-        return int(moved)
-
-    def _open_s(self, last: Transition) -> float:
-        """Seconds of the incident in which its circuit, which fails, was not closed; by a clock that cannot step."""
-        return last.open_time.total_seconds() + self._health.age_s(last.provider)
-
-    def _not_written(self, flip: Flip, error: FlagWriteError) -> int:
-        if flip.id not in self._told:  # once, not with every round
-            self._told.add(flip.id)
-            log.error("flip_not_written", flip=flip.id, cause=str(error))
-        return 0
+            return cases.flips.ask_restore(flip.id, by="pointsman", reason=reason, at=now) is not None
+        except RestoreRefusedError:
+            return False  # another worker was first

@@ -18,6 +18,8 @@ from router.retry_budget import Occasion, Try
 
 TriesOf = Callable[[str], Sequence[Try]]
 """The tries of a card that the ledger knows, by the card's digest."""
+Override = Callable[[RoutingFlags], tuple[RoutingFlags, str | None]]
+"""The flags with the override in force in them, and in words what it changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Planner:
         ids: Ids,
         tries_of: TriesOf = lambda _card: (),
         draw: Callable[[], float] = lambda: 0.0,
+        override: Override = lambda flags: (flags, None),
     ) -> None:
         self._providers = providers
         self._flags = flags
@@ -87,6 +90,7 @@ class Planner:
         self._ids = ids
         self._tries_of = tries_of
         self._draw = draw
+        self._override = override
 
     def plan(self, payment_id: str, merchant: str, order: Order, now: dt.datetime) -> Plan:
         """Read the flags once, ask every provider whether it could take this payment, and decide.
@@ -99,7 +103,7 @@ class Planner:
         occasion = _occasion(order)
         earlier = () if card is None else self._tries_of(card)
         spent = retry_budget.obstacle(occasion, earlier, now) if earlier else None
-        flags = self._flags.read(_context(payment_id, merchant, order))
+        flags, overridden = self._override(self._flags.read(_context(payment_id, merchant, order)))
         # An automatic capture cannot be voided: a policy that may void authorizes first, and captures afterwards.
         may_void = flags.unknown_outcome_policy == "void-and-fail-over"
         at_once = order.capture == "automatic" and not may_void
@@ -108,7 +112,7 @@ class Planner:
             self._offer(provider, _Ask(payment_id, attempt_ids[name], order, at_once, spent), flags)
             for name, provider in self._providers.items()
         ]
-        decision = policy.decide(offers, flags, draw=self._draw())
+        decision = policy.decide(offers, flags, draw=self._draw(), overridden=overridden)
         params = {offer.provider: offer.params for offer in offers if offer.params is not None}
         return Plan(flags, decision, params, attempt_ids, at_once, card, occasion, earlier)
 

@@ -102,9 +102,14 @@ class Decision:
         }
 
 
-def decide(offers: Iterable[Offer], flags: RoutingFlags, *, draw: float = 0.0) -> Decision:
-    """Order the providers for one payment. `draw` is this payment's number in [0, 1), drawn evenly."""
-    judged = [(_judge(offer, flags), offer.share) for offer in offers]
+def decide(
+    offers: Iterable[Offer], flags: RoutingFlags, *, draw: float = 0.0, overridden: str | None = None
+) -> Decision:
+    """Order the providers for one payment. `draw` is this payment's number in [0, 1), drawn evenly.
+
+    `overridden`: why the primary is not the flag's own.
+    """
+    judged = [(_judge(offer, flags, overridden), offer.share) for offer in offers]
     ordered = _ordered(judged, flags, draw)
     first = _first_by_chance(judged, flags)
     # The probability with which each would have been first stands beside it: reports weigh by it what was chosen.
@@ -145,11 +150,11 @@ def _first_by_chance(judged: Sequence[tuple[Candidate, float]], flags: RoutingFl
     return chances
 
 
-def _judge(offer: Offer, flags: RoutingFlags) -> Candidate:
+def _judge(offer: Offer, flags: RoutingFlags, overridden: str | None) -> Candidate:
     standing = Standing.ELIGIBLE
     reasons: list[str] = []
     if offer.provider == flags.primary:
-        reasons.append("primary")
+        reasons.append(overridden or "primary")
     if not flags.is_enabled(offer.provider):
         standing = Standing.NOT_NOW
         reasons.append("disabled by flag")
@@ -171,6 +176,6 @@ def _judge(offer: Offer, flags: RoutingFlags) -> Candidate:
 def refusals(decision: Decision) -> Mapping[str, str]:
     """Each provider's reason for not being able to take the payment, for a problem document."""
     return {
-        each.provider: "; ".join(reason for reason in each.reasons[:-1] if reason != "primary")
+        each.provider: "; ".join(reason for reason in each.reasons[:-1] if not reason.startswith("primary"))
         for each in decision.candidates
     }

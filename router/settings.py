@@ -8,10 +8,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "ROUTER_"
@@ -159,6 +159,20 @@ class Settings(BaseSettings):
     """Payments at one provider at a time, in one web process; absent: three quarters of its threads."""
     flip_after_seconds: Seconds = 60.0
     """Time an incident's circuit has not been closed before the primary flag is moved."""
+    flip_cooldown_seconds: Annotated[float, Field(ge=0, le=86_400)] = 600.0
+    """The machine leaves the flag alone for so long after it has moved it."""
+    flips_per_hour: Annotated[int, Field(ge=1, le=60)] = 3
+    """So often at most does the machine move the flag, there and back."""
+    flip_moves_pins: bool = False
+    """Whether rules and targets that serve the failing provider are moved too."""
+    flip_restore: Literal["manual", "automatic"] = "manual"
+    """Who sets the flag back when the provider is well again."""
+    flip_restore_after_seconds: Seconds = 1800.0
+    """Where it is automatic: its circuit must have been closed, and not suspect, for so long."""
+    alert_webhook_secret: SecretStr | None = None
+    """What alerts are signed with."""
+    alert_webhook_url: SecretStr | None = None
+    """Where alerts are posted to, as JSON; chat services put a secret into such addresses. Needs the secret."""
     parked_retry_seconds: Seconds = 15.0
 
     sandbox_stripe_port: Annotated[int, Field(ge=0, le=65535)] = 8091
@@ -170,6 +184,20 @@ class Settings(BaseSettings):
 
     sentry_dsn: Annotated[SecretStr, AfterValidator(_dsn)] | None = None
     log_format: Annotated[str, Field(pattern="^(json|text)$")] = "json"
+
+    @field_validator("alert_webhook_url")
+    @classmethod
+    def _alerts_are_signed(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if url is None:
+            return None
+        found = urlsplit(url.get_secret_value())
+        if found.scheme not in ("http", "https") or not found.hostname:
+            msg = "must be an http:// or https:// address"
+            raise ValueError(msg)
+        if info.data.get("alert_webhook_secret") is None:
+            msg = f"needs {PREFIX}ALERT_WEBHOOK_SECRET beside it: alerts are signed"
+            raise ValueError(msg)
+        return url
 
     @property
     def ledger_url(self) -> str:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+import structlog
 from flask import Response, jsonify
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from flags.contract import FlagSource
 from router.api import views
 from router.api.gate import require
-from router.api.problems import Problem
+from router.api.problems import Problem, ProblemError
 from router.clock import Clock
 from router.health import ProviderHealth
 from router.ledger.circuits import CircuitLedger
-from router.ledger.flips import FlipLedger
-from router.order import Text80
+from router.ledger.flips import FlipLedger, RestoreRefusedError
+from router.local_override import LocalOverride
+from router.order import Text80, Text255
+
+log = structlog.get_logger("router.api")
 
 PAGE = 50
 
@@ -42,6 +46,21 @@ class Ready(BaseModel):
     ledger: str
     flags: dict[str, Any]
     circuits: dict[str, str]
+    overrides: list[views.OverrideView]
+
+
+class FlipPath(BaseModel):
+    """A flip's id."""
+
+    id: Text80
+
+
+class RestoreOrder(BaseModel):
+    """Why a flip is undone."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Annotated[Text255, Field(description="Why, for the audit record")]
 
 
 def blueprint(
@@ -50,6 +69,7 @@ def blueprint(
     health: ProviderHealth,
     flags: FlagSource,
     flips: FlipLedger,
+    override: LocalOverride,
     circuits: CircuitLedger,
     clock: Clock,
     ledger_fault: Callable[[], str | None],
@@ -69,6 +89,24 @@ def blueprint(
         page = flips.page(limit=PAGE + 1, before=query.cursor)
         cursor = page[PAGE - 1].id if len(page) > PAGE else None
         return jsonify({"flips": [views.flip_json(each) for each in page[:PAGE]], "next": cursor})
+
+    @api.post(
+        "/v1/flips/<id>/restore",
+        summary="Have the flag serve again what it did before, if nobody has touched it since",
+        responses={202: views.FlipView, **dict.fromkeys((400, 401, 403, 404, 409, 422, 503), Problem)},
+        **secured,
+    )
+    def restore_flip(path: FlipPath, body: RestoreOrder) -> tuple[Response, int]:
+        caller = require("operate")
+        by = f"operator: {caller.label or 'a key without a label'} of {caller.merchant}"
+        try:
+            flip = flips.ask_restore(path.id, by=by, reason=body.reason, at=clock.now())
+        except RestoreRefusedError as error:
+            raise ProblemError(409, "state-conflict", str(error)) from None
+        if flip is None:
+            raise ProblemError(404, "not-found", "There is no flip of this id.")
+        log.warning("restore_asked", flip=flip.id, by=by, reason=body.reason)
+        return jsonify(views.flip_json(flip)), 202
 
     @api.get(
         "/v1/incidents",
@@ -99,6 +137,7 @@ def blueprint(
                 "ledger": fault or "ok",
                 "flags": {"state": status.state, "since": views.moment(status.since), "detail": status.detail},
                 "circuits": {name: health.snapshot(name).state.value for name in providers},
+                "overrides": [views.override_json(each) for each in override.in_force],
             }
         )
         response.status_code = 200 if fault is None else 503

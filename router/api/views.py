@@ -12,7 +12,7 @@ from flags.contract import RoutingFlags
 from router.doubts import Doubt
 from router.health import ProviderHealth
 from router.incidents import Incident, unfinished
-from router.ledger.flips import Flip
+from router.ledger.flips import Flip, Override
 from router.ledger.records import Attempt, Payment
 from router.payments import Answer
 from router.recoveries import Recoveries
@@ -262,6 +262,25 @@ class IncidentList(BaseModel):
     next: str | None
 
 
+class OverrideView(BaseModel):
+    """Every process sends to `to` whom the flag sends to `from`, until the flag says so itself."""
+
+    flip: str
+    from_value: str = Field(alias="from")
+    to: str
+    since: str
+
+
+class RestoreView(BaseModel):
+    """Who asked for a flip to be undone, and what became of it."""
+
+    by: str
+    reason: str
+    asked_at: str | None
+    """Null where it was refused: `cause` of the flip says why."""
+    restored_at: str | None
+
+
 class FlipView(BaseModel):
     """An automatic change of the primary flag."""
 
@@ -275,6 +294,17 @@ class FlipView(BaseModel):
     evidence: dict[str, Any]
     created_at: str
     confirmed_at: str | None
+    cause: str | None
+    """Why it waits, failed, was superseded or is not restored."""
+    served_before: dict[str, Any] | None
+    """What the flag served before the write: `value`, or `weights` of a rollout in thousandths of a per cent."""
+    pins: list[str]
+    """Rules and targets that served the failing provider to some."""
+    approval: str | None
+    """The approval request that waits for a person."""
+    tries: int
+    next_try_at: str | None
+    restore: RestoreView | None
 
 
 class FlipList(BaseModel):
@@ -448,6 +478,16 @@ def incident_json(incident: Incident, flip: str | None, now: dt.datetime) -> dic
     }
 
 
+def override_json(override: Override) -> dict[str, Any]:
+    """An override in force as OverrideView describes it."""
+    return {
+        "flip": override.flip,
+        "from": override.from_value,
+        "to": override.to_value,
+        "since": moment(override.began_at),
+    }
+
+
 def flip_json(flip: Flip) -> dict[str, Any]:
     """A flip as FlipView describes it."""
     return {
@@ -460,5 +500,23 @@ def flip_json(flip: Flip) -> dict[str, Any]:
         "reason": flip.reason,
         "evidence": dict(flip.evidence),
         "created_at": moment(flip.created_at),
-        "confirmed_at": None if flip.confirmed_at is None else moment(flip.confirmed_at),
+        "confirmed_at": _moment(flip.confirmed_at),
+        "cause": flip.cause,
+        "served_before": None if flip.before is None else dict(flip.before),
+        "pins": list(flip.pins or ()),
+        "approval": flip.approval,
+        "tries": flip.tries,
+        "next_try_at": _moment(flip.next_try_at),
+        "restore": None
+        if flip.restore_by is None
+        else {
+            "by": flip.restore_by,
+            "reason": flip.restore_reason,
+            "asked_at": _moment(flip.restore_at),
+            "restored_at": _moment(flip.restored_at),
+        },
     }
+
+
+def _moment(value: dt.datetime | None) -> str | None:
+    return None if value is None else moment(value)

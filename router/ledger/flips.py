@@ -1,20 +1,40 @@
-"""Flips: what the machine did to the primary flag, and how far it got."""
+"""Flips: what the machine did to the primary flag, how far it got, and the overrides that stand in meanwhile.
+
+A flip is decided by whoever is first (`claim`), and carried on by one worker at a time: `take` leases it, and
+every `change` is a compare-and-set on the holder and the state, so a worker that was paused past its lease stops.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from router.ledger import alerts
+from router.ledger.alerts import Alert
 from router.ledger.engine import Database
-from router.ledger.tables import flips, from_micros, to_micros
+from router.ledger.tables import flips, from_micros, primary_overrides, to_micros
 
-FlipState = Literal["requested", "confirmed", "superseded", "failed"]
-"""requested: to be written, while its incident lasts · confirmed: the flag holds it · superseded: a person got there
-first, or the incident was over first · failed."""
+FlipState = Literal["overriding", "requested", "confirmed", "superseded", "needs approval", "failed", "restored"]
+"""overriding: decided, the override is in force, nothing was sent yet · requested: the write is being sent, in doubt
+until it is read back · confirmed: the flag holds it · superseded: a person got there first, flips were switched off,
+or the incident was over first · needs approval: a person is asked for it · failed: it cannot be written, and the
+override stays until the incident is over · restored: the flag holds again what it did."""
+
+UNWRITTEN: tuple[FlipState, ...] = ("overriding", "requested", "needs approval")
+"""Not ended: somebody has to carry it on."""
+
+
+class LostFlipError(Exception):
+    """Another worker holds the flip, or it has ended."""
+
+
+class RestoreRefusedError(Exception):
+    """The flip cannot be restored; the message says why, in words fit for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +51,57 @@ class Flip:
     evidence: Mapping[str, Any]
     created_at: dt.datetime
     confirmed_at: dt.datetime | None = None
+    holder: str | None = None
+    lease_until: dt.datetime | None = None
+    tries: int = 0
+    """Rounds in which the store could not be reached."""
+    refusals: int = 0
+    """Rounds in which it said no, and a repetition will hardly help."""
+    next_try_at: dt.datetime | None = None
+    requested_at: dt.datetime | None = None
+    """When the write was sent; None where nothing was, for sure."""
+    before: Mapping[str, Any] | None = None
+    """What the flag served before the write: `value` or `weights`."""
+    mark: str | None = None
+    """The flag's mark before the write."""
+    written: str | None = None
+    """The flag's mark after it."""
+    pins: Sequence[str] | None = None
+    """Rules and targets that served the failing provider to some."""
+    approval: str | None = None
+    """The approval request's id."""
+    cause: str | None = None
+    """Why it waits, failed, was superseded or is not restored."""
+    restore_by: str | None = None
+    restore_reason: str | None = None
+    restore_at: dt.datetime | None = None
+    """When its undoing was asked for."""
+    restore_sent_at: dt.datetime | None = None
+    restored_at: dt.datetime | None = None
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether its write may have been done."""
+        return self.requested_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """Everyone whom the flag sends to the one provider goes to the other, until the flag itself says so."""
+
+    flip: str
+    from_value: str
+    to_value: str
+    began_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A flip that somebody has to look after."""
+
+    flip: Flip
+    is_overriding: bool = field(default=False)
+    """Its override is in force."""
 
 
 class FlipLedger:
@@ -39,37 +110,154 @@ class FlipLedger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def claim(self, flip: Flip) -> bool:
-        """Commit a requested flip; False when this incident already has one, so that exactly one worker acts."""
-        row = {name: getattr(flip, name) for name in _COLUMNS}
+    # ------------------------------------------------------------ deciding
+
+    def claim(self, flip: Flip, *, alert: Alert | None = None) -> bool:
+        """Commit a flip, with its override where it is to be carried on.
+
+        False when this incident already has one, so that exactly one worker acts, or another one is being carried on.
+        """
         try:
             with self._database.write() as connection:
-                connection.execute(flips.insert(), {**row, "created_at": to_micros(flip.created_at)})
+                is_begun = flip.state == "overriding"
+                if is_begun and self._is_busy(connection, flip.flag):
+                    return False
+                connection.execute(flips.insert(), _to_row(flip))
+                if is_begun:
+                    began = {"flip_id": flip.id, "began_at": to_micros(flip.created_at)}
+                    ways = {"from_value": flip.from_value, "to_value": flip.to_value}
+                    connection.execute(primary_overrides.insert(), began | ways)
+                if alert is not None:
+                    alerts.add(connection, alert)
         except sa.exc.IntegrityError:
             return False
         return True
 
-    def settle(self, flip_id: str, state: FlipState, *, at: dt.datetime, as_written: Flip | None = None) -> None:
-        """Commit how a requested flip ended, and what was written where; a flip that has ended stays as it is."""
-        confirmed = to_micros(at) if state == "confirmed" else None
-        values: dict[str, Any] = {"state": state, "confirmed_at": confirmed}
-        if as_written is not None:
-            values |= {name: getattr(as_written, name) for name in ("to_value", "reason", "evidence")}
-        with self._database.write() as connection:
-            connection.execute(
-                flips.update().where(flips.c.id == flip_id, flips.c.state == "requested").values(values)
-            )
-
-    def retarget(self, flip: Flip, to_value: str) -> bool:
-        """Commit another target of a requested flip; False when it has ended, or another worker was first."""
-        still = (flips.c.id == flip.id, flips.c.state == "requested", flips.c.to_value == flip.to_value)
-        with self._database.write() as connection:
-            return connection.execute(flips.update().where(*still).values(to_value=to_value)).rowcount == 1
+    def _is_busy(self, connection: sa.Connection, flag: str) -> bool:
+        query = sa.select(flips.c.id).where(flips.c.flag == flag, flips.c.state.in_(UNWRITTEN)).limit(1)
+        return connection.scalar(query) is not None
 
     def exists(self, incident: str) -> bool:
         """Whether this incident has had its flip."""
         with self._database.read() as connection:
             return connection.scalar(sa.select(flips.c.id).where(flips.c.incident == incident).limit(1)) is not None
+
+    def writes(self, since: dt.datetime) -> Sequence[dt.datetime]:
+        """When we wrote to the flag since then, or may have: flips and restores, in order."""
+        moments = [from_micros(at) for at in self._sent(flips.c.requested_at, since)]
+        moments += [from_micros(at) for at in self._sent(flips.c.restore_sent_at, since)]
+        return sorted(moments)
+
+    def _sent(self, column: sa.Column[Any], since: dt.datetime) -> Sequence[int]:
+        with self._database.read() as connection:
+            return connection.scalars(sa.select(column).where(column > to_micros(since))).all()
+
+    def newest(self, *, limit: int) -> Sequence[Flip]:
+        """The last flips that were decided, newest first."""
+        return self._read(flips.select().order_by(flips.c.created_at.desc(), flips.c.id.desc()).limit(limit))
+
+    # ------------------------------------------------------------ carrying on
+
+    def tasks(self, now: dt.datetime) -> Sequence[Task]:
+        """Flips that somebody has to look after now: not ended, with an override, or to be restored."""
+        in_force = primary_overrides.c.ended_at.is_(None) & primary_overrides.c.flip_id.is_not(None)
+        overriding = sa.and_(primary_overrides.c.flip_id == flips.c.id, primary_overrides.c.ended_at.is_(None))
+        restoring = (flips.c.state == "confirmed") & flips.c.restore_at.is_not(None)
+        waited = flips.c.next_try_at.is_(None) | (flips.c.next_try_at <= to_micros(now))
+        free = flips.c.lease_until.is_(None) | (flips.c.lease_until <= to_micros(now))
+        query = (
+            sa.select(flips, primary_overrides.c.flip_id.label("override"))
+            .select_from(flips.outerjoin(primary_overrides, overriding))
+            # What only its override holds is looked at in every round: how long a store is to be left alone is no
+            # reason to overrule a person.
+            .where(in_force | ((flips.c.state.in_(UNWRITTEN) | restoring) & waited), free)
+            .order_by(flips.c.created_at, flips.c.id)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [Task(_flip(row), row["override"] is not None) for row in rows]
+
+    def take(self, flip: Flip, holder: str, *, now: dt.datetime, until: dt.datetime) -> Flip | None:
+        """Lease a flip; it as it stands then. None: another worker has it, or it has moved on."""
+        free = flips.c.lease_until.is_(None) | (flips.c.lease_until <= to_micros(now))
+        values = {"holder": holder, "lease_until": to_micros(until)}
+        with self._database.write() as connection:
+            query = flips.update().where(flips.c.id == flip.id, flips.c.state == flip.state, free).values(values)
+            if connection.execute(query).rowcount != 1:
+                return None
+            row = connection.execute(flips.select().where(flips.c.id == flip.id)).mappings().one()
+        return _flip(row)
+
+    def change(
+        self,
+        flip: Flip,
+        *,
+        at: dt.datetime,
+        alert: Alert | None = None,
+        override_over: str | None = None,
+        **values: Any,
+    ) -> Flip:
+        """Commit what became of a flip that its holder has; `override_over`: why its override ends with it.
+
+        Raises LostFlipError where it has another holder or state by now; then nothing is written.
+        """
+        changed = dataclasses.replace(flip, **values)
+        row = _to_row(changed)
+        still = (flips.c.id == flip.id, flips.c.holder == flip.holder, flips.c.state == flip.state)
+        with self._database.write() as connection:
+            # An update by nothing but the condition, so that a lost lease is found even where no value changes.
+            columns = {name: row[name] for name in values} or {"state": flip.state}
+            if connection.execute(flips.update().where(*still).values(columns)).rowcount != 1:
+                raise LostFlipError(flip.id)
+            if "to_value" in values:
+                mine = primary_overrides.update().where(primary_overrides.c.flip_id == flip.id)
+                connection.execute(mine.values(to_value=changed.to_value))
+            if override_over is not None:
+                _end_override(connection, flip.id, override_over, at)
+            if alert is not None:
+                alerts.add(connection, alert)
+        return changed
+
+    def release(self, flip: Flip) -> None:
+        """Give the lease back, where it is still held."""
+        mine = flips.c.id == flip.id, flips.c.holder == flip.holder
+        with self._database.write() as connection:
+            connection.execute(flips.update().where(*mine).values(holder=None, lease_until=None))
+
+    # ------------------------------------------------------------ restoring
+
+    def ask_restore(self, flip_id: str, *, by: str, reason: str, at: dt.datetime) -> Flip | None:
+        """Commit that a flip is to be undone; it as it stands then, None where there is no such flip.
+
+        Raises RestoreRefusedError.
+        """
+        asked = {"restore_by": by, "restore_reason": reason, "restore_at": to_micros(at)}
+        fresh: dict[str, Any] = {
+            "restore_sent_at": None,
+            "next_try_at": None,
+            "tries": 0,
+            "refusals": 0,
+            "cause": None,
+        }
+        restorable = flips.c.state == "confirmed", flips.c.restore_at.is_(None)
+        with self._database.write() as connection:
+            changed = connection.execute(
+                flips.update().where(flips.c.id == flip_id, *restorable).values(asked | fresh)
+            ).rowcount
+            row = connection.execute(flips.select().where(flips.c.id == flip_id)).mappings().one_or_none()
+        if row is None:
+            return None
+        flip = _flip(row)
+        if changed != 1:
+            raise RestoreRefusedError(_why_not(flip))
+        return flip
+
+    # ------------------------------------------------------------ reading
+
+    def get(self, flip_id: str) -> Flip | None:
+        """One flip."""
+        found = self._read(flips.select().where(flips.c.id == flip_id))
+        return found[0] if found else None
 
     def of(self, incidents: Iterable[str]) -> Mapping[str, str]:
         """The flips of these incidents: the incident's id to the flip's."""
@@ -77,25 +265,52 @@ class FlipLedger:
         with self._database.read() as connection:
             return {row.incident: row.id for row in connection.execute(query)}
 
-    def requested(self) -> Sequence[Flip]:
-        """Flips that were decided and not written yet."""
-        return self._read(flips.select().where(flips.c.state == "requested").order_by(flips.c.id))
-
     def page(self, *, limit: int, before: str | None) -> Sequence[Flip]:
         """Flips, newest first, older than the id `before`."""
         query = flips.select() if before is None else flips.select().where(flips.c.id < before)
         return self._read(query.order_by(flips.c.id.desc()).limit(limit))
+
+    def overrides(self) -> Sequence[Override]:
+        """The overrides in force, newest first: asked several times a second, of an index that is nearly empty."""
+        table = primary_overrides
+        query = table.select().where(table.c.ended_at.is_(None)).order_by(table.c.began_at.desc())
+        with self._database.read() as connection:
+            return [
+                Override(row.flip_id, row.from_value, row.to_value, from_micros(row.began_at))
+                for row in connection.execute(query)
+            ]
 
     def _read(self, query: sa.Select[tuple[object, ...]]) -> Sequence[Flip]:
         with self._database.read() as connection:
             return [_flip(row) for row in connection.execute(query).mappings()]
 
 
+def _end_override(connection: sa.Connection, flip_id: str, why: str, at: dt.datetime) -> None:
+    table = primary_overrides
+    mine = table.update().where(table.c.flip_id == flip_id, table.c.ended_at.is_(None))
+    connection.execute(mine.values(ended_at=to_micros(at), why_ended=why))
+
+
+def _why_not(flip: Flip) -> str:
+    if flip.state == "restored":
+        return "The flip has been restored."
+    if flip.state != "confirmed":
+        return f"The flip is {flip.state}: only a confirmed one can be restored."
+    return "Restoring it has been asked for already."
+
+
 _COLUMNS = [column.name for column in flips.columns]
+_MOMENTS = frozenset(name for name in _COLUMNS if name.endswith("_at") or name == "lease_until")
+
+
+def _to_row(flip: Flip) -> dict[str, Any]:
+    row = {name: getattr(flip, name) for name in _COLUMNS}
+    return {
+        name: to_micros(value) if name in _MOMENTS and value is not None else value for name, value in row.items()
+    }
 
 
 def _flip(row: Mapping[Any, Any]) -> Flip:
-    values = dict(row)
-    values["created_at"] = from_micros(values["created_at"])
-    values["confirmed_at"] = None if values["confirmed_at"] is None else from_micros(values["confirmed_at"])
-    return Flip(**values)
+    values: dict[str, Any] = {name: row[name] for name in _COLUMNS}
+    moments = {name: from_micros(values[name]) for name in _MOMENTS if values[name] is not None}
+    return Flip(**(values | moments))

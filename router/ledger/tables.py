@@ -309,8 +309,76 @@ flips = sa.Table(
     sa.Column("evidence", Json, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("confirmed_at", sa.BigInteger),
+    # The one worker that carries it on, until then.
+    sa.Column("holder", sa.Text),
+    sa.Column("lease_until", sa.BigInteger),
+    # Rounds in which the flag could not be had, and those in which the store said no for good.
+    sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("refusals", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("next_try_at", sa.BigInteger),
+    # When its write was sent, as far as is not disproved; cooldown and limit go by it.
+    sa.Column("requested_at", sa.BigInteger),
+    # What the flag served, and its mark, before the write; both are committed before it is sent.
+    sa.Column("before", Json),
+    sa.Column("mark", sa.Text),
+    # The mark read back after the write: while it is the flag's, nobody has touched the flag since.
+    sa.Column("written", sa.Text),
+    # Rules and targets that served the failing provider, in words.
+    sa.Column("pins", Json),
+    sa.Column("approval", sa.Text),
+    # Why it waits, failed, was superseded or is not restored.
+    sa.Column("cause", sa.Text),
+    sa.Column("restore_by", sa.Text),
+    sa.Column("restore_reason", sa.Text),
+    # When it was asked for; NULL again where it was refused.
+    sa.Column("restore_at", sa.BigInteger),
+    sa.Column("restore_sent_at", sa.BigInteger),
+    sa.Column("restored_at", sa.BigInteger),
     # One flip an incident: whatever a person sets afterwards stands.
     sa.UniqueConstraint("incident", "flag"),
+)
+
+primary_overrides = sa.Table(
+    "primary_overrides",
+    metadata,
+    # Begun in the transaction that decides the flip, ended in that of the state that ends it.
+    sa.Column("flip_id", sa.Text, sa.ForeignKey("flips.id"), primary_key=True),
+    sa.Column("from_value", sa.Text, nullable=False),
+    sa.Column("to_value", sa.Text, nullable=False),
+    sa.Column("began_at", sa.BigInteger, nullable=False),
+    sa.Column("ended_at", sa.BigInteger),
+    sa.Column("why_ended", sa.Text),
+    sa.Index(
+        "ix_primary_overrides_in_force",
+        "began_at",
+        sqlite_where=sa.text("ended_at IS NULL"),
+        postgresql_where=sa.text("ended_at IS NULL"),
+    ),
+)
+
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    # What happened once is told once, whichever worker saw it.
+    sa.Column("occasion", sa.Text, nullable=False, unique=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("incident", sa.Text, nullable=False),
+    sa.Column("flip_id", sa.Text),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("detail", Json, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("sent_at", sa.BigInteger),
+    sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+    # When to send it, or to send it again; NULL: it was accepted, or given up.
+    sa.Column("next_try_at", sa.BigInteger),
+    sa.Column("cause", sa.Text),
+    sa.Index(
+        "ix_alerts_waiting",
+        "next_try_at",
+        sqlite_where=sa.text("next_try_at IS NOT NULL"),
+        postgresql_where=sa.text("next_try_at IS NOT NULL"),
+    ),
 )
 
 api_keys = sa.Table(

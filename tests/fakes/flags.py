@@ -1,12 +1,26 @@
-"""A flag source and a flag writer in memory."""
+"""A flag source, and a flag store, in memory."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
-from collections.abc import Callable
-from typing import Any
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from flags.contract import PRIMARY_PROVIDER, FlagContext, FlagWriteError, RoutingFlags, SourceStatus
+from flags.contract import (
+    ApprovalNeededError,
+    FlagChangedError,
+    FlagContext,
+    FlagState,
+    FlagUnavailableError,
+    RoutingFlags,
+    Serves,
+    SourceStatus,
+)
+from router.clock import ManualClock
+from router.flip_rules import as_told
 
 
 class FakeFlags:
@@ -31,30 +45,128 @@ class FakeFlags:
         """Nothing to stop."""
 
 
-class FakeFlagWriter:
-    """Satisfies `FlagWriter` over `values`; `writes` are those that changed something."""
+@dataclass(frozen=True)
+class Told:
+    """One line of the audit."""
 
-    def __init__(self, primary: str = "stripe") -> None:
-        self.values: dict[str, Any] = {PRIMARY_PROVIDER: primary}
-        self.writes: list[tuple[str, Any, str]] = []
-        self.tries = 0
-        self.fault: str | None = None
-        """Why the store cannot be read or written, when it cannot."""
-        self.before_set: Callable[[], object] | None = None
+    old: Mapping[str, Any] | None
+    new: Mapping[str, Any] | None
+    at: dt.datetime
 
-    def current(self, key: str) -> Any:
-        if self.fault is not None:
-            raise FlagWriteError(self.fault)
-        return self.values[key]
 
-    def set(self, key: str, value: Any, *, expected: Any | None, comment: str) -> bool:
-        self.tries += 1
-        if self.before_set is not None:
-            self.before_set()
-        if self.fault is not None:
-            raise FlagWriteError(self.fault)
-        if expected is not None and self.values[key] != expected:
-            return False
-        self.values[key] = value
-        self.writes.append((key, value, comment))
-        return True
+class FakeStore:
+    """A flag store: satisfies `FlagMover`, and what its stream tells is `source`, at once while it is not `stalled`.
+
+    `people` change it with `set`. Faults: `faults` are raised by the next calls, one each; `fault` by every call.
+    """
+
+    def __init__(self, clock: ManualClock, primary: str = "stripe") -> None:
+        self.clock = clock
+        self.serves = Serves(primary)
+        self.is_on = True
+        self.off: Any = "stripe"
+        self.pins: dict[str, tuple[str, ...]] = {}
+        self.version = 1
+        self.source = _Stream(self)
+        self.audit: list[Told] = []
+        self.moves: list[tuple[Serves, str]] = []
+        self.moved_pins: list[tuple[str, str] | None] = []
+        self.looks = 0
+        self.calls = 0
+        self.faults: list[BaseException] = []
+        self.fault: BaseException | None = None
+        self.needs_approval = False
+        self.asked: dict[str, Serves] = {}
+        self.withdrawn: list[str] = []
+        self.before_move: Callable[[], object] | None = None
+        self.lost_answers = 0
+        """So many writes are done, and their answers lost."""
+        self._lock = threading.Lock()
+
+    @property
+    def primary(self) -> Any:
+        return self.serves.value if self.is_on else self.off
+
+    def set(self, to: Serves | str) -> None:
+        """A person's hand, or ours."""
+        old = self._described()
+        self.serves = to if isinstance(to, Serves) else Serves(to)
+        self.version += 1
+        self.audit.append(Told(old, self._described(), self.clock.now()))
+
+    def approve(self, request: str) -> None:
+        """A person approves it: the store changes the flag."""
+        self.set(self.asked.pop(request))
+
+    def changes(self, _key: str, since: dt.datetime) -> list[Told]:
+        return [each for each in reversed(self.audit) if each.at >= since]
+
+    def look(self, key: str) -> FlagState:
+        self.looks += 1
+        self._check()
+        return self._state()
+
+    def move(
+        self, key: str, to: Serves, *, seen: FlagState, comment: str, pins: tuple[str, str] | None = None
+    ) -> FlagState:
+        if self.before_move is not None:
+            self.before_move()
+        self._check()
+        with self._lock:
+            if seen.mark != self._state().mark:
+                raise FlagChangedError("the flag was changed")
+            if self.needs_approval:
+                raise ApprovalNeededError("approval is needed")
+            self.set(to)
+            self.moves.append((to, comment))
+            self.moved_pins.append(pins)
+            if self.lost_answers:
+                self.lost_answers -= 1
+                raise FlagUnavailableError("no answer")
+            return self._state()
+
+    def ask_approval(self, key: str, to: Serves, *, comment: str) -> str:
+        self._check()
+        request = f"request-{len(self.asked) + 1}"
+        self.asked[request] = to
+        return request
+
+    def withdraw(self, key: str, request: str) -> None:
+        self._check()
+        self.asked.pop(request, None)
+        self.withdrawn.append(request)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _check(self) -> None:
+        self.calls += 1
+        fault = self.faults.pop(0) if self.faults else self.fault
+        if fault is not None:
+            raise fault
+
+    def _state(self) -> FlagState:
+        return FlagState(str(self.version), self.is_on, self.serves, self.off, dict(self.pins))
+
+    def _described(self) -> dict[str, Any]:
+        return {"on": self.is_on, "serves": as_told(self.serves), "rules": 0, "targets": 0}
+
+
+class _Stream(FakeFlags):
+    """What the store's stream tells; while it is `stalled`, what it told last."""
+
+    def __init__(self, store: FakeStore) -> None:
+        super().__init__()
+        self._store = store
+        self._last: Any = store.primary
+        self.stalled = False
+        self.state: Literal["initializing", "valid", "interrupted", "off"] = "valid"
+
+    def read(self, context: FlagContext) -> RoutingFlags:
+        if not self.stalled:
+            weights = self._store.serves.weights
+            self._last = max(weights, key=lambda name: weights[name]) if weights else self._store.primary
+        return dataclasses.replace(super().read(context), primary=self._last)
+
+    def status(self) -> SourceStatus:
+        return SourceStatus(self.state, dt.datetime(2026, 11, 21, tzinfo=dt.UTC))

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from flags.contract import PRIMARY_PROVIDER, RoutingFlags, RoutingTuning
+from flags.contract import PRIMARY_PROVIDER, FlagUnavailableError, RoutingFlags, RoutingTuning, Serves
 from providers.contract import Health
 from router.clock import ManualClock
+from router.flip_rules import Limits
 from router.ledger.engine import Database
 from router.transitions import State
 from tests.fakes.clocks import SteppedClock
-from tests.fakes.flags import FakeFlags, FakeFlagWriter
+from tests.fakes.flags import FakeStore
 from tests.fakes.flips import NAMES, FlipWorker
 from tests.fakes.house import teach
 from tests.fakes.ledger import fresh_ledger
@@ -26,44 +27,45 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def source() -> FakeFlags:
-    return FakeFlags()
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
-def writer() -> FakeFlagWriter:
-    return FakeFlagWriter()
+def store(clock: ManualClock) -> FakeStore:
+    return FakeStore(clock)
 
 
 @pytest.fixture
-def worker(database: Database, source: FakeFlags, writer: FakeFlagWriter) -> FlipWorker:
-    return FlipWorker(database, ManualClock(), source, writer)
+def worker(database: Database, store: FakeStore, clock: ManualClock) -> FlipWorker:
+    return FlipWorker(database, clock, store.source, store)
 
 
 # ---------------------------------------------------------------- when
 
 
 def test_the_flag_is_moved_once_when_the_open_time_is_reached_and_not_before(
-    worker: FlipWorker, writer: FakeFlagWriter
+    worker: FlipWorker, store: FakeStore
 ) -> None:
     """Sixty seconds mean sixty seconds; afterwards nothing more happens in this incident."""
     worker.go(State.OPEN)
     assert worker.run_after(59.9) == 0
     assert worker.run_after(0.1) == 1
-    assert writer.values[PRIMARY_PROVIDER] == "third"
+    assert store.primary == "third"
     for _ in range(5):
         assert worker.run_after(30) == 0
-    assert writer.tries == 1
+    assert len(store.moves) == 1
     assert len(worker.rows()) == 1
 
 
 @pytest.mark.parametrize("step_s", [-60, 60])
 def test_a_step_of_the_wall_clock_neither_flips_nor_keeps_from_it(
-    database: Database, source: FakeFlags, writer: FakeFlagWriter, step_s: float
+    database: Database, store: FakeStore, step_s: float
 ) -> None:
     """Sixty seconds of outage are sixty seconds, whatever a time server does meanwhile."""
     clock = SteppedClock()
-    worker = FlipWorker(database, clock, source, writer)
+    store = FakeStore(clock)
+    worker = FlipWorker(database, clock, store.source, store)
     worker.go(State.OPEN)
     clock.step_wall(step_s)
     assert worker.run_after(1) == 0
@@ -113,27 +115,25 @@ def test_five_minutes_of_closed_start_the_count_anew(worker: FlipWorker) -> None
 # ---------------------------------------------------------------- whether
 
 
-def test_a_team_that_switched_flips_off_is_obeyed(
-    worker: FlipWorker, source: FakeFlags, writer: FakeFlagWriter
-) -> None:
+def test_a_team_that_switched_flips_off_is_obeyed(worker: FlipWorker, store: FakeStore) -> None:
     """And it takes effect in the incident when it is switched on again."""
-    source.flags = RoutingFlags(auto_flip_enabled=False)
+    store.source.flags = RoutingFlags(auto_flip_enabled=False)
     worker.go(State.OPEN)
     assert worker.run_after(600) == 0
-    assert (worker.rows(), writer.tries) == ([], 0)
-    source.flags = RoutingFlags()
+    assert (worker.rows(), store.calls) == ([], 0)
+    store.source.flags = RoutingFlags()
     assert worker.run_after() == 1
 
 
-def test_a_provider_that_is_not_the_primary_is_nobodys_concern(worker: FlipWorker, writer: FakeFlagWriter) -> None:
+def test_a_provider_that_is_not_the_primary_is_nobodys_concern(worker: FlipWorker, store: FakeStore) -> None:
     """The flag already points elsewhere."""
-    writer.values[PRIMARY_PROVIDER] = "adyen"
+    store.set("adyen")
     worker.go(State.OPEN)
     assert worker.run_after(600) == 0
-    assert (worker.rows(), writer.tries) == ([], 0)
+    assert (worker.rows(), store.moves) == ([], [])
 
 
-def test_without_a_healthy_target_the_flag_stays(worker: FlipWorker, writer: FakeFlagWriter) -> None:
+def test_without_a_healthy_target_the_flag_stays(worker: FlipWorker, store: FakeStore) -> None:
     """Moving it from one broken provider to another helps nobody; once one recovers, it is moved there."""
     for name in NAMES:
         worker.go(State.OPEN, provider=name)
@@ -141,17 +141,126 @@ def test_without_a_healthy_target_the_flag_stays(worker: FlipWorker, writer: Fak
     assert worker.rows() == []
     worker.go(State.CLOSED, provider="adyen")
     assert worker.run_after() == 1
-    assert writer.values[PRIMARY_PROVIDER] == "adyen"
+    assert store.primary == "adyen"
 
 
-def test_a_flag_that_cannot_be_read_is_not_flipped_yet(worker: FlipWorker, writer: FakeFlagWriter) -> None:
-    """Not knowing what it serves, the machine leaves it alone until it does."""
-    writer.fault = "the store is away"
+def test_a_store_that_is_away_keeps_nobody_on_the_failing_provider(worker: FlipWorker, store: FakeStore) -> None:
+    """The override is in force at once; the flag follows when the store is back."""
+    store.fault = FlagUnavailableError("the store is away")
     worker.go(State.OPEN)
     assert worker.run_after(60) == 0
-    assert worker.rows() == []
-    writer.fault = None
-    assert worker.run_after() == 1
+    assert (worker.flip.state, worker.primary, store.primary) == ("overriding", "third", "stripe")
+    assert worker.told == ["flip_waits"]
+    store.fault = None
+    assert worker.run_after(60) == 1
+    assert (worker.flip.state, worker.primary, store.primary) == ("confirmed", "third", "third")
+    assert worker.told == ["flip_waits", "flip_confirmed"]
+
+
+def test_a_missing_target_is_told_once_an_incident(worker: FlipWorker) -> None:
+    """By whichever worker sees it."""
+    for name in NAMES:
+        worker.go(State.OPEN, provider=name)
+    for _ in range(5):
+        worker.run_after(60)
+    assert worker.told == ["no_target"]
+
+
+def test_a_rollout_moves_only_the_failing_providers_share(
+    database: Database, store: FakeStore, clock: ManualClock
+) -> None:
+    """Whom it sends elsewhere stays there, and the record says how many were moved."""
+    store.serves = Serves(weights={"adyen": 70_000, "stripe": 30_000})
+    worker = FlipWorker(database, clock, store.source, store)
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 1
+    assert store.serves == Serves(weights={"adyen": 70_000, "third": 30_000})
+    assert worker.flip.evidence["percent_moved"] == 30
+    assert worker.flip.before == {"weights": {"adyen": 70_000, "stripe": 30_000}}
+
+
+@pytest.mark.parametrize("moves_pins", [False, True])
+def test_rules_and_targets_of_the_failing_provider_are_named_and_moved_only_where_the_setting_says_so(
+    database: Database, store: FakeStore, clock: ManualClock, moves_pins: bool
+) -> None:
+    """In the record and in the alert."""
+    store.pins = {"stripe": ("rule `vip customers`",), "adyen": ("target big-shop",)}
+    worker = FlipWorker(database, clock, store.source, store, moves_pins=moves_pins)
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 1
+    assert worker.flip.pins == ["rule `vip customers`"]
+    assert store.moved_pins == [("stripe", "third") if moves_pins else None]
+    (alert,) = worker.alerts.all()
+    assert alert.detail["pins"] == ["rule `vip customers`"]
+    assert ("still on stripe: rule `vip customers`" in alert.text) is not moves_pins
+
+
+# ---------------------------------------------------------------- how often
+
+
+def test_after_a_write_the_flag_is_left_alone_for_the_cooldown(
+    database: Database, store: FakeStore, clock: ManualClock
+) -> None:
+    """Another incident waits for it, with no override, and says so once."""
+    worker = FlipWorker(database, clock, store.source, store, limits=Limits(cooldown_s=600, per_hour=3))
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 1
+    worker.go(State.OPEN, provider="third")
+    for _ in range(5):
+        assert worker.run_after(60) == 0
+    assert (worker.told, worker.primary) == (["flip_confirmed", "flip_held"], "third")
+    assert worker.run_after(600 - 300) == 1
+    assert store.primary == "adyen"
+
+
+def test_there_are_at_most_so_many_writes_an_hour(database: Database, store: FakeStore, clock: ManualClock) -> None:
+    """The fourth of an hour is held, until the first of them is an hour old."""
+    worker = FlipWorker(database, clock, store.source, store, limits=Limits(cooldown_s=0, per_hour=3))
+    for _ in range(3):
+        store.set("stripe")
+        worker.go(State.OPEN)
+        assert worker.run_after(60) == 1
+        worker.go(State.CLOSED)
+        worker.clock.advance(300)
+    store.set("stripe")
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 0
+    assert worker.told[-1] == "flip_held"
+    assert worker.run_after(3600 - 3 * 360) == 1
+
+
+# ---------------------------------------------------------------- people
+
+
+def test_a_persons_change_during_the_incident_keeps_the_machine_from_flipping(
+    database: Database, store: FakeStore, clock: ManualClock
+) -> None:
+    """There and back again: the flag serves what it did, and a person has decided that."""
+    worker = FlipWorker(database, clock, store.source, store, changes=store.changes)
+    worker.go(State.OPEN)
+    clock.advance(10)
+    store.set("adyen")
+    clock.advance(10)
+    store.set("stripe")
+    for _ in range(3):
+        assert worker.run_after(60) == 0
+    assert (worker.flip.state, worker.primary, store.moves) == ("superseded", "stripe", [])
+    assert worker.flip.cause is not None
+    assert "a person changed payments-primary-provider at 00:00:20 (from adyen to stripe)" in worker.flip.cause
+    assert worker.told == ["flip_superseded"]
+
+
+def test_our_own_writes_are_no_persons_change(database: Database, store: FakeStore, clock: ManualClock) -> None:
+    """The flip to `third` is told during the incident of `third`, and is not held against the next one."""
+    worker = FlipWorker(database, clock, store.source, store, changes=store.changes)
+    worker.go(State.OPEN)
+    worker.go(State.OPEN, provider="third")
+    worker.go(State.CLOSED, provider="third")
+    assert worker.run_after(60) == 1
+    assert store.primary == "third"
+    worker.go(State.OPEN, provider="third", after_s=1)
+    assert worker.run_after(60) == 1
+    assert store.primary == "adyen"
 
 
 # ---------------------------------------------------------------- to whom
@@ -163,46 +272,45 @@ def test_a_flag_that_cannot_be_read_is_not_flipped_yet(worker: FlipWorker, write
 )
 def test_the_target_is_the_most_valuable_provider_that_is_enabled_and_closed(
     worker: FlipWorker,
-    source: FakeFlags,
-    writer: FakeFlagWriter,
+    store: FakeStore,
     disabled: tuple[str, ...],
     broken: tuple[str, ...],
     target: str,
 ) -> None:
     """By fees on a typical payment `third` is the best; a kill switch or a circuit takes it out."""
-    source.flags = RoutingFlags(enabled=dict.fromkeys(disabled, False))
+    store.source.flags = RoutingFlags(enabled=dict.fromkeys(disabled, False))
     for name in broken:
         worker.go(State.OPEN, provider=name)
     worker.go(State.OPEN)
     assert worker.run_after(60) == 1
-    assert writer.values[PRIMARY_PROVIDER] == target
+    assert store.primary == target
 
 
-def test_a_target_that_is_only_half_open_is_not_chosen(worker: FlipWorker, writer: FakeFlagWriter) -> None:
+def test_a_target_that_is_only_half_open_is_not_chosen(worker: FlipWorker, store: FakeStore) -> None:
     """Its probes are not over."""
     worker.go(State.OPEN, provider="third")
     worker.go(State.HALF_OPEN, provider="third")
     worker.go(State.OPEN)
     worker.run_after(60)
-    assert writer.values[PRIMARY_PROVIDER] == "adyen"
+    assert store.primary == "adyen"
 
 
 def test_of_equally_valuable_targets_the_first_by_name_is_chosen(
-    database: Database, source: FakeFlags, writer: FakeFlagWriter
+    database: Database, store: FakeStore, clock: ManualClock
 ) -> None:
     """Every worker chooses the same."""
-    worker = FlipWorker(database, ManualClock(), source, writer, names=("stripe", "zebra", "beta", "gamma"))
+    worker = FlipWorker(database, clock, store.source, store, names=("stripe", "zebra", "beta", "gamma"))
     worker.go(State.OPEN)
     worker.run_after(60)
-    assert writer.values[PRIMARY_PROVIDER] == "beta"
+    assert store.primary == "beta"
 
 
 # ---------------------------------------------------------------- the record
 
 
-def test_the_record_explains_the_flip(worker: FlipWorker, source: FakeFlags, writer: FakeFlagWriter) -> None:
+def test_the_record_explains_the_flip(worker: FlipWorker, store: FakeStore) -> None:
     """From, to, why, when, the window at the opening, the candidates with their values, and the comment written."""
-    source.flags = RoutingFlags(tuning=RoutingTuning(margin=0.2))
+    store.source.flags = RoutingFlags(tuning=RoutingTuning(margin=0.2))
     opened_at = worker.clock.now()
     teach(worker.health, Health.UNREACHABLE)
     worker.health.sync_once()
@@ -217,12 +325,15 @@ def test_the_record_explains_the_flip(worker: FlipWorker, source: FakeFlags, wri
     window = flip.evidence["window"]
     assert (window["calls"], window["failures"], window["unreachable"]) == (10, 10, 10)
     assert {**flip.evidence, "window": None} == {
+        "open_seconds_at_write": 61.5,
+        "percent_moved": 100,
+        "pins_moved": False,
         "open_seconds": 61.5,
         "incident_started_at": opened_at.isoformat(),
         "window": None,
         # 20% of 50.00, less 1% and 2% of it.
         "candidates": [{"provider": "third", "value": 9.5}, {"provider": "adyen", "value": 9.0}],
     }
-    ((flag, value, comment),) = writer.writes
-    assert (flag, value) == (PRIMARY_PROVIDER, "third")
+    ((served, comment),) = store.moves
+    assert served == Serves("third")
     assert comment == f"auto-failover: {flip.reason}, incident inc_stripe_1"

@@ -1,0 +1,139 @@
+"""What the flip's two loops ask of the rest of the house: who could take over, is the incident over, may we write."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+import structlog
+
+from flags.contract import FlagContext, FlagSource, RoutingFlags
+from providers.contract import Money
+from providers.fees import FeeSchedule
+from router import value
+from router.clock import Clock, Ids
+from router.flip_rules import (
+    HOUR,
+    ChangesOf,
+    Limits,
+    Target,
+    held,
+    in_words,
+    no_changes,
+    persons_change,
+    serves_of,
+)
+from router.health import ProviderHealth
+from router.incidents import unfinished
+from router.ledger.alerts import Alert, AlertKind, AlertLedger
+from router.ledger.circuits import CircuitLedger
+from router.ledger.flips import Flip, FlipLedger
+from router.transitions import Transition
+
+log = structlog.get_logger("router.flips")
+
+TYPICAL = Money(5_000, "EUR")
+"""A flip moves every payment, so targets are compared on a typical one."""
+OURS_AMONG = 50
+"""Flips by which changes of the flag are told from a person's: more than a long incident can hold."""
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The facts of flips, each from where it is known."""
+
+    providers: Sequence[str]
+    health: ProviderHealth
+    circuits: CircuitLedger
+    flips: FlipLedger
+    alerts: AlertLedger
+    source: FlagSource
+    fees: Mapping[str, FeeSchedule]
+    clock: Clock
+    ids: Ids
+    limits: Limits = field(default_factory=Limits)
+    changes: ChangesOf = no_changes
+
+    def flags(self) -> RoutingFlags:
+        """The flags as the router itself is served them."""
+        return self.source.read(FlagContext())
+
+    def targets(self, failing: str, flags: RoutingFlags) -> Sequence[Target]:
+        """Enabled providers that nothing speaks against, the most valuable first."""
+        well = [
+            Target(name, float(round(self._worth(name, flags), 4)))
+            for name in self.providers
+            if name != failing and flags.is_enabled(name) and self.health.is_well(name)
+        ]
+        return sorted(well, key=lambda target: (-target.value, target.provider))
+
+    def _worth(self, provider: str, flags: RoutingFlags) -> Decimal:
+        schedule = self.fees.get(provider)
+        return value.by_fees(TYPICAL, schedule, margin=flags.tuning.margin, international=False).value
+
+    def open_s(self, last: Transition) -> float:
+        """Seconds of the incident in which its circuit, which fails, was not closed; by a clock that cannot step."""
+        return last.open_time.total_seconds() + self.health.age_s(last.provider)
+
+    def last(self, provider: str) -> Transition | None:
+        """The circuit as the ledger has it: who lags behind must not take an incident for one that is over."""
+        return next(iter(self.circuits.latest([provider])), None)
+
+    def is_over(self, flip: Flip, last: Transition | None) -> bool:
+        """Whether the flip's incident is, this being the circuit's last transition."""
+        return unfinished(last, self.clock.now()) != flip.incident
+
+    def held(self, now: dt.datetime) -> str | None:
+        """Why the machine may not write now."""
+        horizon = max(HOUR, dt.timedelta(seconds=self.limits.cooldown_s))
+        return held(self.flips.writes(now - horizon), now, self.limits)
+
+    def persons_change(self, flag: str, incident: str) -> str | None:
+        """In words, how a person changed the flag during the incident; None: nobody did."""
+        opening = self.circuits.opening(incident)
+        if opening is None:
+            return None
+        changes = self.changes(flag, opening.at)
+        if not changes:
+            return None
+        theirs = persons_change(changes, self.flips.newest(limit=OURS_AMONG))
+        if theirs is None:
+            return None
+        old, new = (None if each is None else each.get("serves") for each in (theirs.old, theirs.new))
+        what = f"from {_shown(old)} to {_shown(new)}" if old != new else "its rules, its targets or whether it is on"
+        return f"a person changed {flag} at {theirs.at:%H:%M:%S} ({what}), and their word holds for this incident"
+
+    def alert(self, kind: AlertKind, incident: str, text: str, *, flip: Flip | None = None) -> Alert:
+        """An alert of this moment."""
+        detail = {} if flip is None else _detail(flip)
+        flip_id = None if flip is None else flip.id
+        return Alert(self.ids.new("alert"), kind, incident, text, self.clock.now(), flip_id, detail)
+
+
+def say(alert: Alert, provider: str) -> None:
+    """Tell Sentry what was committed; a flip that went well is an event too: payments have moved."""
+    about = {"provider": provider, "incident": alert.incident, "flip": alert.flip_id, "cause": alert.text}
+    log.error(alert.kind, **about)
+
+
+def _shown(serves: object) -> str:
+    if isinstance(serves, Mapping) and isinstance(serves.get("per_cent"), Mapping):
+        return ", ".join(f"{share:g}% {value}" for value, share in serves["per_cent"].items())
+    return str(serves)
+
+
+def _detail(flip: Flip) -> Mapping[str, object]:
+    before = None if flip.before is None else in_words(serves_of(flip.before))
+    return {
+        "flag": flip.flag,
+        "from": flip.from_value,
+        "to": flip.to_value,
+        "state": flip.state,
+        "reason": flip.reason,
+        "cause": flip.cause,
+        "served_before": before,
+        "pins": list(flip.pins or ()),
+        "approval": flip.approval,
+    }

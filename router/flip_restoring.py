@@ -1,0 +1,76 @@
+"""Undoes a flip: the flag serves again what it served before, if nobody has touched it since."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flags.contract import ApprovalNeededError, FlagChangedError, FlagMover
+from router.flip_cases import Cases, say
+from router.flip_rules import alike, in_words, serves_of
+from router.ledger.flips import Flip, LostFlipError
+
+TOUCHED = "the flag was changed since the flip was written: whoever did that decides"
+
+
+class Restoring:
+    """One round of a restore, by the worker that holds the flip."""
+
+    def __init__(self, cases: Cases, mover: FlagMover | None) -> None:
+        self._cases = cases
+        self._mover = mover
+
+    def once(self, flip: Flip) -> int:
+        """Look, and move the flag back. Answers how many were. Raises what the mover does."""
+        if self._mover is None:
+            return self.give_up(flip, "no API token: the flag cannot be moved")
+        if flip.before is None or flip.written is None:
+            return self.give_up(flip, "what the flag served before is not on record")
+        before = serves_of(flip.before)
+        seen = self._mover.look(flip.flag)
+        if seen.mark != flip.written:
+            # Sent by a worker that died, and done.
+            if flip.restore_sent_at is not None and seen.is_on and alike(seen.serves, before):
+                return self._restored(flip)
+            return self.give_up(flip, TOUCHED)
+        if flip.restore_by == "pointsman" and flip.restore_sent_at is None:
+            held = self._cases.held(self._cases.clock.now())
+            if held is not None:
+                return self.give_up(flip, held)
+        # On record before it is sent.
+        flip = self._change(flip, restore_sent_at=self._cases.clock.now())
+        if flip.lease_until is None or self._cases.clock.now() >= flip.lease_until:
+            raise LostFlipError(flip.id)
+        comment = f"restore of {flip.id}, incident {flip.incident}: {flip.restore_reason} ({flip.restore_by})"
+        try:
+            self._mover.move(flip.flag, before, seen=seen, comment=comment)
+        except FlagChangedError:
+            self._change(flip, restore_sent_at=None)
+            raise
+        except ApprovalNeededError:
+            flip = self._change(flip, restore_sent_at=None)
+            return self.give_up(flip, "the flag needs a person's approval: set it back in the flag store")
+        return self._restored(flip)
+
+    def give_up(self, flip: Flip, cause: str) -> int:
+        """It stays as the flip made it, and may be asked for again."""
+        text = f"{flip.flag} is not moved back from {flip.to_value}: {cause}"
+        alert = self._cases.alert("restore_failed", flip.incident, text, flip=flip)
+        is_new = not self._cases.alerts.is_told("restore_failed", flip.id)
+        self._change(flip, alert=alert, restore_at=None, next_try_at=None, tries=0, refusals=0, cause=cause)
+        if is_new:
+            say(alert, flip.from_value)
+        return 0
+
+    def _restored(self, flip: Flip) -> int:
+        now = self._cases.clock.now()
+        served = in_words(serves_of(flip.before or {}))
+        text = f"{flip.flag} serves {served} again: {flip.restore_reason} ({flip.restore_by})"
+        if flip.evidence.get("pins_moved"):
+            text += f"; not moved back: {', '.join(flip.pins or ())}"
+        alert = self._cases.alert("restored", flip.incident, text, flip=flip)
+        self._change(flip, alert=alert, override_over="restored", state="restored", restored_at=now, cause=None)
+        say(alert, flip.from_value)
+        return 1
+
+    def _change(self, flip: Flip, **values: Any) -> Flip:
+        return self._cases.flips.change(flip, at=self._cases.clock.now(), **values)

@@ -1,0 +1,204 @@
+"""When the primary is flipped, whether it may be, to whom, and whose hand a flag shows. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flags.contract import WHOLE, FlagState, Serves
+from router.ledger.flips import Flip
+from router.transitions import State
+
+FAILING = frozenset({State.OPEN, State.HALF_OPEN})
+"""In slow start a provider recovers: its time counts, and the flag waits. An operator's order is no outage."""
+HOUR = dt.timedelta(hours=1)
+SEEN_WITHIN = dt.timedelta(seconds=10)
+"""A write of ours is told by the flags' stream within a second; a stream that reconnects takes some more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A provider that the flag could be moved to, with what speaks for it."""
+
+    provider: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How often the machine may write."""
+
+    cooldown_s: float = 600.0
+    """Between two writes: a provider that comes and goes is no reason to move everybody each time."""
+    per_hour: int = 3
+
+
+def held(writes: Sequence[dt.datetime], now: dt.datetime, limits: Limits) -> str | None:
+    """Why the machine may not write now, by its writes of the last hour or cooldown; None: it may."""
+    ages_s = [(now - at).total_seconds() for at in writes]
+    if any(age < limits.cooldown_s for age in ages_s):
+        return f"the flag was moved {min(ages_s):.0f} s ago, and is left alone for {limits.cooldown_s:g} s"
+    recent = sum(age < HOUR.total_seconds() for age in ages_s)
+    if recent >= limits.per_hour:
+        return f"the flag was moved {recent} times in the last hour, and {limits.per_hour} are allowed"
+    return None
+
+
+# ---------------------------------------------------------------- whose change
+
+
+class Change(Protocol):
+    """One line of the audit of what the flags' source told: what the flag was, and what it is."""
+
+    @property
+    def old(self) -> Mapping[str, Any] | None:
+        """None: nothing was known of the flag. `serves`: its value, or `{"per_cent": {value: share}}`."""
+
+    @property
+    def new(self) -> Mapping[str, Any] | None:
+        """None: it was deleted."""
+
+    @property
+    def at(self) -> dt.datetime:
+        """When it was told."""
+
+
+ChangesOf = Callable[[str, dt.datetime], Sequence[Change]]
+"""A flag's changes since that moment, newest first."""
+
+
+def no_changes(_key: str, _since: dt.datetime) -> Sequence[Change]:
+    """Where there is no audit."""
+    return ()
+
+
+def persons_change(changes: Iterable[Change], ours: Iterable[Flip]) -> Change | None:
+    """The last of these changes that no flip or restore of ours explains. What was first heard of is no change."""
+    flips = list(ours)
+    return next((each for each in changes if each.old is not None and not _is_ours(each, flips)), None)
+
+
+def _is_ours(change: Change, flips: Iterable[Flip]) -> bool:
+    was, served = _told(change.old), _told(change.new)
+    return any(
+        was == before and served == after and since <= change.at and (until is None or change.at <= until)
+        for flip in flips
+        for before, after, since, until in _writes(flip)
+    )
+
+
+def _writes(flip: Flip) -> Iterable[tuple[Any, Any, dt.datetime, dt.datetime | None]]:
+    """What the flip and its restore made of the flag, and when that can have been told."""
+    if flip.before is None:
+        return
+    before = serves_of(flip.before)
+    one, other = as_told(before), as_told(before.moved(flip.from_value, flip.to_value))
+    yield one, other, flip.created_at, _told_until(flip.confirmed_at)
+    if flip.restore_sent_at is not None:
+        yield other, one, flip.restore_sent_at, _told_until(flip.restored_at)
+
+
+def _told_until(moment: dt.datetime | None) -> dt.datetime | None:
+    return None if moment is None else moment + SEEN_WITHIN
+
+
+def _told(described: Mapping[str, Any] | None) -> Any:
+    """What the flag served, as the audit has it."""
+    serves = None if described is None else described.get("serves")
+    if isinstance(serves, Mapping) and isinstance(serves.get("per_cent"), Mapping):
+        return {"per_cent": {value: share for value, share in serves["per_cent"].items() if share}}
+    return serves
+
+
+def as_told(serves: Serves) -> Any:
+    """What a flag serves, as the audit has it."""
+    if not serves.weights:
+        return serves.value
+    return {"per_cent": {value: round(each * 100 / WHOLE, 3) for value, each in serves.weights.items() if each}}
+
+
+def in_words(serves: Serves) -> str:
+    """What a flag serves, for people."""
+    told = as_told(serves)
+    if serves.weights:
+        return ", ".join(f"{share:g}% {value}" for value, share in told["per_cent"].items())
+    return str(told)
+
+
+def to_json(serves: Serves) -> Mapping[str, Any]:
+    """As a flip keeps it."""
+    return {"weights": dict(serves.weights)} if serves.weights else {"value": serves.value}
+
+
+def serves_of(kept: Mapping[str, Any]) -> Serves:
+    """What `to_json` kept."""
+    return Serves(kept.get("value"), kept.get("weights") or {})
+
+
+# ---------------------------------------------------------------- what a look at the flag says of a flip
+
+
+class Found(enum.Enum):
+    """What became of a flip, by what its flag serves."""
+
+    UNWRITTEN = "unwritten"
+    """The flag still serves the failing provider, and nothing of ours is in it."""
+    WRITTEN = "written"
+    """It serves what we wrote, or what a person approved."""
+    TAKEN = "taken"
+    """A person has moved it."""
+    OFF = "off"
+    """It is off, and serves the failing provider to everyone: what it would serve while on is of no matter."""
+
+
+def found(flip: Flip, seen: FlagState) -> Found:
+    """Whose hand the flag shows. A mark that has not changed since before the write proves that it was not done."""
+    is_in_doubt = flip.state == "requested" and flip.mark is not None
+    if is_in_doubt and seen.mark == flip.mark:
+        return Found.UNWRITTEN if seen.is_on else Found.OFF
+    may_be_ours = flip.state in ("requested", "needs approval")
+    if not seen.is_on:
+        # While it is off nothing that we write moves anyone; whoever switched it off is a person.
+        return Found.OFF if seen.off == flip.from_value and not may_be_ours else Found.TAKEN
+    if seen.serves.share_of(flip.from_value) == 0:
+        is_as_asked = seen.serves.share_of(flip.to_value) >= (_share_asked(flip) or 1e-9)
+        return Found.WRITTEN if may_be_ours and is_as_asked else Found.TAKEN
+    # Changed after the write was sent, and the failing provider is served again, or still: a person has been there.
+    return Found.TAKEN if is_in_doubt else Found.UNWRITTEN
+
+
+def _share_asked(flip: Flip) -> float:
+    """Which part of everyone the flip was to send to its target; 0 where that is not known."""
+    if flip.before is None:
+        return 0.0
+    return serves_of(flip.before).moved(flip.from_value, flip.to_value).share_of(flip.to_value)
+
+
+# ---------------------------------------------------------------- restoring
+
+
+def alike(one: Serves, other: Serves) -> bool:
+    """Whether they serve the same to the same shares."""
+    return bool(as_told(one) == as_told(other))
+
+
+def to_restore(newest: Sequence[Flip]) -> Flip | None:
+    """Of the last flips, newest first, the one that the machine may undo by itself once its provider is well.
+
+    Only the last one that was written, and once: what was refused is not asked again. Not where the flag holds what
+    the team had set: a flip that undid an earlier one, provider by provider, is not to be taken back.
+    """
+    written = [each for each in newest if each.state in ("confirmed", "restored")]
+    if not written or written[0].state != "confirmed" or written[0].restore_by is not None:
+        return None
+    last = written[0]
+    if len(written) > 1 and written[1].state == "confirmed" and last.before is not None:
+        earlier = written[1]
+        now_served = serves_of(last.before).moved(last.from_value, last.to_value)
+        is_unbroken = earlier.written is not None and earlier.written == last.mark
+        if is_unbroken and earlier.before is not None and alike(serves_of(earlier.before), now_served):
+            return None
+    return last
