@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock clean simulate simulate-mutants chaos bench-safety bench-alarms bench-breaker
+.PHONY: help run test check format lock clean simulate simulate-mutants chaos flip-table bench-safety bench-alarms bench-breaker
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ simulate: $(VENV)/installed  ## thousands of seeded interleavings of faults, cra
 
 simulate-mutants: $(VENV)/installed  ## break the router on purpose, and find the first seed that catches each
 	$(BIN)/python -m tests.simulation.mutants
+
+flip-table: $(VENV)/installed  ## an hour of flapping, and a day of outages: what became of the primary flag; 1 minute
+	$(BIN)/pytest -q -s tests/unit/test_flips_at_length.py
 
 AGAINST ?= main
 bench-safety: $(VENV)/installed  ## payments/s against an earlier commit's (AGAINST=<tag or commit>); 2 minutes

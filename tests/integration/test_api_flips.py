@@ -1,0 +1,63 @@
+"""`/v1/flips` and the undoing of one, over both databases."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from flags.contract import PRIMARY_PROVIDER
+from router.api.views import FlipList
+from router.ledger.flips import Flip, FlipLedger, FlipState
+from tests.integration.shop import Shop
+
+AT = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
+
+
+def kept(shop: Shop, state: FlipState = "confirmed") -> FlipLedger:
+    """The ledger, with one flip."""
+    ledger = FlipLedger(shop.core.database)
+    assert ledger.claim(Flip("flip_1", PRIMARY_PROVIDER, "stripe", "adyen", state, "inc_stripe_1", "why", {}, AT))
+    return ledger
+
+
+def test_a_flip_is_restored_on_an_operators_word(shop: Shop) -> None:
+    """202 with the flip; asked twice, 409; of no such flip, 404."""
+    kept(shop)
+    answer = shop.send("POST", "/v1/flips/flip_1/restore", json={"reason": "stripe is well"})
+    assert answer.status_code == 202
+    assert answer.json is not None
+    assert answer.json["state"] == "confirmed"
+    assert answer.json["restore"]["reason"] == "stripe is well"
+    assert answer.json["restore"]["asked_at"] is not None
+    again = shop.send("POST", "/v1/flips/flip_1/restore", json={"reason": "now"})
+    assert (again.status_code, (again.json or {})["detail"]) == (409, "Restoring it has been asked for already.")
+    assert shop.send("POST", "/v1/flips/flip_9/restore", json={"reason": "x"}).status_code == 404
+    page = shop.send("GET", "/v1/flips").json
+    FlipList.model_validate(page, strict=True)
+
+
+@pytest.mark.parametrize("state", ["overriding", "superseded", "failed", "restored"])
+def test_only_a_confirmed_flip_can_be_restored(shop: Shop, state: FlipState) -> None:
+    """The refusal says what it is."""
+    kept(shop, state)
+    answer = shop.send("POST", "/v1/flips/flip_1/restore", json={"reason": "x"})
+    assert answer.status_code == 409
+    assert state in (answer.json or {})["detail"]
+
+
+@pytest.mark.parametrize("body", [{}, {"reason": ""}, {"reason": "x", "by": "me"}])
+def test_a_restore_needs_its_reason_and_nothing_else(shop: Shop, body: dict[str, str]) -> None:
+    """422, naming the field."""
+    kept(shop)
+    assert shop.send("POST", "/v1/flips/flip_1/restore", json=body).status_code == 422
+
+
+def test_the_override_in_force_is_named_by_readyz(shop: Shop) -> None:
+    """And payments of this process obey it."""
+    ledger = kept(shop, "overriding")
+    shop.core.override.refresh()
+    assert (shop.send("GET", "/readyz").json or {})["overrides"] == [
+        {"flip": "flip_1", "from": "stripe", "to": "adyen", "since": "2026-11-21T00:00:00.000Z"}
+    ]
+    assert [each.flip for each in ledger.overrides()] == ["flip_1"]

@@ -1,0 +1,141 @@
+"""Alerts over a webhook: signed, sent by one worker, and again until they are accepted, for a day."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from router.alerts import GIVEN_UP_AFTER, LEASE, SIGNATURE, AlertSender, webhook
+from router.clock import ManualClock
+from router.ledger.alerts import Alert, AlertLedger
+from router.ledger.engine import Database
+from tests.fakes.ledger import fresh_ledger
+from tests.fakes.threads import together
+from tests.unit.webhook_receiver import Receiver
+
+SECRET = "whsec_test"
+
+
+class Endpoint:
+    """The receiver, in memory: refuses as long as it is told to."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[bytes, Mapping[str, str]]] = []
+        self.refusal: str | None = None
+        self.calls = 0
+
+    def __call__(self, body: bytes, headers: Mapping[str, str]) -> str | None:
+        self.calls += 1
+        if self.refusal is None:
+            self.got.append((body, headers))
+        return self.refusal
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with fresh_ledger(tmp_path) as database:
+        yield database
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def endpoint() -> Endpoint:
+    return Endpoint()
+
+
+def a_sender(database: Database, clock: ManualClock, endpoint: Endpoint) -> AlertSender:
+    return AlertSender(AlertLedger(database), endpoint, secret=SECRET, clock=clock, random=lambda: 0.5)
+
+
+def tell(database: Database, clock: ManualClock, number: int = 1) -> bool:
+    """An alert of a flip of that number."""
+    text = "stripe → adyen"
+    alert = Alert(
+        f"alert_{number}", "flip_confirmed", "inc_stripe_1", text, clock.now(), f"flip_{number}", {"to": "a"}
+    )
+    return AlertLedger(database).tell(alert)
+
+
+def test_an_alert_is_sent_once_and_its_signature_proves_who_sent_it(
+    database: Database, clock: ManualClock, endpoint: Endpoint
+) -> None:
+    """Over the time and the body, so that neither can be another's; told again, it is not sent again."""
+    assert tell(database, clock)
+    assert not tell(database, clock)
+    sender = a_sender(database, clock, endpoint)
+    assert (sender.run_once(), sender.run_once()) == (1, 0)
+    ((body, headers),) = endpoint.got
+    unix_s, signed = (part.partition("=")[2] for part in headers[SIGNATURE].split(","))
+    assert signed == hmac.new(SECRET.encode(), f"{unix_s}.".encode() + body, hashlib.sha256).hexdigest()
+    assert json.loads(body) == {
+        "id": "alert_1",
+        "kind": "flip_confirmed",
+        "incident": "inc_stripe_1",
+        "flip": "flip_1",
+        "text": "stripe → adyen",
+        "at": "2026-11-21T00:00:00.000Z",
+        "detail": {"to": "a"},
+    }
+
+
+def test_an_alert_that_is_not_accepted_is_sent_again_less_and_less_often_for_a_day(
+    database: Database, clock: ManualClock, endpoint: Endpoint
+) -> None:
+    """Then it is given up."""
+    endpoint.refusal = "HTTP 500"
+    tell(database, clock)
+    sender = a_sender(database, clock, endpoint)
+    for _ in range(2 * 24 * 60):
+        sender.run_once()
+        clock.advance(60)
+    assert 25 <= endpoint.calls <= 40
+    endpoint.refusal = None
+    assert sender.run_once() == 0
+    assert GIVEN_UP_AFTER.days == 1
+
+
+def test_of_several_workers_one_sends(database: Database, clock: ManualClock, endpoint: Endpoint) -> None:
+    """Ten alerts, four workers at one instant."""
+    for number in range(10):
+        tell(database, clock, number)
+    together([a_sender(database, clock, endpoint).run_once for _ in range(4)])
+    assert sorted(json.loads(body)["id"] for body, _ in endpoint.got) == [f"alert_{number}" for number in range(10)]
+
+
+def test_a_worker_that_died_while_it_sent_leaves_the_alert_to_another(
+    database: Database, clock: ManualClock, endpoint: Endpoint
+) -> None:
+    """It may come twice, under the same id."""
+
+    def die(_body: bytes, _headers: Mapping[str, str]) -> str | None:
+        raise SystemExit
+
+    tell(database, clock)
+    dying = AlertSender(AlertLedger(database), die, secret=SECRET, clock=clock, random=lambda: 0.5)
+    with pytest.raises(SystemExit):
+        dying.run_once()
+    sender = a_sender(database, clock, endpoint)
+    assert sender.run_once() == 0
+    clock.advance(LEASE.total_seconds())
+    assert sender.run_once() == 1
+
+
+def test_over_http_only_a_2xx_is_an_acceptance() -> None:
+    """A redirect is not followed, and an address where nobody listens is a refusal like any other."""
+    receiver = Receiver()
+    try:
+        post = webhook(receiver.url)
+        receiver.statuses.extend([204, 302, 500])
+        assert [post(b"{}", {}) for _ in range(3)] == [None, "HTTP 302", "HTTP 500"]
+    finally:
+        receiver.close()
+    assert webhook("http://127.0.0.1:1")(b"{}", {}) == "NewConnectionError"

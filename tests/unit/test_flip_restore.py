@@ -1,0 +1,210 @@
+"""Undoing a flip: by a person or by the machine, and only while nobody has touched the flag since."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from flags.contract import FlagChangedError, FlagUnavailableError, FlagWriteError, Serves
+from router.clock import ManualClock
+from router.flip_restoring import TOUCHED
+from router.flip_rules import Limits
+from router.flip_writing import LEASE_S, REFUSALS
+from router.ledger.engine import Database
+from router.ledger.flips import RestoreRefusedError
+from router.transitions import State, following
+from tests.fakes.flags import FakeStore
+from tests.fakes.flips import FlipWorker
+from tests.fakes.ledger import fresh_ledger
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with fresh_ledger(tmp_path) as database:
+        yield database
+
+
+@pytest.fixture
+def store() -> FakeStore:
+    return FakeStore(ManualClock())
+
+
+def flipped(
+    database: Database, store: FakeStore, *, restore: Literal["manual", "automatic"] = "manual"
+) -> FlipWorker:
+    """A worker whose flip to `third` is confirmed; its provider has just been closed again."""
+    limits = Limits(600, 3)
+    worker = FlipWorker(
+        database,
+        store.clock,
+        store.source,
+        store,
+        limits=limits,
+        changes=store.changes,
+        restore=restore,
+    )
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 1
+    worker.run_after(5)
+    worker.go(State.CLOSED)
+    return worker
+
+
+def ask(worker: FlipWorker, reason: str = "stripe is well") -> None:
+    """A person asks for it."""
+    assert worker.flips.ask_restore(worker.flip.id, by="operator: jo", reason=reason, at=worker.clock.now())
+
+
+def test_a_person_has_the_flag_set_back_at_once(database: Database, store: FakeStore) -> None:
+    """Without waiting for the cooldown; to what it served before, a rollout too, with who and why in the comment."""
+    before = Serves(weights={"stripe": 90_000, "adyen": 10_000})
+    store.serves = before
+    worker = flipped(database, store)
+    assert store.serves == Serves(weights={"adyen": 10_000, "third": 90_000})
+    ask(worker)
+    assert worker.run_after(1) == 1
+    flip = worker.flip
+    assert (flip.state, flip.restored_at, store.serves) == ("restored", worker.clock.now(), before)
+    assert store.moves[1][1] == "restore of flip_1, incident inc_stripe_1: stripe is well (operator: jo)"
+    assert worker.told == ["flip_confirmed", "restored"]
+    assert worker.run_after(60) == 0
+
+
+def test_a_flag_that_somebody_touched_since_is_left_alone(database: Database, store: FakeStore) -> None:
+    """Even where it serves the flip's value again: whoever did that decides. Asked again, no more is done."""
+    worker = flipped(database, store)
+    store.set("adyen")
+    store.set("third")
+    ask(worker)
+    assert worker.run_after(1) == 0
+    assert (worker.flip.state, worker.flip.cause) == ("confirmed", TOUCHED)
+    assert worker.flip.restore_at is None
+    assert (store.primary, len(store.moves)) == ("third", 1)
+    ask(worker, "really")
+    assert worker.run_after(1) == 0
+    assert worker.told == ["flip_confirmed", "restore_failed"]
+
+
+def test_what_cannot_be_restored_says_why(database: Database, store: FakeStore) -> None:
+    """Asked already, restored already, or never written."""
+    worker = flipped(database, store)
+    ask(worker)
+    with pytest.raises(RestoreRefusedError, match="asked for already"):
+        ask(worker)
+    worker.run_after(1)
+    with pytest.raises(RestoreRefusedError, match="has been restored"):
+        ask(worker)
+    assert worker.flips.ask_restore("flip_9", by="jo", reason="-", at=worker.clock.now()) is None
+
+
+def test_a_restore_waits_for_a_store_that_is_away_and_gives_up_where_it_is_refused(
+    database: Database, store: FakeStore
+) -> None:
+    """It stays confirmed, and the alert says so."""
+    worker = flipped(database, store)
+    store.fault = FlagUnavailableError("away")
+    ask(worker)
+    assert worker.run_after(1) == 0
+    assert worker.flip.cause == "away"
+    store.fault = FlagWriteError("403")
+    for _ in range(REFUSALS + 1):
+        assert worker.run_after(60) == 0
+    given_up = worker.flip
+    assert (given_up.state, given_up.cause, given_up.restore_at) == ("confirmed", "403", None)
+    store.fault = None
+    ask(worker)
+    assert worker.run_after(1) == 1
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_worker_that_died_in_a_restore_is_followed(database: Database, store: FakeStore, written: bool) -> None:
+    """By the flag's mark: it was written, and is on record, or it was not, and is."""
+    worker = flipped(database, store)
+
+    def die() -> None:
+        raise SystemExit
+
+    ask(worker)
+    store.before_move = die
+    with pytest.raises(SystemExit):
+        worker.run_after(1)
+    store.before_move = None
+    if written:
+        store.set("stripe")
+    second = FlipWorker(database, store.clock, store.source, store)
+    assert second.run_after(LEASE_S) == 1
+    assert (second.flip.state, store.primary) == ("restored", "stripe")
+
+
+def test_a_change_between_the_look_and_the_restore_stands(database: Database, store: FakeStore) -> None:
+    """Nothing is written over it."""
+    worker = flipped(database, store)
+
+    def change() -> None:
+        store.before_move = None
+        store.set("adyen")
+        raise FlagChangedError("changed")
+
+    store.before_move = change
+    ask(worker)
+    assert worker.run_after(1) == 0
+    assert (store.primary, worker.flip.state, worker.flip.cause) == ("adyen", "confirmed", TOUCHED)
+
+
+def test_the_machine_restores_by_itself_after_half_an_hour_of_closed(database: Database, store: FakeStore) -> None:
+    """And a mark of suspicion starts the half hour anew."""
+    worker = flipped(database, store, restore="automatic")
+    worker.run_after(1500)
+    last = worker.health.snapshot("stripe").last
+    for suspect in (True, False):
+        last = following(
+            last,
+            State.CLOSED,
+            provider="stripe",
+            at=worker.clock.now(),
+            actor="a",
+            reason="calm or not",
+            suspect=suspect,
+        )
+        assert worker.health.propose(last)
+    assert worker.run_after(1799) == 0
+    assert store.primary == "third"
+    assert worker.run_after(1) == 1
+    assert (worker.flip.state, worker.flip.restore_by, store.primary) == ("restored", "pointsman", "stripe")
+
+
+def test_without_the_setting_the_flag_stays_until_a_person_says_so(database: Database, store: FakeStore) -> None:
+    """For hours."""
+    worker = flipped(database, store)
+    for _ in range(20):
+        assert worker.run_after(1800) == 0
+    assert store.primary == "third"
+
+
+def test_the_machine_asks_once_where_a_person_has_touched_the_flag(database: Database, store: FakeStore) -> None:
+    """The flag is theirs."""
+    worker = flipped(database, store, restore="automatic")
+    store.set("adyen")
+    for _ in range(5):
+        assert worker.run_after(1800) == 0
+    assert (store.primary, worker.flip.state, worker.told) == (
+        "adyen",
+        "confirmed",
+        ["flip_confirmed", "restore_failed"],
+    )
+
+
+def test_a_flip_that_brought_the_flag_back_by_itself_is_not_taken_back(database: Database, store: FakeStore) -> None:
+    """From stripe to third, and, as third failed, to stripe again: that is what the team had set."""
+    worker = flipped(database, store, restore="automatic")
+    worker.go(State.OPEN, provider="adyen")
+    worker.go(State.OPEN, provider="third", after_s=600)
+    assert worker.run_after(60) == 1
+    assert store.primary == "stripe"
+    worker.go(State.CLOSED, provider="third", after_s=10)
+    for _ in range(5):
+        assert worker.run_after(1800) == 0
+    assert store.primary == "stripe"
