@@ -92,11 +92,12 @@ def _is_ours(change: Change, flips: Iterable[Flip]) -> bool:
 
 def _writes(flip: Flip) -> Iterable[tuple[Any, Any, dt.datetime, dt.datetime | None]]:
     """What the flip and its restore made of the flag, and when that can have been told."""
-    if flip.before is None:
+    has_ended = flip.state in ("superseded", "failed")
+    if flip.before is None or (has_ended and not flip.was_sent):
         return
     before = serves_of(flip.before)
     one, other = as_told(before), as_told(before.moved(flip.from_value, flip.to_value))
-    yield one, other, flip.created_at, _told_until(flip.confirmed_at)
+    yield one, other, flip.created_at, _told_until(flip.requested_at if has_ended else flip.confirmed_at)
     if flip.restore_sent_at is not None:
         yield other, one, flip.restore_sent_at, _told_until(flip.restored_at)
 

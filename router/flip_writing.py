@@ -75,7 +75,7 @@ class FlipWriting:
 
     def run_once(self) -> int:
         """Carry on every flip that waits for it. Answers how many flags were moved."""
-        return sum(self._carry_on(task) for task in self._flips.tasks(self._clock.now()))
+        return sum(self._carry_on(task) for task in self._flips.tasks(self._holder, self._clock.now()))
 
     def _carry_on(self, task: Task) -> int:
         if not self._has_work(task):

@@ -158,19 +158,18 @@ class FlipLedger:
 
     # ------------------------------------------------------------ carrying on
 
-    def tasks(self, now: dt.datetime) -> Sequence[Task]:
-        """Flips that somebody has to look after now: not ended, with an override, or to be restored."""
+    def tasks(self, holder: str, now: dt.datetime) -> Sequence[Task]:
+        """Flips that this worker may look after now: not ended, with an override, or to be restored."""
         in_force = primary_overrides.c.ended_at.is_(None) & primary_overrides.c.flip_id.is_not(None)
         overriding = sa.and_(primary_overrides.c.flip_id == flips.c.id, primary_overrides.c.ended_at.is_(None))
         restoring = (flips.c.state == "confirmed") & flips.c.restore_at.is_not(None)
         waited = flips.c.next_try_at.is_(None) | (flips.c.next_try_at <= to_micros(now))
-        free = flips.c.lease_until.is_(None) | (flips.c.lease_until <= to_micros(now))
         query = (
             sa.select(flips, primary_overrides.c.flip_id.label("override"))
             .select_from(flips.outerjoin(primary_overrides, overriding))
             # What only its override holds is looked at in every round: how long a store is to be left alone is no
             # reason to overrule a person.
-            .where(in_force | ((flips.c.state.in_(UNWRITTEN) | restoring) & waited), free)
+            .where(in_force | ((flips.c.state.in_(UNWRITTEN) | restoring) & waited), _free(holder, now))
             .order_by(flips.c.created_at, flips.c.id)
         )
         with self._database.read() as connection:
@@ -179,8 +178,7 @@ class FlipLedger:
 
     def take(self, flip: Flip, holder: str, *, now: dt.datetime, until: dt.datetime) -> Flip | None:
         """Lease a flip; it as it stands then. None: another worker has it, or it has moved on."""
-        free = flips.c.lease_until.is_(None) | (flips.c.lease_until <= to_micros(now))
-        values = {"holder": holder, "lease_until": to_micros(until)}
+        free, values = _free(holder, now), {"holder": holder, "lease_until": to_micros(until)}
         with self._database.write() as connection:
             query = flips.update().where(flips.c.id == flip.id, flips.c.state == flip.state, free).values(values)
             if connection.execute(query).rowcount != 1:
@@ -283,6 +281,12 @@ class FlipLedger:
     def _read(self, query: sa.Select[tuple[object, ...]]) -> Sequence[Flip]:
         with self._database.read() as connection:
             return [_flip(row) for row in connection.execute(query).mappings()]
+
+
+def _free(holder: str, now: dt.datetime) -> sa.ColumnElement[bool]:
+    """Not leased to another worker; to this one only where it could not give the lease back."""
+    lapsed = flips.c.lease_until.is_(None) | (flips.c.lease_until <= to_micros(now))
+    return sa.or_(lapsed, flips.c.holder == holder)
 
 
 def _end_override(connection: sa.Connection, flip_id: str, why: str, at: dt.datetime) -> None:

@@ -502,7 +502,7 @@ def test_a_flip_that_has_ended_stays_as_it_ended(worker: FlipWorker, store: Fake
     for _ in range(10):
         worker.run_after(60)
     assert (worker.flip.state, store.calls) == ("confirmed", calls)
-    assert worker.flips.tasks(worker.clock.now()) == []
+    assert worker.flips.tasks("anyone", worker.clock.now()) == []
 
 
 # ---------------------------------------------------------------- with the real flags file
