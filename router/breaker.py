@@ -298,14 +298,18 @@ class Breaker:
                 self._written = self._unwritten.popleft()
 
     def adopt(self, transition: Transition) -> bool:
-        """Follow a transition that the ledger holds; one that is not newer than those known changes nothing.
+        """Follow a transition that the ledger holds; one that is older than those known changes nothing.
 
         The ledger is the truth: what was decided here and not written falls, all of it, when the ledger holds
-        another in its place. Who lost must know the moment and the incident that were written.
+        another in its place. Who lost must know the moment and the incident that were written. So it is with what
+        was written, where the ledger has lost it (`go_back`) and holds another of that version now.
         """
         with self._lock:
             written = self._written
-            if written is not None and transition.version <= written.version:
+            if written is not None and (
+                transition.version < written.version
+                or (transition.version == written.version and transition.identity == written.identity)
+            ):
                 return False
             if transition in self._unwritten:
                 while self._written != transition:
@@ -322,6 +326,25 @@ class Breaker:
                 self._enter(transition.state, keep=True)
             # Else a mark or a stage: calls in flight and what is counted stay what they are.
             return True
+
+    def go_back(self, transition: Transition | None, *, expected: Transition | None) -> bool:
+        """Follow the ledger to an older transition (None: to none): it has lost what came after.
+
+        False when `expected` is not the last written one any more: it has moved since it was looked at.
+        """
+        with self._lock:
+            if self._written is not expected:
+                return False
+            self._unwritten.clear()
+            self._written = self._last = transition
+            self._first_version = 0 if transition is None else transition.version
+            self._enter(State.CLOSED if transition is None else transition.state)
+            return True
+
+    @property
+    def last_written(self) -> Transition | None:
+        """The last transition that the ledger is known to have held."""
+        return self._written
 
     @property
     def state(self) -> State:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ from router import health as health_module
 from router.health import ProviderHealth
 from router.ledger.engine import Database
 from router.ledger.probes import ProbeLedger
+from router.ledger.tables import circuit_transitions
 from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
 from router.overrides import Mode, Overrides
 from router.recovery import Recovery
@@ -174,6 +175,93 @@ def test_a_commit_whose_answer_was_lost_is_known_again_and_the_chain_goes_on(
         process.sync_once()
     assert told(database) == [(1, "closed", "web:1"), (2, "open", "web:1")]
     assert not process.is_admitting("stripe")
+
+
+# ---------------------------------------------------------------- rows that the ledger loses
+
+
+def lose(database: Database, version: int = 1) -> None:
+    """As a failover to a copy that lagged behind does: that row and those after it were never there."""
+    with database.write() as connection:
+        connection.execute(circuit_transitions.delete().where(circuit_transitions.c.version >= version))
+
+
+def test_a_transition_that_the_ledger_lost_is_written_again_by_who_decided_it(
+    database: Database, process: ProviderHealth, other: ProviderHealth, clock: SteppedClock
+) -> None:
+    """No one notices, and the next transition follows it: else none would ever be written again."""
+    for mode in ("metrics_only", "automatic"):
+        order(database, clock, mode)
+        clock.advance(1)
+    for each in (process, other):
+        each.sync_once()
+    teach(process, Health.PROVIDER_ERROR)
+    for each in (process, other):
+        each.sync_once()
+    before = told(database)
+    lose(database, 3)
+    for each in (other, process, other):
+        each.sync_once()
+    assert told(database) == before
+    assert process.snapshot("stripe").state is other.snapshot("stripe").state is State.OPEN
+    move(other, "stripe", State.HALF_OPEN, clock)
+    assert process.sync_once() == 1
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_what_the_ledger_lost_and_nobody_can_write_again_is_given_up(
+    database: Database, other: ProviderHealth, clock: SteppedClock, left: int
+) -> None:
+    """Whoever wrote it is gone: after three looks the others are where the ledger is, were it at the beginning."""
+    order(database, clock, "bypass")
+    clock.advance(1)
+    order(database, clock, "forced_open")
+    other.sync_once()
+    lose(database, left + 1)
+    assert [other.sync_once() for _ in range(4)] == [0, 0, 1, 0]
+    circuit = other.snapshot("stripe")
+    assert (circuit.state, circuit.version) == ((State.BYPASS, 1) if left else (State.CLOSED, 0))
+    order(database, clock, "metrics_only")
+    assert other.sync_once() == 1
+    assert other.snapshot("stripe").state is State.METRICS_ONLY
+
+
+def test_an_order_that_takes_a_lost_transitions_version_is_followed(
+    database: Database, process: ProviderHealth, other: ProviderHealth, clock: SteppedClock
+) -> None:
+    """Its version is one that every process knows already, and another's."""
+    teach(process, Health.PROVIDER_ERROR)
+    for each in (process, other):
+        each.sync_once()
+    lose(database)
+    clock.advance(1)
+    ordered = order(database, clock, "bypass")
+    assert ordered.version == 1
+    assert process.follow(ordered)
+    assert other.sync_once() == 1
+    assert process.snapshot("stripe").last == other.snapshot("stripe").last == ordered
+
+
+def test_a_read_that_began_before_a_transition_was_known_takes_nothing_back(
+    database: Database,
+    store: FlakyStore,
+    process: ProviderHealth,
+    clock: SteppedClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each time the recovery's thread writes while the answer is under way: it is old, and nothing is lost."""
+    latest, moves = store.latest, iter([State.OPEN, State.HALF_OPEN, State.OPEN, State.HALF_OPEN])
+
+    def slow(providers: Iterable[str]) -> Sequence[Transition]:
+        rows = latest(providers)
+        move(process, "stripe", next(moves), clock)
+        clock.advance(1)
+        return rows
+
+    monkeypatch.setattr(store, "latest", slow)
+    for version in (1, 2, 3, 4):
+        assert process.sync_once() == 0
+        assert process.snapshot("stripe").version == version
 
 
 # ---------------------------------------------------------------- proposals
