@@ -19,7 +19,7 @@ from router.ages import Ages
 from router.breaker import BreakerSettings
 from router.clock import Clock
 from router.ledger.unavailable import LedgerUnavailableError
-from router.overrides import is_released, released
+from router.overrides import released
 from router.prober import Prober, ProbeStore, Start, on_a_thread
 from router.probing import Decision, ProbeRound, jitter_of
 from router.slow_start import WHOLE, Step, first_share, next_share, step
@@ -105,7 +105,7 @@ class Recovery:
             del self._rounds[name]  # somebody else moved the circuit: what these probes say is old
         if circuit.state is State.OPEN:
             wait_s = settings.wait_s(circuit.failed_rounds, jitter_of(name, circuit.version))
-            if is_released(circuit.last):
+            if circuit.last is not None and circuit.last.is_released:
                 wait_s = 0.0  # nobody knows that it is broken: the probes are to say
             return self._begin_round(circuit) if age_s >= wait_s else 0
         if circuit.state is State.HALF_OPEN:

@@ -19,7 +19,6 @@ from router.overrides import (
     Mode,
     Overrides,
     UnknownProviderError,
-    is_released,
 )
 from router.transitions import OVERRIDES, State, Transition, following
 from tests.fakes.house import a_health, move, teach
@@ -119,7 +118,7 @@ def test_what_was_shut_is_probed_first_and_the_rest_comes_back_at_once(
     in_state(before, health, overrides, clock)
     released = overrides.order("stripe", "automatic", reason="over", by=BY)
     assert (released.state, released.actor, released.until, released.incident) == (after, BY, None, None)
-    assert is_released(released) is (after is State.OPEN)
+    assert released.is_released is (after is State.OPEN)
     health.sync_once()
     assert health.is_admitting("stripe") is (after is State.CLOSED)
 
