@@ -215,6 +215,8 @@ class ProviderHealth:
         self._wake = threading.Event()
         self._began_at = clock.monotonic()
         self._degraded = False
+        # Beginnings of incidents that were proposed, and may be written though the ledger did not say so.
+        self._unanswered: dict[str, Transition] = {}
         self._ages = Ages(clock)
         self._looking_at_ages = threading.Lock()
 
@@ -426,10 +428,12 @@ class ProviderHealth:
     def _write_and_follow(self) -> int:
         for guarded in self._guarded.values():
             while (ours := guarded.breaker.unwritten()) is not None:
-                if not self._store.append(ours):
-                    break  # the ledger holds another, or this one from a commit whose answer was lost: see below
+                if not self._store.append(ours) and not self._store.holds(ours):
+                    break  # the ledger holds another: see below
+                # Written now, or by a commit whose answer was lost; then nobody has been told yet.
                 guarded.breaker.written(ours)
                 _tell(ours)
+        self._tell_of_lost_answers()
         changed = 0
         # What is known before it is asked cannot be missing from the answer, unless the ledger has lost it.
         known = {name: guarded.breaker.version for name, guarded in self._guarded.items()}
@@ -446,6 +450,12 @@ class ProviderHealth:
         for name in self._guarded:
             self.age_s(name)  # from when it was first seen here
         return changed
+
+    def _tell_of_lost_answers(self) -> None:
+        for provider, proposed in list(self._unanswered.items()):
+            if self._store.holds(proposed):
+                _tell(proposed)
+            self._unanswered.pop(provider, None)
 
     def _make_good(self, guarded: _Guarded, row: Transition | None) -> int:
         """The ledger ends with `row`, before what it held, as after a failover to a copy that lagged behind.
@@ -501,7 +511,12 @@ class ProviderHealth:
 
     def propose(self, transition: Transition) -> bool:
         """Write a transition decided by the worker or an operator and follow it; False: another process was first."""
-        written = self._store.append(transition)
+        try:
+            written = self._store.append(transition)
+        except LedgerUnavailableError:
+            if begins_incident(transition):
+                self._unanswered[transition.provider] = transition
+            raise
         if written:
             self._guarded[transition.provider].breaker.adopt(transition)
             self.age_s(transition.provider)

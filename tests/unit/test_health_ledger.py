@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -361,6 +362,58 @@ def test_a_listener_that_raises_costs_neither_a_transition_nor_an_answer(
     assert not other.is_admitting("stripe")
 
 
+@pytest.mark.parametrize("proposed", [False, True])
+def test_an_incident_is_told_once_though_the_answer_to_its_commit_was_lost(
+    store: FlakyStore,
+    process: ProviderHealth,
+    other: ProviderHealth,
+    clock: SteppedClock,
+    monkeypatch: pytest.MonkeyPatch,
+    proposed: bool,
+) -> None:
+    """By whoever wrote it, when the ledger is back; a failed probe's opening after a release is the worker's."""
+    append = store.append
+
+    def lose(transition: Transition) -> bool:
+        append(transition)
+        raise CommitUnknownError("OperationalError")
+
+    with capture_logs() as logs:
+        if proposed:
+            for state in (State.FORCED_OPEN, State.OPEN, State.HALF_OPEN):
+                move(process, "stripe", state, clock)
+        else:
+            teach(process, Health.PROVIDER_ERROR)
+        monkeypatch.setattr(store, "append", lose)
+        with contextlib.suppress(LedgerUnavailableError):
+            if proposed:
+                move(process, "stripe", State.OPEN, clock)
+            process.sync_once()
+        monkeypatch.undo()
+        other.sync_once()
+        clock.advance(10)
+        move(other, "stripe", State.HALF_OPEN, clock)
+        for _ in range(3):
+            process.sync_once()
+            other.sync_once()
+    assert [each["event"] for each in logs].count("circuit_opened") == 1
+    assert process.snapshot("stripe").state is State.HALF_OPEN
+
+
+def test_a_proposal_that_was_not_written_is_not_told(
+    store: FlakyStore, process: ProviderHealth, clock: SteppedClock
+) -> None:
+    """The ledger was away before it could commit."""
+    store.away = True
+    with capture_logs() as logs:
+        with pytest.raises(LedgerUnavailableError):
+            move(process, "stripe", State.OPEN, clock)
+        store.away = False
+        for _ in range(2):
+            process.sync_once()
+    assert "circuit_opened" not in [each["event"] for each in logs]
+
+
 def test_a_ledger_that_is_away_is_one_degraded_event_and_its_return_one_restored(
     store: FlakyStore, process: ProviderHealth
 ) -> None:
@@ -410,6 +463,35 @@ def test_what_would_have_opened_is_said_once_and_shown_while_it_stands(
 
 
 # ---------------------------------------------------------------- a wall clock that steps
+
+
+def test_an_opening_that_fell_lends_its_age_to_none_of_the_same_version(
+    database: Database, store: FlakyStore, process: ProviderHealth, other: ProviderHealth, clock: SteppedClock
+) -> None:
+    """Cut off, this process opened a minute ago and nobody knew; the fleet opened half a second ago."""
+    recovery = Recovery(
+        {"stripe": FakeProvider("stripe")},
+        process,
+        probes=ProbeLedger(database),
+        timeouts=Timeouts(1, 5),
+        clock=clock,
+        start=lambda _task: None,
+    )
+    store.away = True
+    teach(process, Health.UNREACHABLE)
+    for _ in range(60):
+        process.age_s("stripe")
+        clock.advance(1)
+        with contextlib.suppress(LedgerUnavailableError):
+            recovery.run_once()
+    teach(other, Health.PROVIDER_ERROR)
+    other.sync_once()
+    clock.advance(0.5)
+    store.away = False
+    process.sync_once()
+    assert process.age_s("stripe") == pytest.approx(0.5)
+    assert recovery.run_once() == 0
+    assert told(database) == [(1, "open", "web:2")]
 
 
 @pytest.mark.parametrize("step_s", [-60, 60])
