@@ -448,8 +448,16 @@ class ProviderHealth:
                 changed += 1
                 _say("info", "circuit", row)
         for name in self._guarded:
-            self.age_s(name)  # from when it was first seen here
+            self._see_age(name)
         return changed
+
+    def _see_age(self, provider: str) -> None:
+        """From when it was first seen here, whatever the wall clock does."""
+        breaker = self._guarded[provider].breaker
+        with self._looking_at_ages:
+            circuit = breaker.snapshot()
+            age_s = self._ages.of(circuit)
+        breaker.stood(circuit.last, self._clock.monotonic() - age_s)
 
     def _tell_of_lost_answers(self) -> None:
         for provider, proposed in list(self._unanswered.items()):
@@ -519,7 +527,7 @@ class ProviderHealth:
             raise
         if written:
             self._guarded[transition.provider].breaker.adopt(transition)
-            self.age_s(transition.provider)
+            self._see_age(transition.provider)
             _tell(transition)
         return written
 

@@ -515,3 +515,26 @@ def test_an_incidents_open_time_is_not_the_wall_clocks(
     recovery.run_once()
     *_, row = circuit_rows(database)
     assert (row["state"], row["open_us"]) == ("half_open", 11_000_000)
+
+
+@pytest.mark.parametrize("step_s", [-60, 60])
+def test_the_time_of_a_slow_start_that_failed_is_not_the_wall_clocks_either(
+    database: Database, process: ProviderHealth, other: ProviderHealth, clock: SteppedClock, step_s: float
+) -> None:
+    """Written by this process's own opening, whoever began the slow start: twelve seconds are twelve."""
+    process.sync_once()
+    for state, after_s in ((State.OPEN, 0), (State.HALF_OPEN, 0), (State.SLOW_START, 0), (State.SLOW_START, 5)):
+        clock.advance(after_s)
+        last = other.snapshot("stripe").last
+        share = 0.1 if not after_s else 0.25
+        moved = following(
+            last, state, provider="stripe", at=clock.now(), actor="w", reason="why", share=share, age_s=after_s
+        )
+        assert other.propose(moved)
+        process.sync_once()
+    clock.step_wall(step_s)
+    clock.advance(7)
+    teach(process, Health.PROVIDER_ERROR, 2)
+    process.sync_once()
+    *_, row = circuit_rows(database)
+    assert (row["state"], row["open_us"]) == ("open", 12_000_000)
