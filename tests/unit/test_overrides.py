@@ -310,6 +310,21 @@ def test_a_mark_of_the_same_moment_does_not_undo_a_reset(
     assert (health.snapshot("stripe").window.calls, health.snapshot("stripe").suspect) == (0, False)
 
 
+def test_a_reset_forgets_failed_rounds_and_the_next_wait_is_the_first(
+    overrides: Overrides, health: ProviderHealth, clock: ManualClock
+) -> None:
+    """A long outage is over by a person's word: what comes next is another."""
+    opened = following(
+        None, State.OPEN, provider="stripe", at=clock.now(), actor="web:1", reason="r", failed_rounds=7
+    )
+    assert health.propose(opened)
+    reset = overrides.order("stripe", "reset", reason="a new contract", by=BY)
+    assert reset.failed_rounds == 0
+    health.follow(reset)
+    teach(health, Health.PROVIDER_ERROR)
+    assert (health.snapshot("stripe").state, health.snapshot("stripe").failed_rounds) == (State.OPEN, 0)
+
+
 def test_a_reset_has_no_end(overrides: Overrides, store: MemoryStore, clock: ManualClock) -> None:
     """It is over as soon as it is done."""
     with pytest.raises(AutomaticHasNoEndError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import threading
 import time
 from collections.abc import Iterator
@@ -323,3 +324,16 @@ def test_a_worker_whose_wall_clock_is_behind_the_record_waits_no_longer_than_the
     started = Worker(database, clock, stripe, "worker:2")
     started.run_once()
     assert started.waits_until_probed(1) == [10]
+
+
+@pytest.mark.parametrize(("mode", "then"), [(State.FORCED_OPEN, State.OPEN), (State.METRICS_ONLY, State.CLOSED)])
+def test_a_web_process_leaves_a_worker_one_wait_to_end_an_override(
+    database: Database, clock: SteppedClock, stripe: FakeProvider, mode: State, then: State
+) -> None:
+    """Alone it ends it ten seconds late; a worker does so at its time."""
+    web = Worker(database, clock, stripe, "web:1", patience=2.0)
+    web.circuits.move("stripe", mode, until=clock.now() + dt.timedelta(minutes=1))
+    web.run_for(60 + 9.75)
+    assert web.states() == [mode]
+    web.run_for(0.25)
+    assert web.states() == [mode, then]
