@@ -8,6 +8,7 @@ is decided here needs no one process to go on: whoever wrote a transition, any o
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import math
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -55,6 +56,8 @@ class _Round:
     """Probes of this process: a half-open round, or one for a stage of slow start."""
 
     probes: ProbeRound
+    of: tuple[State, dt.datetime, str]
+    """Which transition they were sent under: its identity."""
     slow_call_s: float
     """The provider's own threshold when the round began."""
     paused_until: float = -math.inf
@@ -101,7 +104,7 @@ class Recovery:
         age_s = self._ages.of(circuit) / self._patience
         settings = self._health.settings
         round_ = self._rounds.get(name)
-        if round_ is not None and round_.probes.version != circuit.version:
+        if round_ is not None and (circuit.last is None or round_.of != circuit.last.identity):
             del self._rounds[name]  # somebody else moved the circuit: what these probes say is old
         if circuit.state is State.OPEN:
             wait_s = settings.wait_s(circuit.failed_rounds, jitter_of(name, circuit.version))
@@ -162,7 +165,7 @@ class Recovery:
         # Slow is what is slow for this provider, as for its payments.
         slow_call_s = self._health.snapshot(claim.provider).window.slow_call_s
         fitting = dataclasses.replace(settings, slow_call_s=slow_call_s)
-        round_ = _Round(ProbeRound(fitting, now, version=claim.version, sent=sent), slow_call_s)
+        round_ = _Round(ProbeRound(fitting, now, version=claim.version, sent=sent), claim.identity, slow_call_s)
         self._rounds[claim.provider] = round_
         return round_
 

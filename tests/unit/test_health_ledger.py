@@ -227,6 +227,22 @@ def test_what_the_ledger_lost_and_nobody_can_write_again_is_given_up(
     assert other.snapshot("stripe").state is State.METRICS_ONLY
 
 
+def test_looks_that_are_not_in_a_row_give_nothing_up(
+    database: Database, process: ProviderHealth, other: ProviderHealth
+) -> None:
+    """Two answers of a copy that lags behind, every now and then, are none that it is lost."""
+    mark(process, True)
+    teach(process, Health.PROVIDER_ERROR)
+    for each in (process, other):
+        each.sync_once()
+    for _ in range(3):
+        lose(database, 2)
+        assert [other.sync_once() for _ in range(2)] == [0, 0]
+        process.sync_once()
+        assert other.sync_once() == 0
+    assert other.snapshot("stripe").state is State.OPEN
+
+
 def test_an_order_that_takes_a_lost_transitions_version_is_followed(
     database: Database, process: ProviderHealth, other: ProviderHealth, clock: SteppedClock
 ) -> None:

@@ -198,6 +198,7 @@ def test_a_circuit_that_opened_begins_with_no_suspicion_when_it_recovers(fleet: 
     warning = health._guarded["stripe"].warning
     assert warning.suspect
     move(health, "stripe", State.OPEN, fleet.clock)
+    health._guarded["stripe"].mark = None  # as where it opened before the mark
     fleet.share(health)
     assert (warning.suspect, warning.reason) == (False, "")
 

@@ -13,6 +13,7 @@ import pytest
 
 from providers.contract import Health, ProbeResult
 from router.ledger.engine import Database
+from router.ledger.tables import circuit_transitions
 from router.transitions import State, following
 from tests.fakes.clocks import SteppedClock
 from tests.fakes.ledger import circuit_rows, fresh_ledger
@@ -225,6 +226,26 @@ def test_results_of_an_earlier_round_do_not_spoil_the_next(
     assert worker.states()[-1] == "slow_start"
     late = [each for each in worker.probes.history("stripe", limit=99) if each.version == 2]
     assert [each.healthy for each in late] == [False, False]
+
+
+def test_a_round_that_the_ledger_lost_is_not_gone_on_with_under_anothers_of_its_version(
+    database: Database, clock: SteppedClock, stripe: FakeProvider
+) -> None:
+    """Its transition was not on the copy that took over, and another worker has a round now: one budget."""
+    later = Later()
+    worker = Worker(database, clock, stripe, start=later)
+    second = Worker(database, clock, stripe, "worker:2", start=Later())
+    worker.circuits.move("stripe", State.OPEN)
+    second.run_once()
+    clock.advance(10)
+    worker.run_once()
+    with database.write() as connection:
+        connection.execute(circuit_transitions.delete().where(circuit_transitions.c.version == 2))
+    second.run_once()
+    later.end(2)
+    worker.run_once()
+    assert [row["actor"] for row in circuit_rows(database)] == ["test", "worker:2"]
+    assert not later.tasks
 
 
 # ---------------------------------------------------------------- joining, clocks and restarts
