@@ -14,6 +14,7 @@ from router.breaker import BreakerSettings
 from router.health import CALM_S, ENOUGH_TO_CLEAR, SETTLED_S, STRANGERS_CALM_S, Call, ProviderHealth
 from router.histogram import bucket_of
 from router.ledger.counts import CountRow, hour_of
+from router.overrides import Overrides
 from router.settings import Settings
 from router.slow_start import Step, step
 from router.transitions import State, Transition, following
@@ -188,6 +189,21 @@ def test_calls_are_learned_only_while_the_circuit_is_closed_or_watched(
     (row,) = [row for row in fleet.counts.rows.values() if row.process == "web:1"]
     assert (row.calls, row.normal) == (3, normal)
     assert health._guarded["stripe"].warning._known == known + 3 * normal
+
+
+def test_calls_of_before_a_reset_are_not_learned_after_it(fleet: Fleet) -> None:
+    """They ended in the state that was forgotten; told they are, as none of the usual ones."""
+    fleet.remember()
+    health = fleet.process("web:1")
+    known = health._guarded["stripe"].warning._known
+    teach(health, Health.OK, 3)
+    health.follow(
+        Overrides(("stripe",), fleet.store, clock=fleet.clock).order("stripe", "reset", reason="r", by="me")
+    )
+    fleet.share(health)
+    (row,) = [row for row in fleet.counts.rows.values() if row.process == "web:1"]
+    assert (row.version, row.calls, row.normal) == (0, 3, False)
+    assert health._guarded["stripe"].warning._known == known
 
 
 def test_a_circuit_that_opened_begins_with_no_suspicion_when_it_recovers(fleet: Fleet) -> None:
