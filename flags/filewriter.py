@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flags import document
-from flags.contract import FlagWriteError
+from flags.contract import FlagUnavailableError, FlagWriteError
 from flags.definitions import FlagDefinition, definition, definitions, show
 
 LOCK_WAIT_S = 5.0
@@ -41,7 +41,7 @@ class FileFlagWriter:
         Raises FlagWriteError for an unknown key, an unreadable file, or a percentage rollout.
         """
         flag = definition(key, self._providers)
-        return _served(flag, _read(self._path)["flags"])
+        return _served(flag, read_file(self._path)["flags"])
 
     def set(self, key: str, value: Any, *, expected: Any | None, comment: str) -> bool:
         """Serve `value` from now on; with `expected`, only while the flag still serves that.
@@ -69,7 +69,7 @@ class FileFlagWriter:
             document.serve(entry, value, comment, closed=flag.closed)
             return True
 
-        _update(self._path, change)
+        update_file(self._path, change)
         return outcome
 
 
@@ -89,7 +89,7 @@ class FlagRow:
 
 def describe(path: Path, providers: Sequence[str]) -> list[FlagRow]:
     """Every flag with the value it serves. Raises FlagWriteError where the file cannot be read."""
-    flags = _read(path)["flags"]
+    flags = read_file(path)["flags"]
     return [_row(flag, flags) for flag in definitions(providers).values()]
 
 
@@ -107,8 +107,28 @@ def complete_file(path: Path, providers: Sequence[str]) -> list[str]:
         content["flags"].update({key: document.new_flag(table[key]) for key in added})
         return bool(added)
 
-    _update(path, change, create=True)
+    update_file(path, change, create=True)
     return added
+
+
+def read_file(path: Path) -> document.Document:
+    """The document in the file. Raises FlagUnavailableError where there is none that can be read."""
+    return _parse(path, _content(path))
+
+
+def update_file(path: Path, change: Callable[[document.Document], bool], *, create: bool = False) -> None:
+    """Read, change and replace the file under the lock, unless `change` says that there is nothing to write.
+
+    A person's editor knows no lock: if the file changes meanwhile, it is read and changed anew.
+    Raises FlagUnavailableError, and whatever `change` raises: then nothing was written.
+    """
+    with _locked(path):
+        for _ in range(ATTEMPTS):
+            before = None if create and not path.exists() else _content(path)
+            content = document.new_document(()) if before is None else _parse(path, before)
+            if not change(content) or _replace(path, before, document.render(content)):
+                return
+    raise FlagUnavailableError(f"the flags file {path} is being changed by something else; nothing was written")
 
 
 def _row(flag: FlagDefinition, flags: dict[str, document.Flag]) -> FlagRow:
@@ -141,36 +161,18 @@ def _served(flag: FlagDefinition, flags: dict[str, document.Flag]) -> Any:
     return flag.default if value is None else value
 
 
-def _read(path: Path) -> document.Document:
-    return _parse(path, _content(path))
-
-
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise FlagWriteError(f"the flags file {path} cannot be read: {error.strerror}") from error
+        raise FlagUnavailableError(f"the flags file {path} cannot be read: {error.strerror}") from error
 
 
 def _parse(path: Path, content: bytes) -> document.Document:
     try:
         return document.parse(content)
     except ValueError as error:
-        raise FlagWriteError(f"the flags file {path} is broken ({error}): mend it first") from error
-
-
-def _update(path: Path, change: Callable[[document.Document], bool], *, create: bool = False) -> None:
-    """Read, change and replace the file under the lock, unless `change` says that there is nothing to write.
-
-    A person's editor knows no lock: if the file changes meanwhile, it is read and changed anew.
-    """
-    with _locked(path):
-        for _ in range(ATTEMPTS):
-            before = None if create and not path.exists() else _content(path)
-            content = document.new_document(()) if before is None else _parse(path, before)
-            if not change(content) or _replace(path, before, document.render(content)):
-                return
-    raise FlagWriteError(f"the flags file {path} is being changed by something else; nothing was written")
+        raise FlagUnavailableError(f"the flags file {path} is broken ({error}): mend it first") from error
 
 
 @contextlib.contextmanager
@@ -181,7 +183,7 @@ def _locked(path: Path) -> Iterator[None]:
         target.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(target.with_name(target.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise FlagWriteError(f"the flags file {path} cannot be locked: {error.strerror}") from error
+        raise FlagUnavailableError(f"the flags file {path} cannot be locked: {error.strerror}") from error
     try:
         _wait_for(descriptor, path)
         yield
@@ -197,7 +199,7 @@ def _wait_for(descriptor: int, path: Path) -> None:
             return
         except BlockingIOError as error:
             if time.monotonic() >= give_up_at:
-                raise FlagWriteError(f"another writer has held {path} for {LOCK_WAIT_S:g} s") from error
+                raise FlagUnavailableError(f"another writer has held {path} for {LOCK_WAIT_S:g} s") from error
             time.sleep(0.005)
 
 
@@ -226,7 +228,7 @@ def _replace(path: Path, before: bytes | None, content: bytes) -> bool:
         finally:
             os.close(directory)
     except OSError as error:
-        raise FlagWriteError(f"the flags file {path} cannot be written: {error.strerror}") from error
+        raise FlagUnavailableError(f"the flags file {path} cannot be written: {error.strerror}") from error
     return True
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import FrameType
 
-from router.cli_circuits import CommandError, add_commands, current_ledger
+from router import cli_circuits, cli_flags
+from router.cli_circuits import CommandError, current_ledger
 from router.ledger.unavailable import LedgerUnavailableError
-from router.settings import PROVIDER_NAMES, Settings, SettingsError, load_settings
+from router.settings import Settings, SettingsError, load_settings
 
 ATTENTION_PAGE = 100
 PROGRESS_S = 2.0
@@ -56,14 +55,8 @@ def _parser() -> argparse.ArgumentParser:
 
     add("attention", _show_attention, "list the payments that need a person, of every merchant, and what is in doubt")
 
-    flags = add("flags", _show_flags, "show the flags of the flags file, or set one")
-    actions = flags.add_subparsers(metavar="action")
-    setting = actions.add_parser("set", help="serve another value from now on")
-    setting.add_argument("key")
-    setting.add_argument("value")
-    setting.set_defaults(command=_set_flag)
-
-    add_commands(add)
+    cli_flags.add_commands(add)
+    cli_circuits.add_commands(add)
 
     keys = add("keys", _create_key, "create an API key; it is shown once, and only its digest is kept")
     keys.add_argument("action", choices=["create"])
@@ -195,45 +188,7 @@ def _show_attention(_options: argparse.Namespace, settings: Settings) -> int | N
     return 0
 
 
-# ---------------------------------------------------------------- flags and keys
-
-
-def _show_flags(_options: argparse.Namespace, settings: Settings) -> int | None:
-    from flags.contract import FlagWriteError
-    from flags.definitions import show
-    from flags.filewriter import complete_file, describe
-
-    path = _flags_file(settings)
-    try:
-        complete_file(path, PROVIDER_NAMES)
-        rows = describe(path, PROVIDER_NAMES)
-    except FlagWriteError as error:
-        raise CommandError(str(error)) from None
-    width = max(len(row.key) for row in rows)
-    shown = [row.value if isinstance(row.value, str) else show(row.value) for row in rows]
-    wide = max(14, *(len(value) for value in shown))
-    print(f"{path}")
-    for row, value in zip(rows, shown, strict=True):
-        print(f"  {row.key:<{width}}  {value:<{wide}}  {row.description} ({row.allowed})")
-        for note in row.notes:
-            print(f"  {'':<{width}}  note: {note}")
-    return 0
-
-
-def _set_flag(options: argparse.Namespace, settings: Settings) -> int | None:
-    from flags.contract import FlagWriteError
-    from flags.definitions import definition
-    from flags.filewriter import FileFlagWriter, complete_file
-
-    path = _flags_file(settings)
-    try:
-        value = definition(options.key, PROVIDER_NAMES).parse(options.value)
-        complete_file(path, PROVIDER_NAMES)
-        FileFlagWriter(path, PROVIDER_NAMES).set(options.key, value, expected=None, comment="pointsman flags set")
-    except FlagWriteError as error:
-        raise CommandError(str(error)) from None
-    print(f"{options.key} serves {json.dumps(value)} from now on")
-    return 0
+# ---------------------------------------------------------------- keys
 
 
 def _create_key(options: argparse.Namespace, settings: Settings) -> int | None:
@@ -254,13 +209,6 @@ def _create_key(options: argparse.Namespace, settings: Settings) -> int | None:
     KeyLedger(database).add(key, merchant=options.merchant, scopes=scopes, label=options.label, now=now)
     print(key)
     return 0
-
-
-def _flags_file(settings: Settings) -> Path:
-    if settings.launchdarkly_sdk_key is not None:
-        raise CommandError("flags come from LaunchDarkly here: show and set them there")
-    settings.flags_path.parent.mkdir(parents=True, exist_ok=True)
-    return settings.flags_path
 
 
 def _say(line: str) -> None:

@@ -61,6 +61,13 @@ def _database_url(value: str) -> str:
     return value
 
 
+def _launchdarkly_key(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value):
+        msg = "must be a key as LaunchDarkly shows it: letters, digits, dots, dashes and underscores"
+        raise ValueError(msg)
+    return value
+
+
 def _dsn(value: SecretStr) -> SecretStr:
     url = urlsplit(value.get_secret_value())
     if url.scheme not in ("http", "https") or not url.username or not url.path.strip("/"):
@@ -71,6 +78,7 @@ def _dsn(value: SecretStr) -> SecretStr:
 
 HostPort = Annotated[str, AfterValidator(_host_and_port)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+LaunchDarklyKey = Annotated[str, AfterValidator(_launchdarkly_key)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
@@ -102,6 +110,12 @@ class Settings(BaseSettings):
     launchdarkly_base_uri: HttpUrl | None = None
     launchdarkly_stream_uri: HttpUrl | None = None
     launchdarkly_events_uri: HttpUrl | None = None
+    launchdarkly_api_token: SecretStr | None = None
+    """An access token of the REST API that may update flags: with it the router flips the primary in LaunchDarkly."""
+    launchdarkly_project: LaunchDarklyKey | None = None
+    launchdarkly_environment: LaunchDarklyKey = "production"
+    """The one that the SDK key belongs to."""
+    launchdarkly_api_uri: HttpUrl = "https://app.launchdarkly.com"
 
     stripe_api_key: SecretStr = SecretStr("sk_test_sandbox")
     stripe_base_url: HttpUrl = "http://127.0.0.1:8091"

@@ -31,6 +31,9 @@ def test_without_any_variable_a_run_on_one_machine_is_set_up() -> None:
     assert (settings.breaker_open_wait_seconds, settings.breaker_minimum_calls) == (10, 10)
     assert (settings.flip_after_seconds, settings.parked_retry_seconds) == (60, 15)
     assert settings.launchdarkly_sdk_key is None
+    assert (settings.launchdarkly_api_token, settings.launchdarkly_project) == (None, None)
+    assert settings.launchdarkly_environment == "production"
+    assert settings.launchdarkly_api_uri == "https://app.launchdarkly.com"
     assert settings.demo_traffic_per_second == 2
 
 
@@ -52,6 +55,8 @@ def test_every_setting_is_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "value"),
     [
         ("BIND", SECRET),
+        ("LAUNCHDARKLY_PROJECT", f"a/{SECRET}"),
+        ("LAUNCHDARKLY_API_URI", SECRET),
         ("BIND", "127.0.0.1:0"),
         ("BIND", "127.0.0.1:70000"),
         ("BIND", ":8080"),
