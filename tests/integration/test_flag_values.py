@@ -76,7 +76,7 @@ def test_what_is_known_changes_nothing_nor_does_what_is_late(ledger: FlagValueLe
     again = ledger.saw(SOURCE, [primary(1), primary(2, 1)], by="b")
     assert (again.written, again.contested) == ([], frozenset())
     late = ledger.saw(SOURCE, [primary(1)], by="c")
-    assert (late.written, late.contested) == ([], {("flag", PRIMARY_PROVIDER)})
+    assert (late.written, late.contested) == ([], frozenset({("flag", PRIMARY_PROVIDER)}))
     assert served(ledger) == (2, 1)
 
 
