@@ -1,0 +1,59 @@
+"""One application for each process, however the server makes its processes.
+
+An application holds threads, a flag stream and pooled connections, and none of them survives a fork: two processes
+on one PostgreSQL socket would read each other's answers.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import Any
+
+WsgiApp = Callable[..., Iterable[bytes]]
+
+
+class PerProcess:
+    """A WSGI application that is built by the process that serves with it: now, or with its first request.
+
+    What was built before a fork is kept untouched: to close its connections here would end those of the parent.
+    """
+
+    def __init__(self, build: Callable[[], WsgiApp], *, now: bool) -> None:
+        self._build = build
+        self._lock = threading.Lock()
+        self._built: tuple[int, WsgiApp] | None = None
+        self._inherited: list[object] = []
+        if now:
+            self.application()
+
+    def __call__(self, *request: Any) -> Iterable[bytes]:
+        return self.application()(*request)
+
+    def application(self) -> WsgiApp:
+        """This process's own."""
+        built = self._built
+        if built is not None and built[0] == os.getpid():
+            return built[1]
+        with self._lock:
+            built = self._built
+            if built is None or built[0] != os.getpid():
+                self._inherited.append(built)
+                built = self._built = os.getpid(), self._build()
+            return built[1]
+
+
+def is_gunicorn_master() -> bool:
+    """Whether gunicorn's main process is importing this, to fork its workers afterwards (`--preload`).
+
+    It says so nowhere. The main imports under its arbiter; a worker does so under its own class too.
+    """
+    frame: FrameType | None = sys._getframe()
+    modules = set()
+    while frame is not None:
+        modules.add(frame.f_globals.get("__name__"))
+        frame = frame.f_back
+    return "gunicorn.arbiter" in modules and "gunicorn.workers.base" not in modules
