@@ -8,5 +8,7 @@ from __future__ import annotations
 
 from router.app import create_app
 from router.preforked import PerProcess, is_gunicorn_master
+from router.settings import load_settings
 
-app = PerProcess(create_app, now=not is_gunicorn_master())
+settings = load_settings()  # a wrong one stops the start, whoever builds the application when
+app = PerProcess(lambda: create_app(settings), now=not is_gunicorn_master())

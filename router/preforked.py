@@ -6,12 +6,28 @@ on one PostgreSQL socket would read each other's answers.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any
+
+import structlog
+
+from router.ledger.unavailable import LedgerUnavailableError
+
+log = structlog.get_logger("router.preforked")
+
+RETRY_AFTER = ("Retry-After", "5")
+UNAVAILABLE = {
+    "type": "urn:pointsman:problem:ledger-unavailable",
+    "title": "Ledger unavailable",
+    "status": 503,
+    "detail": "The ledger is away. This request charged nothing; send it again with the same Idempotency-Key.",
+}
+"""The application would answer the same; where there is none yet, there is nothing to render it."""
 
 WsgiApp = Callable[..., Iterable[bytes]]
 
@@ -30,8 +46,15 @@ class PerProcess:
         if now:
             self.application()
 
-    def __call__(self, *request: Any) -> Iterable[bytes]:
-        return self.application()(*request)
+    def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        try:
+            application = self.application()
+        except LedgerUnavailableError as error:
+            # As any payment is told while the ledger is away; the next request tries to build again.
+            log.error("ledger_unavailable", cause=str(error))
+            start_response("503 Service Unavailable", [("Content-Type", "application/problem+json"), RETRY_AFTER])
+            return [json.dumps(UNAVAILABLE).encode()]
+        return application(environ, start_response)
 
     def application(self) -> WsgiApp:
         """This process's own."""

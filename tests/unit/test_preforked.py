@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from router.ledger.unavailable import LedgerUnavailableError
 from router.preforked import PerProcess, is_gunicorn_master
 
 
@@ -78,6 +80,25 @@ def test_first_requests_at_the_same_time_build_one() -> None:
     for thread in threads:
         thread.join()
     assert (build.built, answers) == (1, [os.getpid()] * 8)
+
+
+def test_while_the_ledger_is_away_a_first_request_is_told_so_and_the_next_tries_again() -> None:
+    """503 with a time to come back, as a payment is told by an application that stands."""
+    build = Builder()
+    faults = [LedgerUnavailableError("OperationalError")]
+
+    def moody() -> Callable[..., Iterable[bytes]]:
+        if faults:
+            raise faults.pop()
+        return build()
+
+    app = PerProcess(moody, now=False)
+    told: list[Any] = []
+    [body] = app({}, lambda status, headers: told.append((status, dict(headers))))
+    assert json.loads(body)["type"] == "urn:pointsman:problem:ledger-unavailable"
+    [(status, headers)] = told
+    assert (status[:3], headers["Retry-After"]) == ("503", "5")
+    assert ask(app) == os.getpid()
 
 
 def _module(name: str) -> Any:
