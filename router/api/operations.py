@@ -1,4 +1,4 @@
-"""`/v1/flips`, `/v1/incidents` and the health pages: on-call's calls."""
+"""`/v1/flips`, `/v1/flags/changes`, `/v1/incidents` and the health pages: on-call's calls."""
 
 from __future__ import annotations
 
@@ -17,16 +17,26 @@ from router.api.problems import Problem
 from router.clock import Clock
 from router.health import ProviderHealth
 from router.ledger.circuits import CircuitLedger
+from router.ledger.flag_values import FlagValueLedger
 from router.ledger.flips import FlipLedger
 from router.order import Text80
 
 PAGE = 50
+HIGHEST_NUMBER = 2**63 - 1
+"""What the ledger's column holds; more makes a database refuse the query."""
 
 
 class CursorQuery(BaseModel):
     """Where in a list to go on."""
 
     cursor: Text80 | None = Field(None, description="`next` of a page")
+
+
+class ChangesQuery(BaseModel):
+    """Which changes of flags, and where to go on."""
+
+    key: Text80 | None = Field(None, description="Of this flag only")
+    cursor: int | None = Field(None, ge=1, le=HIGHEST_NUMBER, description="`next` of a page")
 
 
 class Alive(BaseModel):
@@ -40,7 +50,7 @@ class Ready(BaseModel):
 
     ready: bool
     ledger: str
-    flags: dict[str, Any]
+    flags: views.FlagsView
     circuits: dict[str, str]
 
 
@@ -50,6 +60,7 @@ def blueprint(
     health: ProviderHealth,
     flags: FlagSource,
     flips: FlipLedger,
+    flag_values: FlagValueLedger,
     circuits: CircuitLedger,
     clock: Clock,
     ledger_fault: Callable[[], str | None],
@@ -69,6 +80,18 @@ def blueprint(
         page = flips.page(limit=PAGE + 1, before=query.cursor)
         cursor = page[PAGE - 1].id if len(page) > PAGE else None
         return jsonify({"flips": [views.flip_json(each) for each in page[:PAGE]], "next": cursor})
+
+    @api.get(
+        "/v1/flags/changes",
+        summary="What was changed of the flags, newest first, whoever changed it",
+        responses={200: views.FlagChangeList, **dict.fromkeys((401, 403, 422, 503), Problem)},
+        **secured,
+    )
+    def list_flag_changes(query: ChangesQuery) -> Response:
+        require("operate", "reports")
+        page = flag_values.page(limit=PAGE + 1, before=query.cursor, key=query.key)
+        cursor = page[PAGE - 1].number if len(page) > PAGE else None
+        return jsonify({"changes": [views.flag_change_json(each) for each in page[:PAGE]], "next": cursor})
 
     @api.get(
         "/v1/incidents",
@@ -92,12 +115,11 @@ def blueprint(
     @api.get("/readyz", summary="Can this process take a payment", responses={200: Ready, 503: Ready})
     def readyz() -> Response:
         fault = ledger_fault()
-        status = flags.status()
         response = jsonify(
             {
                 "ready": fault is None,
                 "ledger": fault or "ok",
-                "flags": {"state": status.state, "since": views.moment(status.since), "detail": status.detail},
+                "flags": views.flags_json(flags.status(), clock.now()),
                 "circuits": {name: health.snapshot(name).state.value for name in providers},
             }
         )
