@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock clean simulate simulate-mutants chaos flip-table bench-safety bench-alarms bench-breaker
+.PHONY: help run test check format lock clean simulate simulate-mutants chaos flip-table bench-safety bench-alarms bench-breaker bench-flags
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ bench-safety: $(VENV)/installed  ## payments/s against an earlier commit's (AGAI
 
 bench-breaker: $(VENV)/installed  ## ns per guarded call, beside four libraries; 1 minute
 	$(BIN)/python bench/breaker.py
+
+bench-flags: $(VENV)/installed  ## µs for reading all flags for one payment, over the real SDK; 1 minute
+	$(BIN)/python bench/flags.py
 
 CALLS ?= 1000000
 RUNS ?= 9

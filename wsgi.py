@@ -1,7 +1,14 @@
-"""The WSGI entry point: `granian --interface wsgi wsgi:app`, `gunicorn wsgi:app` (without --preload)."""
+"""The WSGI entry point: `granian --interface wsgi wsgi:app`, `gunicorn wsgi:app`, with `--preload` or without.
+
+Under `--preload` each worker builds its application with its first request; a load balancer's look at /readyz will
+do.
+"""
 
 from __future__ import annotations
 
 from router.app import create_app
+from router.preforked import PerProcess, is_gunicorn_master
+from router.settings import load_settings
 
-app = create_app()
+settings = load_settings()  # a wrong one stops the start, whoever builds the application when
+app = PerProcess(lambda: create_app(settings), now=not is_gunicorn_master())

@@ -56,6 +56,8 @@ class RoutingFlags:
     unknown_outcome_policy: UnknownOutcomePolicy = "hold"
     auto_flip_enabled: bool = True
     maintenance_notice: str = ""
+    primary_pinned: bool = False
+    """Whether a rule or a target chose the primary for this payment: a flip of the flag would not move it."""
 
     def is_enabled(self, provider: str) -> bool:
         """Whether the provider's kill switch lets it take new payments."""
@@ -88,6 +90,10 @@ class SourceStatus:
     since: dt.datetime
     detail: str | None = None
     """Why it is not valid, in words fit for a page; never a flag's value."""
+    serves: Literal["current", "last known", "defaults"] = "current"
+    """What `read` answers by: what the source told since the start, what the ledger knew, or nothing."""
+    as_of: dt.datetime | None = None
+    """While it is not valid: when what is served was last right, as far as is known."""
 
 
 class FlagSource(Protocol):

@@ -23,8 +23,10 @@ from ldclient.interfaces import (
 from ldclient.versioned_data_kind import FEATURES, SEGMENTS
 
 from flags import document
+from flags.definitions import definitions
 from flags.reading import SdkFlags
 from flags.values import Report
+from flags.watching import WatchedStore
 
 POLL_INTERVAL_S = 0.1
 """A change must be seen within 1 s. Reading anew ten times a second costs 0.2% of a core, SDK included."""
@@ -33,8 +35,8 @@ POLL_INTERVAL_S = 0.1
 class FileFlags(SdkFlags):
     """A `FlagSource` over a flags file; no network at all. Build it in the process that uses it, after any fork.
 
-    A file that is missing or broken leaves the last values in force (at start: the defaults), which `status`
-    says, until it is mended. Creating the file is `filewriter.complete_file`'s work.
+    A file that is missing or broken leaves the last values in force (at start: what `store` was given, or the
+    defaults), which `status` says, until it is mended. Creating the file is `filewriter.complete_file`'s work.
     """
 
     def __init__(
@@ -43,9 +45,14 @@ class FileFlags(SdkFlags):
         providers: Sequence[str],
         *,
         report: Report,
+        store: WatchedStore | None = None,
         poll_interval_s: float = POLL_INTERVAL_S,
     ) -> None:
-        """Read the file, then look at it again every `poll_interval_s` seconds."""
+        """Read the file, then look at it again every `poll_interval_s` seconds.
+
+        `store` may have been given last known flags; it is one whose changes count by time, not by version.
+        """
+        store = store or WatchedStore(definitions(providers), by_time=True)
 
         def data_source(config: Config, _store: object, ready: threading.Event) -> _WatchedFile:
             sink = config.data_source_update_sink
@@ -53,8 +60,15 @@ class FileFlags(SdkFlags):
             return _WatchedFile(path, sink, ready, poll_interval_s)
 
         # The SDK wants some key; with a file as data source and no events it is sent nowhere.
-        config = Config("flags-file", update_processor_class=data_source, send_events=False)
-        super().__init__(config, providers, report=report, start_wait_s=1.0, describe_error=_describe_error)
+        config = Config("flags-file", update_processor_class=data_source, send_events=False, feature_store=store)
+        super().__init__(
+            config, providers, store=store, report=report, start_wait_s=1.0, describe_error=_describe_error
+        )
+
+
+def source_name(path: Path) -> str:
+    """The file's name in the ledger."""
+    return f"file:{path.resolve()}"
 
 
 class _WatchedFile(UpdateProcessor):

@@ -16,8 +16,9 @@ from typing import Literal
 from ldclient import Config, Context, LDClient
 from ldclient.interfaces import DataSourceErrorInfo, DataSourceState
 
-from flags.contract import FlagContext, RoutingFlags, SourceStatus
+from flags.contract import PRIMARY_PROVIDER, FlagContext, RoutingFlags, SourceStatus
 from flags.values import Report, ValueChecker, WrongValue
+from flags.watching import WatchedStore
 
 CLOSE_WAIT_S = 2.0
 """How long `close` waits. The SDK's own close can take half a minute while LaunchDarkly does not answer."""
@@ -25,7 +26,11 @@ CLOSE_WAIT_S = 2.0
 ROUTER_KEY = "router"
 """The payment context's key when the router itself asks."""
 
-STATES: dict[DataSourceState, Literal["initializing", "valid", "interrupted", "off"]] = {
+PINS = ("RULE_MATCH", "TARGET_MATCH")
+"""The SDK's reasons of a value that is for some and not for everyone."""
+
+State = Literal["initializing", "valid", "interrupted", "off"]
+STATES: dict[DataSourceState, State] = {
     DataSourceState.INITIALIZING: "initializing",
     DataSourceState.VALID: "valid",
     DataSourceState.INTERRUPTED: "interrupted",
@@ -41,11 +46,13 @@ class SdkFlags:
         config: Config,
         providers: Sequence[str],
         *,
+        store: WatchedStore,
         report: Report,
         start_wait_s: float,
         describe_error: Callable[[DataSourceErrorInfo], str],
     ) -> None:
-        """Build the client, waiting at most `start_wait_s` seconds for the first values."""
+        """Build the client over `config`, whose feature store is `store`; wait `start_wait_s` for first values."""
+        self._store = store
         self._checker = ValueChecker(providers, report)
         self._report = report
         self._describe_error = describe_error
@@ -56,6 +63,7 @@ class SdkFlags:
         if sdk_log.level == logging.NOTSET:  # its INFO tells of every connection; a level someone chose stays
             sdk_log.setLevel(logging.WARNING)
         self._client = LDClient(config, start_wait=start_wait_s)
+        self._others = tuple(key for key in self._checker.keys if key != PRIMARY_PROVIDER)
 
     @property
     def client(self) -> LDClient:
@@ -63,13 +71,20 @@ class SdkFlags:
         return self._client
 
     def read(self, context: FlagContext) -> RoutingFlags:
-        """The flags for this payment, as last heard; the defaults where nothing was ever heard. Never raises."""
+        """The flags for this payment, as last heard; the defaults where nothing was ever heard. Never raises.
+
+        Before the source was heard of since the start, that is what the store was given as last known.
+        """
         try:
-            if not self._client.is_initialized():  # asking it for values now would log a warning for each
+            if not self._store.initialized:  # asking the client for values now would log a warning for each
                 return self._checker.defaults
             who = to_sdk_context(context)
             variation = self._client.variation
-            return self._checker.check({key: variation(key, who, None) for key in self._checker.keys})
+            # Why it is the primary is asked of this flag alone: the reason costs a microsecond, and goes into events.
+            primary = self._client.variation_detail(PRIMARY_PROVIDER, who, None)
+            raw = {key: variation(key, who, None) for key in self._others}
+            raw[PRIMARY_PROVIDER] = primary.value
+            return self._checker.check(raw, primary_pinned=primary.reason.get("kind") in PINS)
         except Exception as error:  # noqa: BLE001 - a payment is routed by the defaults rather than not at all
             self._report_failure(error)
             return self._checker.defaults
@@ -80,13 +95,21 @@ class SdkFlags:
         since = dt.datetime.fromtimestamp(status.since, dt.UTC)
         if os.getpid() != self._pid:
             # The SDK goes on saying "valid" here, though the threads that would hear of a change are not.
-            return SourceStatus("off", since, "the reader was built before this process was forked, and is frozen")
+            return self._aged("off", since, "the reader was built before this process was forked, and is frozen")
         state = STATES[status.state]
         if state == "off" or self._closed:
-            return SourceStatus("off", since, "closed")
+            return self._aged("off", since, "closed")
         if state == "valid":
             return SourceStatus(state, since)
-        return SourceStatus(state, since, self._describe_error(status.error) if status.error else "nothing heard yet")
+        return self._aged(state, since, self._describe_error(status.error) if status.error else "nothing heard yet")
+
+    def _aged(self, state: State, since: dt.datetime, detail: str) -> SourceStatus:
+        """The status of a source that does not tell now, with what is served meanwhile and how old that is."""
+        if self._store.told_whole_at is not None:
+            return SourceStatus(state, since, detail, as_of=since)
+        if self._store.initialized:
+            return SourceStatus(state, since, detail, "last known", self._store.known_at)
+        return SourceStatus(state, since, detail, "defaults")
 
     def close(self) -> None:
         """Stop the client's threads, waiting at most `CLOSE_WAIT_S` seconds; a second call does nothing."""

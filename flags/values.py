@@ -68,10 +68,11 @@ class ValueChecker:
         self.defaults = self.check({key: flag.default for key, flag in self._definitions.items()})
         """What is served while nothing is known."""
 
-    def check(self, raw: Mapping[str, Any]) -> RoutingFlags:
+    def check(self, raw: Mapping[str, Any], *, primary_pinned: bool = False) -> RoutingFlags:
         """The flags, each value checked. A value of None is a flag that is missing, or off with nothing to serve."""
+        primary = self._value(PRIMARY_PROVIDER, raw)
         return RoutingFlags(
-            primary=self._value(PRIMARY_PROVIDER, raw),
+            primary=primary,
             enabled={name: self._value(key, raw) for name, key in self._enabled_keys.items()},
             strategy=self._value(ROUTING_STRATEGY, raw),
             tuning=self._tuning(raw.get(ROUTING_TUNING)),
@@ -79,6 +80,8 @@ class ValueChecker:
             unknown_outcome_policy=self._value(UNKNOWN_OUTCOME_POLICY, raw),
             auto_flip_enabled=self._value(AUTO_FLIP_ENABLED, raw),
             maintenance_notice=self._value(MAINTENANCE_NOTICE, raw),
+            # A rule that serves what may not be served has chosen nothing: the default is everyone's.
+            primary_pinned=primary_pinned and primary == raw.get(PRIMARY_PROVIDER),
         )
 
     def _value(self, key: str, raw: Mapping[str, Any]) -> Any:

@@ -24,13 +24,16 @@ from flask_openapi3.openapi import OpenAPI
 from pydantic import SecretStr
 from werkzeug.wrappers import Response as BaseResponse
 
+from flags import file, launchdarkly
 from flags.contract import FlagMover, FlagSource, FlagWriteError
+from flags.definitions import definitions
 from flags.file import FileFlags
 from flags.filemover import FileFlagMover
 from flags.filewriter import complete_file
 from flags.launchdarkly import LaunchDarklyFlags
 from flags.rest import LaunchDarklyMover
 from flags.values import WrongValue
+from flags.watching import WatchedStore
 from providers.adyen import AdyenProvider
 from providers.contract import Provider, Timeouts
 from providers.fees import DEFAULT_SCHEDULES
@@ -42,6 +45,7 @@ from router.api import payments as payments_api
 from router.baseline import Fixed
 from router.breaker import BreakerSettings
 from router.clock import Clock, Ids, SystemClock, TimeOrderedIds
+from router.flag_watch import FlagWatch
 from router.fleet import FleetCounts
 from router.flip_cases import Cases
 from router.flip_rules import Limits
@@ -55,6 +59,7 @@ from router.ledger.cards import CardLedger
 from router.ledger.circuits import CircuitLedger
 from router.ledger.counts import CountLedger
 from router.ledger.engine import Database
+from router.ledger.flag_values import FlagValueLedger
 from router.ledger.flips import FlipLedger
 from router.ledger.heartbeat import Heartbeat
 from router.ledger.inbox import Inbox
@@ -91,6 +96,8 @@ RECOVERY_INTERVAL_S = 0.25
 FLIP_INTERVAL_S = 0.25
 """Every process obeys within a second of the duration: this, the follower's interval, and a commit."""
 ALERT_INTERVAL_S = 1.0
+FLAG_WATCH_INTERVAL_S = 0.25
+"""A round with nothing to write does not touch the ledger."""
 PARKED_INTERVAL_S = 1.0
 RESOLVE_INTERVAL_S = 0.5
 NOTICES_INTERVAL_S = 0.25
@@ -110,6 +117,7 @@ class Core:
     flag_mover: FlagMover | None
     """None: flags come from LaunchDarkly, and there is no token to write with."""
     override: LocalOverride
+    flag_watch: FlagWatch
     health: ProviderHealth
     ledger: PaymentLedger
     journals: Journals
@@ -137,7 +145,17 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     database = Database(settings.ledger_url, pool_size=settings.web_threads + 8)
     migrate(database)
     providers = build_providers(settings)
-    source, mover = build_flags(settings)
+    actor = f"{role}:{socket.gethostname()}:{os.getpid()}"
+    values = FlagValueLedger(database)
+    name = flag_source_name(settings)
+    # The ledger is asked before the client is built: what is served at once must not wait for LaunchDarkly.
+    store = WatchedStore(
+        definitions(PROVIDER_NAMES),
+        values.known(name),
+        by_time=settings.launchdarkly_sdk_key is None,
+        now=clock.now,
+    )
+    source, mover = build_flags(settings, store)
     override = LocalOverride(FlipLedger(database).overrides)
     health = ProviderHealth(
         providers,
@@ -147,7 +165,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         fleet=FleetCounts(providers, store=CountLedger(database), process=ids.new(role), clock=clock),
         at_once=settings.calls_at_once,
         clock=clock,
-        actor=f"{role}:{socket.gethostname()}:{os.getpid()}",
+        actor=actor,
         fixed=_fixed(settings),
     )
     ledger = PaymentLedger(database)
@@ -190,6 +208,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         flags=source,
         flag_mover=mover,
         override=override,
+        flag_watch=FlagWatch(store, values, source=name, seen_by=actor, clock=clock),
         health=health,
         ledger=ledger,
         journals=journals,
@@ -249,13 +268,22 @@ def _several(secret: SecretStr | None) -> Sequence[str]:
     return [] if secret is None else [each.strip() for each in secret.get_secret_value().split(",")]
 
 
-def build_flags(settings: Settings) -> tuple[FlagSource, FlagMover | None]:
+def flag_source_name(settings: Settings) -> str:
+    """Where the flags come from, as the ledger names it."""
+    if settings.launchdarkly_sdk_key is None:
+        return file.source_name(settings.flags_path)
+    key = settings.launchdarkly_sdk_key.get_secret_value()
+    return launchdarkly.source_name(key, settings.launchdarkly_stream_uri)
+
+
+def build_flags(settings: Settings, store: WatchedStore) -> tuple[FlagSource, FlagMover | None]:
     """LaunchDarkly where there is a key, else the flags file; a mover where there is a way to write."""
     if settings.launchdarkly_sdk_key is not None:
         source = LaunchDarklyFlags(
             settings.launchdarkly_sdk_key.get_secret_value(),
             PROVIDER_NAMES,
             report=_report_flag,
+            store=store,
             base_uri=settings.launchdarkly_base_uri,
             stream_uri=settings.launchdarkly_stream_uri,
             events_uri=settings.launchdarkly_events_uri,
@@ -269,7 +297,7 @@ def build_flags(settings: Settings) -> tuple[FlagSource, FlagMover | None]:
         # A broken file must not stop the service: defaults serve, and /readyz says why.
         log.error("flags_file", cause=str(error))
     return (
-        FileFlags(settings.flags_path, PROVIDER_NAMES, report=_report_flag),
+        FileFlags(settings.flags_path, PROVIDER_NAMES, report=_report_flag, store=store),
         FileFlagMover(settings.flags_path, PROVIDER_NAMES),
     )
 
@@ -291,6 +319,11 @@ def _report_flag(wrong: WrongValue) -> None:
 
 
 # ---------------------------------------------------------------- both
+
+
+def _add_flag_watch(loops: Loops, core: Core) -> None:
+    """What writes down each change of a flag."""
+    loops.add(Loop("flag-watch", core.flag_watch.run_once, loops.pause(FLAG_WATCH_INTERVAL_S)))
 
 
 def _add_health(loops: Loops, core: Core, *, patience: float) -> None:
@@ -322,6 +355,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     loops = Loops()
     # If no worker probes for twice as long as one would wait, a web process does.
     _add_health(loops, core, patience=2.0)
+    _add_flag_watch(loops, core)
     # Before the first request: a process that joins during an outage must not call the broken provider.
     core.health.sync_once()
     core.health.restore()
@@ -384,6 +418,7 @@ def web_app(core: Core) -> Flask:
             flags=core.flags,
             flips=FlipLedger(core.database),
             override=core.override,
+            flag_values=FlagValueLedger(core.database),
             circuits=circuit_ledger,
             clock=core.clock,
             ledger_fault=Heartbeat(core.database, process=core.health.actor, clock=core.clock).fault,
@@ -415,6 +450,7 @@ def create_worker(core: Core) -> Loops:
     """The worker's loops over a core: circuits, recovery, parked payments, notices, doubts, flips, housekeeping."""
     loops = Loops()
     _add_health(loops, core, patience=1.0)
+    _add_flag_watch(loops, core)
     parked = Parked(
         providers=tuple(core.providers),
         ledger=core.ledger,
@@ -476,6 +512,7 @@ def _add_flips(loops: Loops, core: Core) -> None:
         clock=core.clock,
         ids=core.ids,
         limits=Limits(settings.flip_cooldown_seconds, settings.flips_per_hour),
+        changes=FlagValueLedger(core.database).changes,
     )
     flipper = Flipper(
         cases,

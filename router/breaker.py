@@ -144,6 +144,8 @@ class Breaker:
         # What the ledger is known to hold, and what was decided here on top of it, one upon the other.
         self._written: Transition | None = None
         self._unwritten: deque[Transition] = deque()
+        # Which transition has stood since when, monotonic seconds.
+        self._stood: tuple[Transition | None, float] = (None, 0.0)
         self._born = wall()
         self._generation = 0
         # The ledger's version with which the present state began; marks and stages do not begin one.
@@ -198,7 +200,7 @@ class Breaker:
                 tally.add_refused()
             else:
                 tally.add(code | _CODES[verdict], now, permit.counted)
-            return self._judge()
+            return self._judge(now)
 
     def give_back(self, permit: Permit) -> None:
         """The call said nothing of the provider, or was interrupted: it counts nowhere."""
@@ -233,7 +235,7 @@ class Breaker:
             hangs_after_s = max(self._settings.hangs_after_s, self._tally.slow_call_s)
             self._tally.hanging = sum(now - permit.at > hangs_after_s for permit in self._overdue)
             self._tally.expire(now)
-            return self._judge()
+            return self._judge(now)
 
     def take_newly_overdue(self) -> int:
         """How many calls `tick` has counted as slow since this was asked last: for the other processes to hear."""
@@ -250,7 +252,7 @@ class Breaker:
             if not self._counting or (version is not None and version < self._first_version):
                 return None
             self._tally.absorb(counts, now)
-            return self._judge()
+            return self._judge(now)
 
     def retune(self, thresholds: Thresholds) -> None:
         """Judge by these from now on."""
@@ -298,14 +300,18 @@ class Breaker:
                 self._written = self._unwritten.popleft()
 
     def adopt(self, transition: Transition) -> bool:
-        """Follow a transition that the ledger holds; one that is not newer than those known changes nothing.
+        """Follow a transition that the ledger holds; one that is older than those known changes nothing.
 
         The ledger is the truth: what was decided here and not written falls, all of it, when the ledger holds
-        another in its place. Who lost must know the moment and the incident that were written.
+        another in its place. Who lost must know the moment and the incident that were written. So it is with what
+        was written, where the ledger has lost it (`go_back`) and holds another of that version now.
         """
         with self._lock:
             written = self._written
-            if written is not None and transition.version <= written.version:
+            if written is not None and (
+                transition.version < written.version
+                or (transition.version == written.version and transition.identity == written.identity)
+            ):
                 return False
             if transition in self._unwritten:
                 while self._written != transition:
@@ -322,6 +328,32 @@ class Breaker:
                 self._enter(transition.state, keep=True)
             # Else a mark or a stage: calls in flight and what is counted stay what they are.
             return True
+
+    def go_back(self, transition: Transition | None, *, expected: Transition | None) -> bool:
+        """Follow the ledger to an older transition (None: to none): it has lost what came after.
+
+        False when `expected` is not the last written one any more: it has moved since it was looked at.
+        """
+        with self._lock:
+            if self._written is not expected:
+                return False
+            self._unwritten.clear()
+            self._written = self._last = transition
+            self._first_version = 0 if transition is None else transition.version
+            self._enter(State.CLOSED if transition is None else transition.state)
+            return True
+
+    def stood(self, transition: Transition | None, since: float) -> None:
+        """Learn since when a transition has stood, in monotonic seconds: slow start's time is the incident's, and is
+        written with what ends it. One that nobody told of counts by the wall clock.
+        """
+        with self._lock:
+            self._stood = transition, since
+
+    @property
+    def last_written(self) -> Transition | None:
+        """The last transition that the ledger is known to have held."""
+        return self._written
 
     @property
     def state(self) -> State:
@@ -365,16 +397,16 @@ class Breaker:
 
     # ------------------------------------------------------------ inside the lock
 
-    def _judge(self) -> Transition | None:
+    def _judge(self, now: float) -> Transition | None:
         """Open if what is counted says so."""
         reason = self._tally.fault()
         if reason is None:
             self._would_have_opened = None
             return None
         if self._state is State.METRICS_ONLY:
-            self._would_have_opened = self._would_have_opened or self._opening(reason)
+            self._would_have_opened = self._would_have_opened or self._opening(reason, now)
             return None
-        transition = self._opening(reason)
+        transition = self._opening(reason, now)
         self._decided(transition)
         self._enter(State.OPEN)
         return transition
@@ -383,7 +415,7 @@ class Breaker:
         self._last = transition
         self._unwritten.append(transition)
 
-    def _opening(self, reason: str) -> Transition:
+    def _opening(self, reason: str, now: float) -> Transition:
         # A provider that fails in slow start has not been well: it waits longer, as after a failed round of probes.
         last = self._last
         rounds = last.failed_rounds + 1 if last is not None and last.state is State.SLOW_START else 0
@@ -396,6 +428,7 @@ class Breaker:
             reason=reason,
             failed_rounds=rounds,
             evidence=self._tally.evidence(),
+            age_s=None if last is None or last is not self._stood[0] else max(0.0, now - self._stood[1]),
         )
 
     def _enter(self, state: State, *, keep: bool = False) -> None:

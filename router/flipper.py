@@ -78,7 +78,7 @@ class Flipper:
 
     def _is_served(self, provider: str, flags: RoutingFlags) -> bool:
         """Whether the flag sends anyone to this provider whom no rule catches, as far as can be known now."""
-        if flags.primary == provider and not getattr(flags, "primary_pinned", False):
+        if flags.primary == provider and not flags.primary_pinned:
             return True
         if self._mover is None:
             return False

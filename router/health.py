@@ -54,6 +54,9 @@ whoever set it would have faded it (`early_warning.FADES_BY_HALF_S`) or lives no
 ENOUGH_TO_CLEAR = 500
 """Calls, its own or others', that a process must have heard under a mark that it never agreed with before it takes it
 away: one that began a moment ago is calm because it has heard nothing."""
+LOST_AFTER_LOOKS = 3
+"""So many looks in a row at a ledger that ends before what it held are time for whoever decided the lost transition
+to write it again; after them it is gone, and what the ledger has is followed."""
 SETTLED_S = 2.0
 """What others tell for so long after a process began may be of the time before, if it could not read the past."""
 
@@ -74,6 +77,9 @@ class TransitionStore(Protocol):
 
     def append(self, transition: Transition) -> bool:
         """Commit; False when it does not follow the circuit's last one (`Transition.follows`)."""
+
+    def holds(self, transition: Transition) -> bool:
+        """Whether this very transition is written, however the circuit went on."""
 
     def latest(self, providers: Iterable[str]) -> Sequence[Transition]:
         """The last transition of each of these circuits."""
@@ -122,6 +128,8 @@ class _Guarded:
         """The circuit's, while it is suspect."""
         self.would_have_opened: Transition | None = None
         """What was said already."""
+        self.looks_behind = 0
+        """Looks in a row at a ledger that ended before what it is known to have held."""
 
 
 class Call:
@@ -207,6 +215,8 @@ class ProviderHealth:
         self._wake = threading.Event()
         self._began_at = clock.monotonic()
         self._degraded = False
+        # Beginnings of incidents that were proposed, and may be written though the ledger did not say so.
+        self._unanswered: dict[str, Transition] = {}
         self._ages = Ages(clock)
         self._looking_at_ages = threading.Lock()
 
@@ -418,19 +428,60 @@ class ProviderHealth:
     def _write_and_follow(self) -> int:
         for guarded in self._guarded.values():
             while (ours := guarded.breaker.unwritten()) is not None:
-                if not self._store.append(ours):
-                    break  # the ledger holds another, or this one from a commit whose answer was lost: see below
+                if not self._store.append(ours) and not self._store.holds(ours):
+                    break  # the ledger holds another: see below
+                # Written now, or by a commit whose answer was lost; then nobody has been told yet.
                 guarded.breaker.written(ours)
                 _tell(ours)
+        self._tell_of_lost_answers()
         changed = 0
-        for transition in self._store.latest(self._guarded):
-            followed = self._guarded.get(transition.provider)
-            if followed is not None and followed.breaker.adopt(transition):
+        # What is known before it is asked cannot be missing from the answer, unless the ledger has lost it.
+        known = {name: guarded.breaker.version for name, guarded in self._guarded.items()}
+        rows = {row.provider: row for row in self._store.latest(self._guarded)}
+        for name, guarded in self._guarded.items():
+            row = rows.get(name)
+            if (0 if row is None else row.version) < known[name]:
+                changed += self._make_good(guarded, row)
+                continue
+            guarded.looks_behind = 0
+            if row is not None and guarded.breaker.adopt(row):
                 changed += 1
-                _say("info", "circuit", transition)
+                _say("info", "circuit", row)
         for name in self._guarded:
-            self.age_s(name)  # from when it was first seen here
+            self._see_age(name)
         return changed
+
+    def _see_age(self, provider: str) -> None:
+        """From when it was first seen here, whatever the wall clock does."""
+        breaker = self._guarded[provider].breaker
+        with self._looking_at_ages:
+            circuit = breaker.snapshot()
+            age_s = self._ages.of(circuit)
+        breaker.stood(circuit.last, self._clock.monotonic() - age_s)
+
+    def _tell_of_lost_answers(self) -> None:
+        for provider, proposed in list(self._unanswered.items()):
+            if self._store.holds(proposed):
+                _tell(proposed)
+            self._unanswered.pop(provider, None)
+
+    def _make_good(self, guarded: _Guarded, row: Transition | None) -> int:
+        """The ledger ends with `row`, before what it held, as after a failover to a copy that lagged behind.
+
+        Whoever knows what the lost transition followed writes it again: none after it would be written otherwise,
+        and an operator's order would have a version that is past for everybody. Else the ledger is the truth.
+        """
+        lost = guarded.breaker.last_written
+        if lost is not None and self._store.append(lost):
+            guarded.looks_behind = 0
+            _say("error", "transition_restored", lost)
+            return 0
+        guarded.looks_behind += 1
+        if guarded.looks_behind < LOST_AFTER_LOOKS or not guarded.breaker.go_back(row, expected=lost):
+            return 0
+        guarded.looks_behind = 0
+        _say("error", "transition_lost", lost)
+        return 1
 
     def exchange_once(self) -> int:
         """Tell the others this process's counts, and count theirs. Answers how many calls of theirs were new.
@@ -468,10 +519,15 @@ class ProviderHealth:
 
     def propose(self, transition: Transition) -> bool:
         """Write a transition decided by the worker or an operator and follow it; False: another process was first."""
-        written = self._store.append(transition)
+        try:
+            written = self._store.append(transition)
+        except LedgerUnavailableError:
+            if begins_incident(transition):
+                self._unanswered[transition.provider] = transition
+            raise
         if written:
             self._guarded[transition.provider].breaker.adopt(transition)
-            self.age_s(transition.provider)
+            self._see_age(transition.provider)
             _tell(transition)
         return written
 

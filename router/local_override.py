@@ -47,7 +47,7 @@ class LocalOverride:
 
         Whom a rule or a target has placed stays there: a flip would not move them either.
         """
-        if getattr(flags, "primary_pinned", False):
+        if flags.primary_pinned:
             return flags, None
         for each in self._in_force:
             if each.from_value == flags.primary:

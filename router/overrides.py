@@ -11,7 +11,7 @@ from typing import Literal
 
 from router.clock import Clock
 from router.health import TransitionStore
-from router.transitions import ORDERED, OVERRIDES, State, Transition, following
+from router.transitions import ORDERED, OVERRIDES, RELEASED, State, Transition, following
 
 Mode = Literal["automatic", "forced_open", "bypass", "metrics_only", "reset"]
 MODES: Mapping[Mode, State | None] = {
@@ -22,8 +22,6 @@ MODES: Mapping[Mode, State | None] = {
     "reset": None,
 }
 """And the state that each holds the circuit in; None: it decides for itself."""
-RELEASED = "released"
-"""In a transition's evidence: the override that ended with it."""
 TRIES = 5
 """Against the machine's own transitions in the same instant."""
 
@@ -106,13 +104,8 @@ class Overrides:
 def released(last: Transition, *, at: dt.datetime, actor: str, reason: str) -> Transition:
     """The end of an override. What was kept shut is probed first, and at once; what let everything through goes on.
 
-    `is_released` knows it again. A release is no outage: it begins no incident.
+    `Transition.is_released` knows it again. A release is no outage: it begins no incident.
     """
     state = State.OPEN if last.state is State.FORCED_OPEN else State.CLOSED
     evidence = {RELEASED: last.state.value}
     return following(last, state, provider=last.provider, at=at, actor=actor, reason=reason, evidence=evidence)
-
-
-def is_released(transition: Transition | None) -> bool:
-    """Whether a circuit is open only because it was kept so by an operator's order, which is over."""
-    return transition is not None and transition.state is State.OPEN and RELEASED in transition.evidence

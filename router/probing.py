@@ -59,7 +59,8 @@ class Ticket:
 class ProbeRound:
     """Sends exactly `probes` in total, `probes_at_once` at most at a time, and decides as soon as it is certain."""
 
-    def __init__(self, settings: ProbeSettings, now: float, *, version: int = 0) -> None:
+    def __init__(self, settings: ProbeSettings, now: float, *, version: int = 0, sent: int = 0) -> None:
+        """`sent`: how many probes have been sent for this version already: their numbers are used."""
         self.version = version
         self.reason: str | None = None
         """Why it was decided so; None before."""
@@ -69,7 +70,8 @@ class ProbeRound:
         # As everywhere: a rate that equals the threshold trips. A threshold of nothing would trip without a call.
         self._slow_limit = max(1, math.ceil(settings.probes * settings.slow_rate - _ROUNDING))
         self._in_flight: dict[int, Ticket] = {}
-        self._numbered = 0
+        self._numbered = sent
+        self._decided_at: float | None = None
         self._succeeded = 0
         self._failed = 0
         self._slow = 0
@@ -117,6 +119,15 @@ class ProbeRound:
         self._advance(now)
         return self._decision
 
+    def is_older_than(self, seconds: float, now: float) -> bool:
+        """Whether its verdict is."""
+        return self._decided_at is not None and now - self._decided_at > seconds
+
+    @property
+    def sent(self) -> int:
+        """How many probes have been sent for its version, and the number of the last."""
+        return self._numbered
+
     def figures(self) -> Mapping[str, int]:
         """What the probes came to, for the record."""
         return {
@@ -147,7 +158,7 @@ class ProbeRound:
                 self._fail(ticket, f"did not return within {self._settings.probe_lease_s:g} s")
         self._decide(min(now, self._deadline))
         if self._decision is None and now >= self._deadline:
-            self._decision = Decision.REOPEN
+            self._decision, self._decided_at = Decision.REOPEN, self._deadline
             self.reason = f"the round was not finished within {self._settings.round_deadline_s:g} s"
 
     def _fail(self, ticket: Ticket, reason: str) -> None:
@@ -170,6 +181,7 @@ class ProbeRound:
         elif self._succeeded >= self._needed and slow + not_yet_known < self._slow_limit:
             self._decision = Decision.CLOSE
             self.reason = f"{self._succeeded} probes succeeded"
+        self._decided_at = None if self._decision is None else now
 
 
 def jitter_of(provider: str, version: int) -> float:

@@ -73,8 +73,9 @@ def recoveries(transitions: Iterable[Moved]) -> Recoveries:
     closed_at: dt.datetime | None = None
     for each in transitions:
         if each.is_ordered:
-            # An operator took over: what comes then says nothing of the recovery.
-            recovering, before = False, None
+            # An operator took over: what comes then says nothing of the recovery, nor of how long it took. A release
+            # and the round of probes after it are the end of that, and no recovery of their own.
+            recovering, before, failed_at = False, None, None
             continue
         if before is not None and before.state is State.HALF_OPEN:
             good = each.state in (State.SLOW_START, State.CLOSED)

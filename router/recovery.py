@@ -8,6 +8,7 @@ is decided here needs no one process to go on: whoever wrote a transition, any o
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import math
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from router.ages import Ages
 from router.breaker import BreakerSettings
 from router.clock import Clock
 from router.ledger.unavailable import LedgerUnavailableError
-from router.overrides import is_released, released
+from router.overrides import released
 from router.prober import Prober, ProbeStore, Start, on_a_thread
 from router.probing import Decision, ProbeRound, jitter_of
 from router.slow_start import WHOLE, Step, first_share, next_share, step
@@ -55,6 +56,8 @@ class _Round:
     """Probes of this process: a half-open round, or one for a stage of slow start."""
 
     probes: ProbeRound
+    of: tuple[State, dt.datetime, str]
+    """Which transition they were sent under: its identity."""
     slow_call_s: float
     """The provider's own threshold when the round began."""
     paused_until: float = -math.inf
@@ -82,8 +85,8 @@ class Recovery:
         self._prober = Prober(providers, probes, actor=health.actor, timeouts=timeouts, clock=clock, start=start)
         self._ages = Ages(clock)
         self._rounds: dict[str, _Round] = {}
-        # Rounds whose claim may have been written, though the ledger did not say so.
-        self._claims: dict[str, Transition] = {}
+        # Rounds whose claim may have been written, though the ledger did not say so; and when they were claimed.
+        self._claims: dict[str, tuple[Transition, float]] = {}
 
     def run_once(self) -> int:
         """One look at all circuits. Answers how many transitions were written. Raises LedgerUnavailableError."""
@@ -101,11 +104,11 @@ class Recovery:
         age_s = self._ages.of(circuit) / self._patience
         settings = self._health.settings
         round_ = self._rounds.get(name)
-        if round_ is not None and round_.probes.version != circuit.version:
+        if round_ is not None and (circuit.last is None or round_.of != circuit.last.identity):
             del self._rounds[name]  # somebody else moved the circuit: what these probes say is old
         if circuit.state is State.OPEN:
             wait_s = settings.wait_s(circuit.failed_rounds, jitter_of(name, circuit.version))
-            if is_released(circuit.last):
+            if circuit.last is not None and circuit.last.is_released:
                 wait_s = 0.0  # nobody knows that it is broken: the probes are to say
             return self._begin_round(circuit) if age_s >= wait_s else 0
         if circuit.state is State.HALF_OPEN:
@@ -117,20 +120,31 @@ class Recovery:
     # ------------------------------------------------------------ half-open
 
     def _begin_round(self, circuit: Snapshot) -> int:
-        claim = self._next(circuit, State.HALF_OPEN, "the wait is over: probing", circuit.failed_rounds)
+        now = self._clock.monotonic()
+        claim, claimed_at = self._claims.get(circuit.provider) or (None, now)
+        last = None if circuit.last is None else circuit.last.identity
+        if claim is None or claim.follows != last or now - claimed_at >= self._health.settings.round_deadline_s:
+            claim, claimed_at = (
+                self._next(circuit, State.HALF_OPEN, "the wait is over: probing", circuit.failed_rounds),
+                now,
+            )
         try:
             if not self._propose(claim):
-                return 0  # another process probes, or the circuit has moved on
+                # Another process probes, or the circuit has moved on; or this very claim is written already, which
+                # the next look at the ledger tells.
+                return 0
         except LedgerUnavailableError:
-            self._claims[circuit.provider] = claim
+            # Claimed again, it must be the same: another one would not be known again in the ledger.
+            self._claims[circuit.provider] = claim, claimed_at
             raise
+        self._claims.pop(circuit.provider, None)
         self._own_round(claim, self._health.settings, self._clock.monotonic())
         probing = self._health.snapshot(circuit.provider)
         return 1 + (self._half_open(probing, self._ages.of(probing)) if probing.last == claim else 0)
 
     def _half_open(self, circuit: Snapshot, age_s: float) -> int:
         settings, name = self._health.settings, circuit.provider
-        claim = self._claims.pop(name, None)
+        claim, _ = self._claims.pop(name, (None, 0.0))
         if claim is not None and claim == circuit.last:
             self._own_round(claim, settings, self._clock.monotonic() - age_s)
         round_ = self._rounds.get(name)
@@ -147,11 +161,11 @@ class Recovery:
             return self._admit(circuit, share, f"{reason}{_then(share)}", figures)
         return self._reopen(circuit, "the verdict came too late" if decision is Decision.CLOSE else reason, figures)
 
-    def _own_round(self, claim: Transition, settings: BreakerSettings, now: float) -> _Round:
+    def _own_round(self, claim: Transition, settings: BreakerSettings, now: float, *, sent: int = 0) -> _Round:
         # Slow is what is slow for this provider, as for its payments.
         slow_call_s = self._health.snapshot(claim.provider).window.slow_call_s
         fitting = dataclasses.replace(settings, slow_call_s=slow_call_s)
-        round_ = _Round(ProbeRound(fitting, now, version=claim.version), slow_call_s)
+        round_ = _Round(ProbeRound(fitting, now, version=claim.version, sent=sent), claim.identity, slow_call_s)
         self._rounds[claim.provider] = round_
         return round_
 
@@ -197,14 +211,19 @@ class Recovery:
         todo = step(settings, age_s=age_s, calls=calls, failures=failures, limit=limit)
         healthy = f"{calls - failures} of {calls} calls went well"
         if todo is Step.PROBE:
-            round_ = self._rounds.get(name)
+            round_, sent = self._rounds.get(name), 0
+            if round_ is not None and round_.probes.is_older_than(settings.probe_lease_s, self._clock.monotonic()):
+                # Its verdict could not be written: what a probe said then says nothing of now.
+                sent, round_ = round_.probes.sent, None
             if round_ is None:
                 one = dataclasses.replace(settings, probes=1, probes_at_once=1, round_deadline_s=math.inf)
                 assert circuit.last is not None, "slow start is a transition's"
-                round_ = self._own_round(circuit.last, one, self._clock.monotonic())
+                round_ = self._own_round(circuit.last, one, self._clock.monotonic(), sent=sent)
             decision = self._probe(name, round_)
             if decision is Decision.REOPEN:
-                return self._reopen(circuit, f"in slow start, {round_.probes.reason}", evidence)
+                # With the probes' figures: no call of a payment opened it.
+                told = evidence | dict(round_.probes.figures())
+                return self._reopen(circuit, f"in slow start, {round_.probes.reason}", told)
             todo = Step.ADVANCE if decision is Decision.CLOSE else Step.WAIT
             healthy = "a probe succeeded"
         if todo is Step.FALL_BACK:

@@ -42,6 +42,8 @@ LEAST_TIME_S = 1.0
 NO_TIME_LEFT = "no_time_left"
 HELD_BACK = "held_back"
 """Not sent: so many calls to a provider whose circuit lets no payment through are under way already."""
+BY_OUR_ID = "-by-our-id"
+"""What is added to the key of a void that names no id of the provider's."""
 SENDS_IN_A_REQUEST = 3
 """The first send and two more: what two do not settle within seconds is the worker's to find out."""
 RESEND_WAIT_S = (0.1, 1.5)
@@ -172,8 +174,9 @@ class Sender:
                 case "refund":
                     return provider.refund(reference, money, idempotency_key=key, timeouts=timeouts)
                 case "void" if not reference:
-                    # A payment that waits for the customer may have no id of the provider's yet.
-                    return provider.void_attempt(attempt.id, idempotency_key=key, timeouts=timeouts)
+                    # A payment that waits for the customer may have no id of the provider's yet. Once it has, its
+                    # void is another call: under the same key it would be answered as this one was.
+                    return provider.void_attempt(attempt.id, idempotency_key=f"{key}{BY_OUR_ID}", timeouts=timeouts)
                 case "void":
                     return provider.void(reference, idempotency_key=key, timeouts=timeouts)
         except Exception:

@@ -11,7 +11,7 @@ import structlog
 
 from router import standing
 from router.ledger.journal import Journal
-from router.ledger.operations import UNSEEN, UNSETTLED, OperationState
+from router.ledger.operations import UNSEEN, UNSETTLED, Operation, OperationState
 from router.ledger.records import Attempt, NewKey, ReferenceInUseError
 
 log = structlog.get_logger("router.settling")
@@ -86,16 +86,26 @@ def settle(
 def _end_voids(journal: Journal, now: dt.datetime) -> None:
     """A void of what is known to be canceled is done; one of what was declined had nothing to void.
 
-    Whoever told it of the attempt (a person, the customer's late step), the provider may never speak of the void. Nor
-    of each send of one by our own id, once its attempt is held to be nothing.
+    Whoever told it of the attempt (a person, the customer's late step), the provider may never speak of the void.
     """
-    ended: dict[str | None, OperationState] = {"canceled": "done", "declined": "refused"}
-    outcomes = {each.id: each.outcome for each in journal.attempts}
+    by_id = {each.id: each for each in journal.attempts}
     for each in list(journal.operations):
-        outcome = outcomes[each.attempt_id]
-        state = "refused" if outcome == "not_executed" and each.asked_by == UNSEEN else ended.get(outcome)
+        state = _void_ends_as(journal, each, by_id[each.attempt_id])
         if each.kind == "void" and state is not None and each.state in (*UNSETTLED, "received"):
             journal.learned(dataclasses.replace(each, state=state, finished_at=now))
+
+
+def _void_ends_as(journal: Journal, void: Operation, attempt: Attempt) -> OperationState | None:
+    """What is known of a void by what is known of its attempt; None: nothing."""
+    if attempt.outcome == "canceled":
+        return "done"
+    if attempt.outcome == "declined":
+        return "refused"
+    # Of one by our own id not each send is spoken of: it came too late, or there was nothing.
+    too_late = standing.captured(journal.payment.amount, attempt, journal.operations) > 0
+    if void.asked_by == UNSEEN and (too_late or attempt.outcome == "not_executed"):
+        return "refused"
+    return None
 
 
 def _too_late(journal: Journal, attempt: Attempt) -> dict[str, Any]:

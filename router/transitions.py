@@ -32,8 +32,8 @@ class State(enum.StrEnum):
 
 ADMITTING = frozenset({State.CLOSED, State.SLOW_START, State.BYPASS, State.METRICS_ONLY})
 """Payments pass."""
-NOT_OPEN_TIME = frozenset({State.CLOSED, State.BYPASS, State.METRICS_ONLY})
-"""States that add no open time to an incident."""
+NOT_OPEN_TIME = frozenset({State.CLOSED, State.FORCED_OPEN, State.BYPASS, State.METRICS_ONLY})
+"""States that add no open time to an incident: payments pass, or an operator keeps them away, which is no outage."""
 OVERRIDES = frozenset({State.FORCED_OPEN, State.BYPASS, State.METRICS_ONLY})
 """States that only an operator enters."""
 
@@ -43,6 +43,8 @@ INCIDENT_OVER_AFTER = dt.timedelta(minutes=5)
 
 ORDERED = "ordered"
 """In the evidence of a transition that is like one of the machine's own, and was an operator's order: which."""
+RELEASED = "released"
+"""In the evidence of the transition that ended an override, and of the first round of probes after it: which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,18 @@ class Transition:
 
     @property
     def is_ordered(self) -> bool:
-        """Whether an operator ordered it, rather than the machine found it."""
+        """Whether an operator ordered it, or it only follows from an order, rather than the machine found it."""
         return is_ordered(self.state, self.evidence)
+
+    @property
+    def is_released(self) -> bool:
+        """Whether payments are kept away only because an operator's order, now over, did so: nobody knows yet."""
+        return self.state in (State.OPEN, State.HALF_OPEN) and RELEASED in self.evidence
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether payments are kept away because the provider failed, by its calls or its probes."""
+        return self.state in (State.OPEN, State.HALF_OPEN) and not self.is_released
 
     @property
     def identity(self) -> tuple[State, dt.datetime, str]:
@@ -93,15 +105,15 @@ class Transition:
 
     def open_time_at(self, now: dt.datetime) -> dt.timedelta:
         """The incident's open time so far, this being the circuit's last transition."""
-        if self.state in NOT_OPEN_TIME:
+        if self.state in NOT_OPEN_TIME or self.is_released:
             return self.open_time
         # A wall clock that was set back takes nothing away.
         return self.open_time + max(dt.timedelta(), now - self.at)
 
 
 def is_ordered(state: State, evidence: Mapping[str, Any]) -> bool:
-    """Whether a transition into this state, with this evidence, was an operator's order."""
-    return state in OVERRIDES or ORDERED in evidence
+    """Whether a transition into this state, with this evidence, was an operator's order, or such an order's end."""
+    return state in OVERRIDES or ORDERED in evidence or RELEASED in evidence
 
 
 def following(
@@ -138,6 +150,9 @@ def following(
     # Open after an operator's order is over only means that it is not probed yet.
     failing = state is State.OPEN and before not in OVERRIDES
     incident = f"inc_{provider}_{version}" if failing else None
+    if state is State.HALF_OPEN and last is not None and last.is_released:
+        # Until one of its probes has failed, or all were well, the release is all that is known.
+        evidence = {RELEASED: last.evidence[RELEASED], **(evidence or {})}
     open_time = dt.timedelta()
     if last is not None and last.incident is not None and not _is_over(last, at):
         stood_until = at if age_s is None else last.at + dt.timedelta(seconds=age_s)

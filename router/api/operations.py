@@ -1,4 +1,4 @@
-"""`/v1/flips`, `/v1/incidents` and the health pages: on-call's calls."""
+"""`/v1/flips`, `/v1/flags/changes`, `/v1/incidents` and the health pages: on-call's calls."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from router.api.problems import Problem, ProblemError
 from router.clock import Clock
 from router.health import ProviderHealth
 from router.ledger.circuits import CircuitLedger
+from router.ledger.flag_values import FlagValueLedger
 from router.ledger.flips import FlipLedger, RestoreRefusedError
 from router.local_override import LocalOverride
 from router.order import Text80, Text255
@@ -25,12 +26,21 @@ from router.order import Text80, Text255
 log = structlog.get_logger("router.api")
 
 PAGE = 50
+HIGHEST_NUMBER = 2**63 - 1
+"""What the ledger's column holds; more makes a database refuse the query."""
 
 
 class CursorQuery(BaseModel):
     """Where in a list to go on."""
 
     cursor: Text80 | None = Field(None, description="`next` of a page")
+
+
+class ChangesQuery(BaseModel):
+    """Which changes of flags, and where to go on."""
+
+    key: Text80 | None = Field(None, description="Of this flag only")
+    cursor: int | None = Field(None, ge=1, le=HIGHEST_NUMBER, description="`next` of a page")
 
 
 class Alive(BaseModel):
@@ -44,7 +54,7 @@ class Ready(BaseModel):
 
     ready: bool
     ledger: str
-    flags: dict[str, Any]
+    flags: views.FlagsView
     circuits: dict[str, str]
     overrides: list[views.OverrideView]
 
@@ -70,6 +80,7 @@ def blueprint(
     flags: FlagSource,
     flips: FlipLedger,
     override: LocalOverride,
+    flag_values: FlagValueLedger,
     circuits: CircuitLedger,
     clock: Clock,
     ledger_fault: Callable[[], str | None],
@@ -109,6 +120,18 @@ def blueprint(
         return jsonify(views.flip_json(flip)), 202
 
     @api.get(
+        "/v1/flags/changes",
+        summary="What was changed of the flags, newest first, whoever changed it",
+        responses={200: views.FlagChangeList, **dict.fromkeys((401, 403, 422, 503), Problem)},
+        **secured,
+    )
+    def list_flag_changes(query: ChangesQuery) -> Response:
+        require("operate", "reports")
+        page = flag_values.page(limit=PAGE + 1, before=query.cursor, key=query.key)
+        cursor = page[PAGE - 1].number if len(page) > PAGE else None
+        return jsonify({"changes": [views.flag_change_json(each) for each in page[:PAGE]], "next": cursor})
+
+    @api.get(
         "/v1/incidents",
         summary="What went wrong with the providers, newest first",
         responses={200: views.IncidentList, **dict.fromkeys((401, 403, 422, 503), Problem)},
@@ -130,12 +153,11 @@ def blueprint(
     @api.get("/readyz", summary="Can this process take a payment", responses={200: Ready, 503: Ready})
     def readyz() -> Response:
         fault = ledger_fault()
-        status = flags.status()
         response = jsonify(
             {
                 "ready": fault is None,
                 "ledger": fault or "ok",
-                "flags": {"state": status.state, "since": views.moment(status.since), "detail": status.detail},
+                "flags": views.flags_json(flags.status(), clock.now()),
                 "circuits": {name: health.snapshot(name).state.value for name in providers},
                 "overrides": [views.override_json(each) for each in override.in_force],
             }

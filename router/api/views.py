@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from flags.contract import RoutingFlags
+from flags.changes import FlagChange
+from flags.contract import RoutingFlags, SourceStatus
 from router.doubts import Doubt
 from router.health import ProviderHealth
 from router.incidents import Incident, unfinished
@@ -314,6 +315,41 @@ class FlipList(BaseModel):
     next: str | None
 
 
+class FlagChangeView(BaseModel):
+    """A change of a flag, or of a segment that one uses, by whoever made it; written once."""
+
+    number: int
+    kind: Literal["flag", "segment"]
+    key: str
+    version: int
+    old: dict[str, Any] | None
+    """`on`, `serves` (a value, or a rollout's `per_cent` by value), `off`, and how many `rules` and `targets`; null:
+    it was not known before."""
+    new: dict[str, Any] | None
+    """Null: it was deleted."""
+    at: str
+    seen_by: str
+    """The process that wrote it down."""
+
+
+class FlagChangeList(BaseModel):
+    """A page of changes, newest first; `next` is the cursor of the following page."""
+
+    changes: list[FlagChangeView]
+    next: int | None
+
+
+class FlagsView(BaseModel):
+    """How fresh the flags are that this process serves."""
+
+    state: Literal["initializing", "valid", "interrupted", "off"]
+    since: str
+    detail: str | None
+    serves: Literal["current", "last known", "defaults"]
+    age_seconds: float | None
+    """How long ago what is served was last known to be right; null: the defaults serve."""
+
+
 def moment(value: dt.datetime) -> str:
     """RFC 3339 in UTC, to the millisecond."""
     return value.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -485,6 +521,34 @@ def override_json(override: Override) -> dict[str, Any]:
         "from": override.from_value,
         "to": override.to_value,
         "since": moment(override.began_at),
+    }
+
+
+def flag_change_json(change: FlagChange) -> dict[str, Any]:
+    """A change as FlagChangeView describes it."""
+    return {
+        "number": change.number,
+        "kind": change.kind,
+        "key": change.key,
+        "version": change.version,
+        "old": change.old,
+        "new": change.new,
+        "at": moment(change.at),
+        "seen_by": change.seen_by,
+    }
+
+
+def flags_json(status: SourceStatus, now: dt.datetime) -> dict[str, Any]:
+    """The state of the flags at that moment as FlagsView describes it."""
+    age_s: float | None = 0.0
+    if status.state != "valid":
+        age_s = None if status.as_of is None else round(max(0.0, (now - status.as_of).total_seconds()), 3)
+    return {
+        "state": status.state,
+        "since": moment(status.since),
+        "detail": status.detail,
+        "serves": status.serves,
+        "age_seconds": age_s,
     }
 
 

@@ -113,8 +113,8 @@ def _closed_for_good(moves: Sequence[Transition], mended: dt.datetime) -> float 
 
 
 def _from_calls(opening: Transition) -> bool:
-    """Whether payments opened it; else a probe said that it is still broken."""
-    return "calls" in opening.evidence
+    """Whether payments opened it; else a probe said that it is still broken, also where a stage had calls too."""
+    return "calls" in opening.evidence and "probes" not in opening.evidence
 
 
 def _called_open(
@@ -131,10 +131,20 @@ def _called_open(
     total = 0
     for start, end in _kept_away(moves):
         by_ledger = sum(start < each <= end for each in sent)
-        inside = [requests for at, requests in counted if start < at <= end]
-        probed = sum(start < each <= end for each in probes)
-        total += max(by_ledger, inside[-1] - inside[0] - probed if inside else 0)
+        total += max(by_ledger, _by_count([each for each in counted if start < each[0] <= end], probes))
     return total
+
+
+def _by_count(counted: Sequence[tuple[dt.datetime, int]], probes: Sequence[dt.datetime]) -> int:
+    """Requests between the first of these samples and the last, without the probes that were sent between them.
+
+    A round ends its stretch, and its probes are on record before they arrive: they may be sent before the last sample
+    and counted after it. So what a sample before them shows is not taken back.
+    """
+    if not counted:
+        return 0
+    first, base = counted[0]
+    return max(requests - base - sum(first < each <= at for each in probes) for at, requests in counted)
 
 
 def _kept_away(moves: Sequence[Transition]) -> list[tuple[dt.datetime, dt.datetime]]:

@@ -50,6 +50,12 @@ class CircuitLedger:
         before = connection.execute(query).mappings().one_or_none()
         return before is not None and _from_row(before).identity == transition.follows
 
+    def holds(self, transition: Transition) -> bool:
+        """Whether this very transition is written, however the circuit went on: its commit's answer may be lost."""
+        table = circuit_transitions
+        query = table.select().where(table.c.provider == transition.provider, table.c.version == transition.version)
+        return any(found.identity == transition.identity for found in self._read(query))
+
     def latest(self, providers: Iterable[str]) -> Sequence[Transition]:
         """The last transition of each of these circuits that ever had one."""
         table = circuit_transitions

@@ -381,6 +381,41 @@ alerts = sa.Table(
     ),
 )
 
+flag_values = sa.Table(
+    "flag_values",
+    metadata,
+    # The last known definition of each flag and segment, by the environment it comes from: what a process serves
+    # that starts while LaunchDarkly is away.
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    # NULL: it was deleted.
+    sa.Column("data", Json),
+    # How many changes of it were accepted: rises where the version falls, as after an environment was made anew.
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
+
+flag_changes = sa.Table(
+    "flag_changes",
+    metadata,
+    sa.Column("number", RowNumber, primary_key=True, autoincrement=True),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    # One row for each change, however many processes saw it.
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    # What it was and is, in a few words; NULL: not known before, or deleted.
+    sa.Column("old", Json),
+    sa.Column("new", Json),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("seen_by", sa.Text, nullable=False),
+    sa.UniqueConstraint("source", "kind", "key", "revision"),
+    sa.Index("ix_flag_changes_key_at", "key", "at"),
+)
+
 api_keys = sa.Table(
     "api_keys",
     metadata,

@@ -53,6 +53,10 @@ class FlakyStore:
         self._check()
         return self._circuits.append(transition)
 
+    def holds(self, transition: Transition) -> bool:
+        self._check()
+        return self._circuits.holds(transition)
+
     def latest(self, providers: Iterable[str]) -> Sequence[Transition]:
         self._check()
         self.reads += 1
@@ -74,6 +78,10 @@ class MemoryStore:
         if transition.version > 1 and (before not in self.rows or self.rows[before].identity != transition.follows):
             return False
         return self.rows.setdefault(key, transition) is transition
+
+    def holds(self, transition: Transition) -> bool:
+        row = self.rows.get((transition.provider, transition.version))
+        return row is not None and row.identity == transition.identity
 
     def latest(self, providers: Iterable[str]) -> Sequence[Transition]:
         last: dict[str, Transition] = {}

@@ -27,7 +27,7 @@ from router.app import Core, create_app
 from router.ledger.engine import Database
 from router.ledger.keys import KeyLedger
 from router.ledger.payments import PaymentLedger
-from router.ledger.tables import heartbeats, metadata, provider_counts
+from router.ledger.tables import flag_changes, flag_values, heartbeats, metadata, provider_counts
 from router.parked import Parked
 from router.settings import PREFIX, PROVIDER_NAMES, Settings
 from tests.integration.postgres import URL_VARIABLE
@@ -147,8 +147,10 @@ class Shop:
             return [dict(row) for row in connection.execute(sa.text(query), values).mappings()]
 
     def counts(self) -> dict[str, int]:
-        """How many rows each table has, but for what a process writes by itself: heartbeats, counts of calls."""
-        names = sorted(set(metadata.tables) - {heartbeats.name, provider_counts.name})
+        """How many rows each table has, but for what a process writes by itself: heartbeats, counts, known flags."""
+        names = sorted(
+            set(metadata.tables) - {each.name for each in (heartbeats, provider_counts, flag_values, flag_changes)}
+        )
         query = " UNION ALL ".join(f"SELECT '{name}' AS name, count(*) AS n FROM {name}" for name in names)
         return {row["name"]: row["n"] for row in self.rows(query)}
 

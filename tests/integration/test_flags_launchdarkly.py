@@ -110,6 +110,41 @@ def test_rules_by_currency_merchant_and_customer_serve_another_primary(
     assert {context: flags.read(context).primary for context in contexts} == contexts
 
 
+def test_a_primary_that_a_rule_or_a_target_chose_is_pinned(
+    launchdarkly: FakeLaunchDarkly, connect: Connect, reports: list[WrongValue]
+) -> None:
+    """Whatever value it chose; not one for everyone, by rollout, or because the flag is off."""
+    targets = [{"contextKind": "customer", "variation": 0, "values": ["vip"]}]
+    launchdarkly.update(PRIMARY_PROVIDER, rules=[rule("payment", "currency", "JPY")], contextTargets=targets)
+    flags = connect(launchdarkly.uri)
+    japan, vip = FlagContext("pay_1", currency="JPY"), FlagContext("pay_2", None, "vip")
+    pinned = {who: flags.read(who) for who in (japan, vip, ANYONE)}
+    assert [(read.primary, read.primary_pinned) for read in pinned.values()] == [
+        ("adyen", True),
+        ("stripe", True),
+        ("stripe", False),
+    ]
+    halves = [{"variation": index, "weight": 50_000} for index in (0, 1)]
+    launchdarkly.update(PRIMARY_PROVIDER, fallthrough={"rollout": {"contextKind": "payment", "variations": halves}})
+    wait_for(lambda: {flags.read(FlagContext(f"pay_{n}")).primary for n in range(50)} == {"stripe", "adyen"})
+    assert not any(flags.read(FlagContext(f"pay_{n}")).primary_pinned for n in range(50))
+    launchdarkly.update(PRIMARY_PROVIDER, on=False)
+    wait_for(lambda: not flags.read(japan).primary_pinned)
+    assert reports == []
+
+
+def test_a_rule_that_serves_what_may_not_be_served_pins_nothing(
+    launchdarkly: FakeLaunchDarkly, connect: Connect, reports: list[WrongValue]
+) -> None:
+    """The default is used for that payment as for everyone."""
+    launchdarkly.update(
+        PRIMARY_PROVIDER, variations=["stripe", "braintree"], rules=[rule("payment", "method", "card")]
+    )
+    read = connect(launchdarkly.uri).read(FlagContext("pay_1", method="card"))
+    assert (read.primary, read.primary_pinned) == ("stripe", False)
+    assert [each.key for each in reports] == [PRIMARY_PROVIDER]
+
+
 def test_an_update_over_the_stream_is_served(launchdarkly: FakeLaunchDarkly, connect: Connect) -> None:
     """A toggle in LaunchDarkly is seen with no restart, also after the stream was dropped."""
     flags = connect(launchdarkly.uri)

@@ -48,7 +48,7 @@ def _as_the_second_migration_left_it(database: Database) -> list[str]:
                 connection.execute(events.update().where(events.c.number == number).values(changes=kept))
         config = alembic_config()
         config.attributes["connection"] = connection
-        for table in ("probes", "provider_counts"):
+        for table in ("probes", "provider_counts", "flag_values", "flag_changes"):
             connection.execute(sa.text(f"DROP TABLE {table}"))
         for column in ("share", "suspect", "until", "since"):
             connection.execute(sa.text(f'ALTER TABLE circuit_transitions DROP COLUMN "{column}"'))

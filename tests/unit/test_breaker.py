@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from router.breaker import Breaker, BreakerSettings, Permit, Verdict
+from router.drill.run import SETTLED_WITHIN_S
 from router.transitions import ADMITTING, State
 from router.windows import Counts, Thresholds
 from tests.fakes.one_circuit import START, Circuit
@@ -716,3 +717,28 @@ def test_the_jitter_is_inside_one_plus_or_minus_j() -> None:
     assert settings.wait_s(0) == pytest.approx(10.0)
     assert 10.9 < settings.wait_s(0, 0.999) < 11.0
     assert BreakerSettings(wait_jitter=0.0).wait_s(0, 0.999) == 10.0
+
+
+# ---------------------------------------------------------------- the settings that are shipped
+
+
+def test_the_shipped_settings_keep_to_what_is_known_of_breakers() -> None:
+    """A round of 5 to 10 probes, most of which must succeed, decided in 30 to 60 s; waits that are not in step."""
+    usual = BreakerSettings()
+    assert 5 <= usual.probes <= 10
+    assert 1 <= usual.probes_at_once < usual.probes
+    assert 0.9 <= usual.probe_success_rate <= 1.0
+    assert 30 <= usual.round_deadline_s <= 60
+    assert usual.probe_lease_s < usual.round_deadline_s
+    assert 0 < usual.wait_jitter < 1
+    assert usual.slow_rate == 0.3
+    assert list(usual.stages) == sorted(set(usual.stages))
+    assert all(0 < share < 1 for share in usual.stages)
+
+
+def test_a_provider_that_recovers_is_closed_in_time_whatever_the_wait_has_grown_to() -> None:
+    """Within the two minutes that people in this field ask for, and half of what the drill waits."""
+    usual = BreakerSettings()
+    longest_s = usual.wait_s(10**6, 0.999) + usual.probe_lease_s + len(usual.stages) * usual.stage_s
+    assert longest_s <= 120
+    assert 2 * longest_s <= SETTLED_WITHIN_S

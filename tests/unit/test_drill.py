@@ -76,6 +76,23 @@ def test_calls_while_open_are_what_the_stand_in_counted_without_probes() -> None
     assert (found.called_open, found.probes) == (112 - 100 - 5, 6)
 
 
+def test_probes_that_no_sample_has_counted_are_not_taken_off() -> None:
+    """Five calls reached the broken provider; the round that ended its stretch is over before the next sample."""
+    counted = [(1.4, 100), (5.0, 105), (11.05, 105), (21.9, 105), (23.1, 140)]
+    probes = [0.5, 11.01, 11.02, 22.1, 22.2, 22.3, 22.4, 22.5]
+    assert row(counted=counted, probes=probes).called_open == 5
+
+
+def test_an_opening_by_a_stages_probe_is_none_by_calls() -> None:
+    """Though the stage had calls too, and its figures are on record."""
+    stage = OUTAGE[:5]
+    for evidence, reopened in (({"calls": 3, "failures": 0, "probes": 1}, 0), ({"calls": 3, "failures": 3}, 1)):
+        again = following(
+            stage[-1], State.OPEN, provider="stripe", at=at(33), actor="w", reason="r", evidence=evidence
+        )
+        assert row([*stage, again]).reopened == reopened
+
+
 def test_where_connections_are_refused_payments_that_were_sent_count() -> None:
     """The stand-in cannot count what it never got; what was on its way at the opening is no call of an open one."""
     assert row(counted=[(1.4, 0), (22.9, 0)], sent=[0.9, 1.2, 1.31, 11.5, 23.0, 23.1]).called_open == 3

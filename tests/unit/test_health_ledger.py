@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from router import health as health_module
 from router.health import ProviderHealth
 from router.ledger.engine import Database
 from router.ledger.probes import ProbeLedger
+from router.ledger.tables import circuit_transitions
 from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
 from router.overrides import Mode, Overrides
 from router.recovery import Recovery
@@ -176,6 +178,109 @@ def test_a_commit_whose_answer_was_lost_is_known_again_and_the_chain_goes_on(
     assert not process.is_admitting("stripe")
 
 
+# ---------------------------------------------------------------- rows that the ledger loses
+
+
+def lose(database: Database, version: int = 1) -> None:
+    """As a failover to a copy that lagged behind does: that row and those after it were never there."""
+    with database.write() as connection:
+        connection.execute(circuit_transitions.delete().where(circuit_transitions.c.version >= version))
+
+
+def test_a_transition_that_the_ledger_lost_is_written_again_by_who_decided_it(
+    database: Database, process: ProviderHealth, other: ProviderHealth, clock: SteppedClock
+) -> None:
+    """No one notices, and the next transition follows it: else none would ever be written again."""
+    for mode in ("metrics_only", "automatic"):
+        order(database, clock, mode)
+        clock.advance(1)
+    for each in (process, other):
+        each.sync_once()
+    teach(process, Health.PROVIDER_ERROR)
+    for each in (process, other):
+        each.sync_once()
+    before = told(database)
+    lose(database, 3)
+    for each in (other, process, other):
+        each.sync_once()
+    assert told(database) == before
+    assert process.snapshot("stripe").state is other.snapshot("stripe").state is State.OPEN
+    move(other, "stripe", State.HALF_OPEN, clock)
+    assert process.sync_once() == 1
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_what_the_ledger_lost_and_nobody_can_write_again_is_given_up(
+    database: Database, other: ProviderHealth, clock: SteppedClock, left: int
+) -> None:
+    """Whoever wrote it is gone: after three looks the others are where the ledger is, were it at the beginning."""
+    order(database, clock, "bypass")
+    clock.advance(1)
+    order(database, clock, "forced_open")
+    other.sync_once()
+    lose(database, left + 1)
+    assert [other.sync_once() for _ in range(4)] == [0, 0, 1, 0]
+    circuit = other.snapshot("stripe")
+    assert (circuit.state, circuit.version) == ((State.BYPASS, 1) if left else (State.CLOSED, 0))
+    order(database, clock, "metrics_only")
+    assert other.sync_once() == 1
+    assert other.snapshot("stripe").state is State.METRICS_ONLY
+
+
+def test_looks_that_are_not_in_a_row_give_nothing_up(
+    database: Database, process: ProviderHealth, other: ProviderHealth
+) -> None:
+    """Two answers of a copy that lags behind, every now and then, are none that it is lost."""
+    mark(process, True)
+    teach(process, Health.PROVIDER_ERROR)
+    for each in (process, other):
+        each.sync_once()
+    for _ in range(3):
+        lose(database, 2)
+        assert [other.sync_once() for _ in range(2)] == [0, 0]
+        process.sync_once()
+        assert other.sync_once() == 0
+    assert other.snapshot("stripe").state is State.OPEN
+
+
+def test_an_order_that_takes_a_lost_transitions_version_is_followed(
+    database: Database, process: ProviderHealth, other: ProviderHealth, clock: SteppedClock
+) -> None:
+    """Its version is one that every process knows already, and another's."""
+    teach(process, Health.PROVIDER_ERROR)
+    for each in (process, other):
+        each.sync_once()
+    lose(database)
+    clock.advance(1)
+    ordered = order(database, clock, "bypass")
+    assert ordered.version == 1
+    assert process.follow(ordered)
+    assert other.sync_once() == 1
+    assert process.snapshot("stripe").last == other.snapshot("stripe").last == ordered
+
+
+def test_a_read_that_began_before_a_transition_was_known_takes_nothing_back(
+    database: Database,
+    store: FlakyStore,
+    process: ProviderHealth,
+    clock: SteppedClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each time the recovery's thread writes while the answer is under way: it is old, and nothing is lost."""
+    latest, moves = store.latest, iter([State.OPEN, State.HALF_OPEN, State.OPEN, State.HALF_OPEN])
+
+    def slow(providers: Iterable[str]) -> Sequence[Transition]:
+        rows = latest(providers)
+        move(process, "stripe", next(moves), clock)
+        clock.advance(1)
+        return rows
+
+    monkeypatch.setattr(store, "latest", slow)
+    for version in (1, 2, 3, 4):
+        assert process.sync_once() == 0
+        assert process.snapshot("stripe").version == version
+
+
 # ---------------------------------------------------------------- proposals
 
 
@@ -273,6 +378,58 @@ def test_a_listener_that_raises_costs_neither_a_transition_nor_an_answer(
     assert not other.is_admitting("stripe")
 
 
+@pytest.mark.parametrize("proposed", [False, True])
+def test_an_incident_is_told_once_though_the_answer_to_its_commit_was_lost(
+    store: FlakyStore,
+    process: ProviderHealth,
+    other: ProviderHealth,
+    clock: SteppedClock,
+    monkeypatch: pytest.MonkeyPatch,
+    proposed: bool,
+) -> None:
+    """By whoever wrote it, when the ledger is back; a failed probe's opening after a release is the worker's."""
+    append = store.append
+
+    def lose(transition: Transition) -> bool:
+        append(transition)
+        raise CommitUnknownError("OperationalError")
+
+    with capture_logs() as logs:
+        if proposed:
+            for state in (State.FORCED_OPEN, State.OPEN, State.HALF_OPEN):
+                move(process, "stripe", state, clock)
+        else:
+            teach(process, Health.PROVIDER_ERROR)
+        monkeypatch.setattr(store, "append", lose)
+        with contextlib.suppress(LedgerUnavailableError):
+            if proposed:
+                move(process, "stripe", State.OPEN, clock)
+            process.sync_once()
+        monkeypatch.undo()
+        other.sync_once()
+        clock.advance(10)
+        move(other, "stripe", State.HALF_OPEN, clock)
+        for _ in range(3):
+            process.sync_once()
+            other.sync_once()
+    assert [each["event"] for each in logs].count("circuit_opened") == 1
+    assert process.snapshot("stripe").state is State.HALF_OPEN
+
+
+def test_a_proposal_that_was_not_written_is_not_told(
+    store: FlakyStore, process: ProviderHealth, clock: SteppedClock
+) -> None:
+    """The ledger was away before it could commit."""
+    store.away = True
+    with capture_logs() as logs:
+        with pytest.raises(LedgerUnavailableError):
+            move(process, "stripe", State.OPEN, clock)
+        store.away = False
+        for _ in range(2):
+            process.sync_once()
+    assert "circuit_opened" not in [each["event"] for each in logs]
+
+
 def test_a_ledger_that_is_away_is_one_degraded_event_and_its_return_one_restored(
     store: FlakyStore, process: ProviderHealth
 ) -> None:
@@ -324,6 +481,35 @@ def test_what_would_have_opened_is_said_once_and_shown_while_it_stands(
 # ---------------------------------------------------------------- a wall clock that steps
 
 
+def test_an_opening_that_fell_lends_its_age_to_none_of_the_same_version(
+    database: Database, store: FlakyStore, process: ProviderHealth, other: ProviderHealth, clock: SteppedClock
+) -> None:
+    """Cut off, this process opened a minute ago and nobody knew; the fleet opened half a second ago."""
+    recovery = Recovery(
+        {"stripe": FakeProvider("stripe")},
+        process,
+        probes=ProbeLedger(database),
+        timeouts=Timeouts(1, 5),
+        clock=clock,
+        start=lambda _task: None,
+    )
+    store.away = True
+    teach(process, Health.UNREACHABLE)
+    for _ in range(60):
+        process.age_s("stripe")
+        clock.advance(1)
+        with contextlib.suppress(LedgerUnavailableError):
+            recovery.run_once()
+    teach(other, Health.PROVIDER_ERROR)
+    other.sync_once()
+    clock.advance(0.5)
+    store.away = False
+    process.sync_once()
+    assert process.age_s("stripe") == pytest.approx(0.5)
+    assert recovery.run_once() == 0
+    assert told(database) == [(1, "open", "web:2")]
+
+
 @pytest.mark.parametrize("step_s", [-60, 60])
 def test_an_incidents_open_time_is_not_the_wall_clocks(
     database: Database, process: ProviderHealth, clock: SteppedClock, step_s: float
@@ -345,3 +531,26 @@ def test_an_incidents_open_time_is_not_the_wall_clocks(
     recovery.run_once()
     *_, row = circuit_rows(database)
     assert (row["state"], row["open_us"]) == ("half_open", 11_000_000)
+
+
+@pytest.mark.parametrize("step_s", [-60, 60])
+def test_the_time_of_a_slow_start_that_failed_is_not_the_wall_clocks_either(
+    database: Database, process: ProviderHealth, other: ProviderHealth, clock: SteppedClock, step_s: float
+) -> None:
+    """Written by this process's own opening, whoever began the slow start: twelve seconds are twelve."""
+    process.sync_once()
+    for state, after_s in ((State.OPEN, 0), (State.HALF_OPEN, 0), (State.SLOW_START, 0), (State.SLOW_START, 5)):
+        clock.advance(after_s)
+        last = other.snapshot("stripe").last
+        share = 0.1 if not after_s else 0.25
+        moved = following(
+            last, state, provider="stripe", at=clock.now(), actor="w", reason="why", share=share, age_s=after_s
+        )
+        assert other.propose(moved)
+        process.sync_once()
+    clock.step_wall(step_s)
+    clock.advance(7)
+    teach(process, Health.PROVIDER_ERROR, 2)
+    process.sync_once()
+    *_, row = circuit_rows(database)
+    assert (row["state"], row["open_us"]) == ("open", 12_000_000)

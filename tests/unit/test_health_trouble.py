@@ -14,6 +14,7 @@ from router.breaker import BreakerSettings
 from router.health import CALM_S, ENOUGH_TO_CLEAR, SETTLED_S, STRANGERS_CALM_S, Call, ProviderHealth
 from router.histogram import bucket_of
 from router.ledger.counts import CountRow, hour_of
+from router.overrides import Overrides
 from router.settings import Settings
 from router.slow_start import Step, step
 from router.transitions import State, Transition, following
@@ -166,6 +167,75 @@ def test_calls_in_metrics_only_are_told_and_are_normal_unless_they_would_have_op
     fleet.share(health)
     (row,) = [row for row in fleet.counts.rows.values() if row.process == "web:1"]
     assert (row.calls, row.normal) == (30, normal)
+
+
+@pytest.mark.parametrize(
+    ("state", "normal"), [(State.CLOSED, True), (State.SLOW_START, False), (State.METRICS_ONLY, True)]
+)
+def test_calls_are_learned_only_while_the_circuit_is_closed_or_watched(
+    fleet: Fleet, state: State, normal: bool
+) -> None:
+    """A provider that recovers answers as it does then, and few: that must not become what is usual."""
+    fleet.remember()
+    health = fleet.process("web:1")
+    if state is State.SLOW_START:
+        move(health, "stripe", State.OPEN, fleet.clock)
+        fleet.slow_start(health)
+    elif state is not State.CLOSED:
+        move(health, "stripe", state, fleet.clock)
+    known = health._guarded["stripe"].warning._known
+    teach(health, Health.OK, 3)
+    fleet.share(health)
+    (row,) = [row for row in fleet.counts.rows.values() if row.process == "web:1"]
+    assert (row.calls, row.normal) == (3, normal)
+    assert health._guarded["stripe"].warning._known == known + 3 * normal
+
+
+def test_calls_of_before_a_reset_are_not_learned_after_it(fleet: Fleet) -> None:
+    """They ended in the state that was forgotten; told they are, as none of the usual ones."""
+    fleet.remember()
+    health = fleet.process("web:1")
+    known = health._guarded["stripe"].warning._known
+    teach(health, Health.OK, 3)
+    health.follow(
+        Overrides(("stripe",), fleet.store, clock=fleet.clock).order("stripe", "reset", reason="r", by="me")
+    )
+    fleet.share(health)
+    (row,) = [row for row in fleet.counts.rows.values() if row.process == "web:1"]
+    assert (row.version, row.calls, row.normal) == (0, 3, False)
+    assert health._guarded["stripe"].warning._known == known
+
+
+def test_a_circuit_that_opened_begins_with_no_suspicion_when_it_recovers(fleet: Fleet) -> None:
+    """The detectors saw what opened it; what they make of slow start begins anew."""
+    fleet.remember()
+    health = fleet.process("web:1")
+    fleet.run([health], 60, SLOWER_S)
+    warning = health._guarded["stripe"].warning
+    assert warning.suspect
+    move(health, "stripe", State.OPEN, fleet.clock)
+    health._guarded["stripe"].mark = None  # as where it opened before the mark
+    fleet.share(health)
+    assert (warning.suspect, warning.reason) == (False, "")
+
+
+def test_what_others_tell_just_after_the_start_does_not_count_and_later_does(fleet: Fleet) -> None:
+    """One that could not read the past would take an outage that is over for one of now: it only listens first."""
+    other = fleet.process("web:2")
+    teach(other, Health.PROVIDER_ERROR, 4)
+    other.watch_once()
+    other.exchange_once()
+    joined = a_health(("stripe",), store=fleet.store, counts=fleet.counts, clock=fleet.clock, actor="web:1")
+    fleet.clock.advance(SETTLED_S)
+    assert joined.exchange_once() == 4
+    assert joined.snapshot("stripe").window.calls == 0
+    fleet.clock.advance(0.1)
+    teach(other, Health.OK, 5)
+    other.watch_once()
+    other.exchange_once()
+    assert joined.exchange_once() == 5
+    assert joined.snapshot("stripe").window.calls == 5
+    assert 1 <= SETTLED_S <= 5
 
 
 # ---------------------------------------------------------------- marks

@@ -19,7 +19,6 @@ from router.overrides import (
     Mode,
     Overrides,
     UnknownProviderError,
-    is_released,
 )
 from router.transitions import OVERRIDES, State, Transition, following
 from tests.fakes.house import a_health, move, teach
@@ -119,7 +118,7 @@ def test_what_was_shut_is_probed_first_and_the_rest_comes_back_at_once(
     in_state(before, health, overrides, clock)
     released = overrides.order("stripe", "automatic", reason="over", by=BY)
     assert (released.state, released.actor, released.until, released.incident) == (after, BY, None, None)
-    assert is_released(released) is (after is State.OPEN)
+    assert released.is_released is (after is State.OPEN)
     health.sync_once()
     assert health.is_admitting("stripe") is (after is State.CLOSED)
 
@@ -309,6 +308,21 @@ def test_a_mark_of_the_same_moment_does_not_undo_a_reset(
     assert health.snapshot("stripe").window.calls == 5
     health.follow(overrides.order("stripe", "reset", reason="second", by=BY))
     assert (health.snapshot("stripe").window.calls, health.snapshot("stripe").suspect) == (0, False)
+
+
+def test_a_reset_forgets_failed_rounds_and_the_next_wait_is_the_first(
+    overrides: Overrides, health: ProviderHealth, clock: ManualClock
+) -> None:
+    """A long outage is over by a person's word: what comes next is another."""
+    opened = following(
+        None, State.OPEN, provider="stripe", at=clock.now(), actor="web:1", reason="r", failed_rounds=7
+    )
+    assert health.propose(opened)
+    reset = overrides.order("stripe", "reset", reason="a new contract", by=BY)
+    assert reset.failed_rounds == 0
+    health.follow(reset)
+    teach(health, Health.PROVIDER_ERROR)
+    assert (health.snapshot("stripe").state, health.snapshot("stripe").failed_rounds) == (State.OPEN, 0)
 
 
 def test_a_reset_has_no_end(overrides: Overrides, store: MemoryStore, clock: ManualClock) -> None:

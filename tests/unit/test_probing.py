@@ -231,6 +231,27 @@ def test_a_probe_that_never_returns_counts_as_failed_and_frees_its_place() -> No
     assert hung.may_send(10) is None
 
 
+def test_a_probe_that_never_returned_was_slow_too_where_its_lease_is() -> None:
+    """Two of ten that never return are what is forgiven for failures, and as slow ones one more is too many."""
+    settings = dataclasses.replace(STRICT, probes=10, probe_success_rate=0.8, slow_rate=0.3)
+    for slow_call_s, slow, decided in ((3.0, 3, Decision.REOPEN), (11.0, 1, None)):
+        round_ = ProbeRound(dataclasses.replace(settings, slow_call_s=slow_call_s), 0.0)
+        for now in (0.0, 10.0):
+            send(round_, now)
+            assert round_.verdict(now + 10.0) is None
+        assert run(round_, "l", 20.0) is decided
+        assert round_.figures()["slow"] == slow
+
+
+def test_the_age_of_a_verdict_is_from_when_it_was_certain() -> None:
+    """One that is not there has none."""
+    round_ = ProbeRound(STRICT, 0.0)
+    assert not round_.is_older_than(0.0, 40.0)
+    run(round_, "sssss", 5.0)
+    assert not round_.is_older_than(10.0, 15.0)
+    assert round_.is_older_than(10.0, 15.1)
+
+
 def test_a_probe_that_comes_back_after_its_lease_changes_nothing() -> None:
     """It has failed already, and fails no second time; nor does a late success take the failure back."""
     for late in (True, False):

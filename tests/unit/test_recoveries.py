@@ -7,7 +7,7 @@ import datetime as dt
 import pytest
 
 from router.recoveries import Recoveries, recoveries
-from router.transitions import ORDERED, State, Transition
+from router.transitions import ORDERED, RELEASED, State, Transition
 
 START = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
 STATES = {
@@ -18,11 +18,14 @@ STATES = {
     "F": State.FORCED_OPEN,
     "B": State.BYPASS,
     "R": State.CLOSED,
+    "o": State.OPEN,
+    "h": State.HALF_OPEN,
 }
+TOLD = {"R": {ORDERED: "reset"}, "o": {RELEASED: "forced_open"}, "h": {RELEASED: "forced_open"}}
 
 
 def history(story: str) -> list[Transition]:
-    """`O0 H10 S11`: states with the seconds at which they began; R is an operator's reset."""
+    """`O0 H10 S11`: states, with the seconds at which they began; R is a reset, o and h a release and its probes."""
     return [
         Transition(
             "stripe",
@@ -31,7 +34,7 @@ def history(story: str) -> list[Transition]:
             START + dt.timedelta(seconds=float(each[1:])),
             "w",
             "why",
-            evidence={ORDERED: "reset"} if each[0] == "R" else {},
+            evidence=TOLD.get(each[0], {}),
         )
         for version, each in enumerate(story.split(), 1)
     ]
@@ -52,6 +55,9 @@ def history(story: str) -> list[Transition]:
         ("O0 H10", 0, 0, 0, None),  # not decided yet
         ("O0 H10 F12 S30 O31", 0, 0, 0, None),  # an operator's doing
         ("O0 H10 S11 B12 C20 O21", 1, 1, 0, None),
+        ("F0 o3600 h3600.3 S3601 C3631", 0, 0, 0, None),  # planned work, and no outage at all
+        ("O0 F5 o3600 h3600.3 S3601 C3631", 0, 0, 0, None),  # nor is it the hour's end
+        ("F0 o10 h11 O12 H22 S23 C53", 1, 1, 0, 41.0),  # what the probes found is one
         ("O0 R5 O6 H16 C17", 1, 1, 0, 11.0),  # a reset is no recovery, nor was there one that proved false
         ("O0 H10 R11 O12", 0, 0, 0, None),
         ("O0 H10 S11 R12 O13", 1, 1, 0, None),

@@ -11,8 +11,9 @@ import pytest
 
 from providers.contract import Health, ProbeResult
 from router.ledger.engine import Database
+from router.ledger.tables import to_micros
 from router.ledger.unavailable import LedgerUnavailableError
-from router.transitions import State
+from router.transitions import State, Transition
 from router.windows import Thresholds
 from tests.fakes.clocks import SteppedClock
 from tests.fakes.ledger import circuit_rows, fresh_ledger
@@ -328,6 +329,7 @@ def test_a_failed_probe_of_a_stage_opens_the_circuit(worker: Worker) -> None:
     last = circuit_rows(worker.database)[-1]
     assert (last["state"], last["failed_rounds"]) == ("open", 1)
     assert last["reason"] == "in slow start, probe 1 failed: connection_refused"
+    assert (last["evidence"]["calls"], last["evidence"]["probes"], last["evidence"]["failed"]) == (0, 1, 1)
     assert worker.waits_until_probed(1) == [15]
 
 
@@ -570,3 +572,68 @@ def test_a_claim_that_was_not_written_gives_no_right_to_another_workers_round(
     worker.run_once()
     assert worker.stripe.probed == 0
     assert worker.states() == ["open", "half_open"]
+
+
+def test_a_claim_whose_answer_was_lost_is_known_again_however_long_the_ledger_is_away(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look claims the round again; were it with another claim, the round that is written would have no owner."""
+    append = worker.circuits.store.append
+
+    def lose(transition: Transition) -> bool:
+        append(transition)
+        raise LedgerUnavailableError("OperationalError")
+
+    monkeypatch.setattr(worker.circuits.store, "append", lose)
+    worker.clock.advance(10)
+    with pytest.raises(LedgerUnavailableError):
+        worker.recovery.run_once()
+    monkeypatch.undo()
+    worker.circuits.store.away = True
+    for _ in range(20):
+        worker.clock.advance(0.25)
+        with pytest.raises(LedgerUnavailableError):
+            worker.recovery.run_once()
+    worker.circuits.store.away = False
+    assert worker.recovery.run_once() == 0  # it is written already
+    worker.run_once()
+    assert worker.states() == ["open", "half_open", "slow_start"]
+    assert worker.stripe.probed == 5
+
+
+def test_a_claim_older_than_a_rounds_deadline_is_made_anew(worker: Worker) -> None:
+    """Written with the moment of the first try, its round would be late before it began."""
+    worker.clock.advance(10)
+    worker.circuits.store.away = True
+    for after_s in (0, 3600):
+        worker.clock.advance(after_s)
+        with pytest.raises(LedgerUnavailableError):
+            worker.recovery.run_once()
+    worker.circuits.store.away = False
+    worker.run_once()
+    assert worker.states() == ["open", "half_open", "slow_start"]
+    assert circuit_rows(worker.database)[1]["at"] == to_micros(worker.clock.now())
+
+
+@pytest.mark.parametrize("healthy", [True, False])
+def test_a_stages_verdict_that_could_not_be_written_for_an_hour_is_asked_for_anew(
+    worker: Worker, healthy: bool
+) -> None:
+    """What the probe said then says nothing of now, be it good or bad; one as old as a lease is still written."""
+    in_slow_start(worker)
+    for away_s, probed in ((9.5, 1), (3600.0, 2)):
+        share, before = worker.circuits.snapshot("stripe").share, worker.stripe.probed
+        good_or_bad = [] if healthy or probed == 1 else [DOWN]
+        worker.stripe.probes.extend(good_or_bad)
+        worker.stripe.during_probe = lambda: setattr(worker.circuits.store, "away", True)
+        worker.clock.advance(10)
+        with pytest.raises(LedgerUnavailableError):
+            worker.run_once()
+        worker.stripe.during_probe = None
+        worker.clock.advance(away_s)
+        worker.circuits.store.away = False
+        worker.run_once()
+        assert worker.circuits.snapshot("stripe").share > share
+        assert worker.stripe.probed - before == probed
+    nth = [each.nth for each in worker.probes.history("stripe", limit=2)]
+    assert nth == [2, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from providers.contract import Health, ProbeResult
 from router.ledger.engine import Database
+from router.ledger.tables import circuit_transitions
 from router.transitions import State, following
 from tests.fakes.clocks import SteppedClock
 from tests.fakes.ledger import circuit_rows, fresh_ledger
@@ -226,6 +228,26 @@ def test_results_of_an_earlier_round_do_not_spoil_the_next(
     assert [each.healthy for each in late] == [False, False]
 
 
+def test_a_round_that_the_ledger_lost_is_not_gone_on_with_under_anothers_of_its_version(
+    database: Database, clock: SteppedClock, stripe: FakeProvider
+) -> None:
+    """Its transition was not on the copy that took over, and another worker has a round now: one budget."""
+    later = Later()
+    worker = Worker(database, clock, stripe, start=later)
+    second = Worker(database, clock, stripe, "worker:2", start=Later())
+    worker.circuits.move("stripe", State.OPEN)
+    second.run_once()
+    clock.advance(10)
+    worker.run_once()
+    with database.write() as connection:
+        connection.execute(circuit_transitions.delete().where(circuit_transitions.c.version == 2))
+    second.run_once()
+    later.end(2)
+    worker.run_once()
+    assert [row["actor"] for row in circuit_rows(database)] == ["test", "worker:2"]
+    assert not later.tasks
+
+
 # ---------------------------------------------------------------- joining, clocks and restarts
 
 
@@ -323,3 +345,16 @@ def test_a_worker_whose_wall_clock_is_behind_the_record_waits_no_longer_than_the
     started = Worker(database, clock, stripe, "worker:2")
     started.run_once()
     assert started.waits_until_probed(1) == [10]
+
+
+@pytest.mark.parametrize(("mode", "then"), [(State.FORCED_OPEN, State.OPEN), (State.METRICS_ONLY, State.CLOSED)])
+def test_a_web_process_leaves_a_worker_one_wait_to_end_an_override(
+    database: Database, clock: SteppedClock, stripe: FakeProvider, mode: State, then: State
+) -> None:
+    """Alone it ends it ten seconds late; a worker does so at its time."""
+    web = Worker(database, clock, stripe, "web:1", patience=2.0)
+    web.circuits.move("stripe", mode, until=clock.now() + dt.timedelta(minutes=1))
+    web.run_for(60 + 9.75)
+    assert web.states() == [mode]
+    web.run_for(0.25)
+    assert web.states() == [mode, then]

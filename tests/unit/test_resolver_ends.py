@@ -373,3 +373,30 @@ def test_a_re_send_that_the_provider_has_taken_up_is_looked_up_by_its_id_from_th
     sender = Sender({"stripe": provider}, TIMES, clock=ManualClock(), random=lambda: 0.5)
     attempt, _ = sender.resend(dataclasses.replace(ATTEMPT, outcome="unknown"), 20.0)
     assert (attempt.outcome, attempt.provider_reference) == ("unknown", "ref_7")
+
+
+def test_a_void_that_was_asked_by_our_own_id_is_asked_anew_once_the_provider_has_told_its_own(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The customer finished while the cancel was in doubt: its old answer must not stand for this authorization's."""
+    home.stripe.outcomes.append(dataclasses.replace(ACTION, provider_reference=None))
+    payment = home.house.pay(an_order(capture="manual")).payment
+    keys: list[tuple[str, str]] = []
+
+    def void_attempt(attempt_id: str, *, idempotency_key: str, **_named: object) -> ModificationOutcome:
+        keys.append((attempt_id, idempotency_key))
+        return IN_THE_DARK
+
+    def void(reference: str, *, idempotency_key: str, **_named: object) -> ModificationOutcome:
+        keys.append((reference, idempotency_key))
+        return DONE
+
+    monkeypatch.setattr(home.stripe, "void_attempt", void_attempt)
+    monkeypatch.setattr(home.stripe, "void", void)
+    modifications(home).cancel("m", payment.id, key="cancel")
+    home.stripe.completions.append(AUTHORIZED)
+    modifications(home).complete("m", payment.id, {"x": "y"}, key="c")
+    round_of(home)
+    (asked_blindly, key), (reference, another) = keys
+    assert asked_blindly.startswith("att_")
+    assert (reference, key == another, home.status(payment)) == ("ref_1", False, "canceled")

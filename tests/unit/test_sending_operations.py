@@ -82,7 +82,7 @@ def test_what_an_operations_send_says(answer: ModificationOutcome, first: str, a
 
 @pytest.mark.parametrize("kind", ["capture", "void", "refund"])
 def test_an_operation_is_sent_by_the_providers_id_under_its_own_key(kind: OperationKind) -> None:
-    """The same key each time; a void without the provider's id goes by our own."""
+    """The same key each time; a void without the provider's id goes by our own, and is another call."""
     provider = Modifier(DONE)
     sender, attempt = sender_of(provider), dataclasses.replace(ATTEMPT, provider_reference="ref_1")
     sender.operate(operation(kind), attempt, "EUR", DEADLINE_S)
@@ -91,7 +91,7 @@ def test_an_operation_is_sent_by_the_providers_id_under_its_own_key(kind: Operat
     assert provider.asked == [(kind, "ref_1", *money, "op_1")] * 2
     if kind == "void":
         sender.operate(operation(kind), ATTEMPT, "EUR", DEADLINE_S)
-        assert provider.asked[-1] == ("void_attempt", "att_1", "op_1")
+        assert provider.asked[-1] == ("void_attempt", "att_1", "op_1-by-our-id")
 
 
 def test_a_late_unknown_takes_nothing_back() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from router.transitions import NOT_OPEN_TIME, State, Transition, following
+from router.transitions import NOT_OPEN_TIME, RELEASED, State, Transition, following
 
 START = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
@@ -99,11 +99,28 @@ def test_a_circuit_that_is_released_begins_no_incident_before_a_probe_has_failed
 
 
 @pytest.mark.parametrize("state", State)
-def test_only_states_that_keep_payments_away_add_open_time(state: State) -> None:
-    """Closed, bypass and metrics-only let all through."""
+def test_only_states_that_keep_payments_away_by_themselves_add_open_time(state: State) -> None:
+    """Closed, bypass and metrics-only let all through; forced open is an operator's word, and no outage: planned work
+    of an hour, soon after a short one, must not move the flag when it is over."""
     transition = Transition("stripe", 3, state, START, "me", "why", open_time=HOUR)
     assert transition.open_time_at(START + HOUR) == (HOUR if state in NOT_OPEN_TIME else 2 * HOUR)
-    assert {State.CLOSED, State.BYPASS, State.METRICS_ONLY} == NOT_OPEN_TIME
+    assert {State.CLOSED, State.FORCED_OPEN, State.BYPASS, State.METRICS_ONLY} == NOT_OPEN_TIME
+
+
+def test_a_release_adds_no_open_time_to_its_incident_before_a_probe_has_failed() -> None:
+    """Open and half-open after an order, it is not failing but asked; with a probe that fails its time begins."""
+    short = chain([(0, State.OPEN), (1, State.HALF_OPEN), (2, State.CLOSED), (3, State.FORCED_OPEN)])[-1]
+    released = step(short, 60, State.OPEN, evidence={RELEASED: "forced_open"})
+    probing = step(released, 61, State.HALF_OPEN)
+    failed = step(probing, 62, State.OPEN)
+    again = step(failed, 63, State.HALF_OPEN)
+    made = [released, probing, failed, again]
+    assert {each.incident for each in made} == {"inc_stripe_1"}
+    assert [each.open_time for each in made] == [after(2) - START] * 3 + [after(3) - START]
+    assert [each.open_time_at(each.at + HOUR) - each.open_time for each in made] == [HOUR * 0] * 2 + [HOUR] * 2
+    assert [(each.is_released, each.is_failing) for each in made] == [(True, False)] * 2 + [(False, True)] * 2
+    assert not short.is_failing
+    assert not step(probing, 62, State.SLOW_START).is_released
 
 
 def test_a_wall_clock_that_was_set_back_takes_no_open_time_away() -> None:

@@ -1,7 +1,7 @@
 """A flip knows how far it got, overrides are in force by the ledger, and alerts wait in it until they are told.
 
-Revision ID: 0005
-Revises: 0004
+Revision ID: 0006
+Revises: 0005
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 
 _FLIP_COLUMNS = (
     ("holder", sa.Text()),

@@ -1,0 +1,86 @@
+"""How a process is put together, as far as its circuits go."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+
+from providers.contract import Health
+from router import app as composition
+from router import telemetry
+from router.app import Core, build, create_app, create_worker
+from router.clock import SystemClock
+from router.ledger.circuits import CircuitLedger
+from router.loops import Loops
+from router.recovery import Recovery
+from router.settings import PREFIX, Settings
+from router.transitions import State, following
+from tests.fakes.house import teach
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Of a process whose loops never run: what is so at once is so before them."""
+    for name in os.environ:
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(telemetry, "configure", lambda *_args, **_named: None)
+    monkeypatch.setattr(Loops, "start", lambda _self: None)
+    return Settings(run_dir=tmp_path)
+
+
+@pytest.fixture
+def worker(settings: Settings) -> Iterator[Core]:
+    core = build(settings, role="worker")
+    yield core
+    core.close()
+
+
+def core_of(app: Flask) -> Core:
+    """The web process's parts, which are let go of at once."""
+    core, stop = app.extensions["pointsman"]
+    atexit.unregister(stop)
+    stop()
+    assert isinstance(core, Core)
+    return core
+
+
+def test_a_web_process_follows_the_circuits_before_its_first_request(settings: Settings, worker: Core) -> None:
+    """One that joins during an outage must not call the broken provider."""
+    opened = following(
+        None, State.OPEN, provider="stripe", at=SystemClock().now(), actor="web:1", reason="10 of 10 calls failed"
+    )
+    assert CircuitLedger(worker.database).append(opened)
+    assert not core_of(create_app(settings)).health.is_admitting("stripe")
+
+
+def test_a_process_that_begins_knows_the_past_before_its_first_request(settings: Settings, worker: Core) -> None:
+    """What was normal is told by those before it."""
+    for _ in range(60):
+        teach(worker.health, Health.OK, 5)
+    worker.health.watch_once()
+    worker.health.exchange_once()
+    assert core_of(create_app(settings)).health._guarded["stripe"].warning.can_judge
+
+
+def test_a_web_process_leaves_a_worker_twice_the_wait_to_probe(
+    settings: Settings, worker: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker's own patience is one wait."""
+    found: list[float] = []
+
+    class Noted(Recovery):
+        def __init__(self, *args: Any, patience: float, **named: Any) -> None:
+            super().__init__(*args, patience=patience, **named)
+            found.append(patience)
+
+    monkeypatch.setattr(composition, "Recovery", Noted)
+    create_worker(worker)
+    core_of(create_app(settings))
+    assert found == [1.0, 2.0]
