@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock clean simulate simulate-mutants chaos flip-table bench-safety bench-alarms bench-breaker bench-flags
+.PHONY: help run test check format lock clean simulate simulate-mutants chaos flips flip-table bench-safety bench-alarms bench-breaker bench-flags
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ test: $(VENV)/installed  ## every test, on SQLite and on a real PostgreSQL
 
 chaos: $(VENV)/installed  ## every fault, kills and pauses on real processes, on both databases; 4 minutes
 	$(BIN)/python -m tests.e2e.at_length $(CHAOS)
+
+flips: $(VENV)/installed  ## a hundred outages: one flip each, everyone follows; a hundred toggles; 15 minutes
+	$(BIN)/python -m tests.e2e.flips_at_length $(FLIPS)
 
 SEEDS ?= 5000
 simulate: $(VENV)/installed  ## thousands of seeded interleavings of faults, crashes and payments; SEED=n replays one
