@@ -12,6 +12,7 @@ from router.ledger.tables import to_micros
 from router.ledger.unavailable import LedgerUnavailableError
 from router.modifications import Verdict
 from router.payments import Answer, PaymentRefusedError
+from router.resolver import NOT_UNDONE
 from tests.simulation.ledger import SimDatabase
 from tests.simulation.record import Totals
 from tests.simulation.world import ACTION_EXPIRES_S, EMPTY_ROUNDS, Process, SimWorld
@@ -185,6 +186,8 @@ class Staff:
             found = world.books.by_attempt.get(unseen[0]["attempt_id"], [])
             verdict = "canceled" if found and found[0].status == "canceled" else "not_executed"
         else:
+            if not sure:
+                self._pay_back(payment)
             return
         web, key = world.web(), f"operator-{payment}-{next(self._numbers)}"
         world.totals.counts["resolved by an operator"] += 1
@@ -196,6 +199,14 @@ class Staff:
             ),
             lambda _result: None,
         )
+
+    def _pay_back(self, payment: str) -> None:
+        """What the router has tried often enough to pay back, and could not, a person pays back in the dashboard."""
+        world = self.world
+        rows = world.database.rows("SELECT attempt_id, attention FROM payments WHERE id = ?", payment)
+        for charge in world.books.by_payment[payment]:
+            if rows[0]["attention"] == NOT_UNDONE and charge.attempt != rows[0]["attempt_id"] and charge.net > 0:
+                (world.stripe if charge.provider == "stripe" else world.adyen).refund_by_hand(charge, charge.net)
 
     def _customer_acts(self, payment: str) -> None:
         world = self.world
