@@ -10,10 +10,7 @@ from typing import Any, Protocol
 
 from flags.contract import WHOLE, FlagState, Serves
 from router.ledger.flips import Flip
-from router.transitions import State
 
-FAILING = frozenset({State.OPEN, State.HALF_OPEN})
-"""In slow start a provider recovers: its time counts, and the flag waits. An operator's order is no outage."""
 HOUR = dt.timedelta(hours=1)
 SEEN_WITHIN = dt.timedelta(seconds=10)
 """A write of ours is told by the flags' stream within a second; a stream that reconnects takes some more."""

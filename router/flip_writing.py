@@ -25,7 +25,7 @@ from flags.contract import (
 )
 from router.flip_cases import Cases, say
 from router.flip_restoring import Restoring
-from router.flip_rules import FAILING, Found, found, in_words, to_json
+from router.flip_rules import Found, found, in_words, to_json
 from router.ledger.alerts import AlertKind
 from router.ledger.flips import Flip, LostFlipError, Task
 from router.transitions import Transition
@@ -174,7 +174,7 @@ class FlipWriting:
         cases = self._cases
         last = cases.health.snapshot(flip.from_value).last
         targets = cases.targets(flip.from_value, cases.flags())
-        if last is None or last.state not in FAILING:
+        if last is None or not last.is_failing:
             self._wait(flip, IDLE_LOOK_S, f"{flip.from_value} is not failing at this moment")
             return 0
         if not targets:

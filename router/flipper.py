@@ -14,7 +14,7 @@ import structlog
 
 from flags.contract import PRIMARY_PROVIDER, FlagMover, FlagWriteError, RoutingFlags
 from router.flip_cases import Cases, say
-from router.flip_rules import FAILING, Target, to_restore
+from router.flip_rules import Target, to_restore
 from router.ledger.alerts import AlertKind
 from router.ledger.flips import Flip, FlipState, RestoreRefusedError
 from router.transitions import State, Transition
@@ -53,7 +53,7 @@ class Flipper:
     def _consider(self, provider: str) -> bool:
         cases = self._cases
         last = cases.health.snapshot(provider).last
-        if last is None or last.incident is None or last.state not in FAILING:
+        if last is None or last.incident is None or not last.is_failing:
             return False
         if cases.open_s(last) < self._flip_after_s or cases.flips.exists(last.incident):
             return False

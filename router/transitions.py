@@ -90,7 +90,10 @@ class Transition:
 
     @property
     def is_failing(self) -> bool:
-        """Whether payments are kept away because the provider failed, by its calls or its probes."""
+        """Whether payments are kept away because the provider failed, by its calls or its probes.
+
+        In slow start it recovers: its time counts, and the flag waits. An operator's order is no outage.
+        """
         return self.state in (State.OPEN, State.HALF_OPEN) and not self.is_released
 
     @property
