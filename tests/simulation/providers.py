@@ -56,6 +56,8 @@ class World(Protocol):
     books: Books
     weather: Weather
     quiet: bool
+    under_way_s: float
+    """How long ago the send that arrives at this moment was sent."""
 
     def number(self) -> int:
         """A number that nothing else has."""
@@ -154,7 +156,7 @@ class SimProvider:
             if mode is Mode.HANG:
                 # It gets there when it gets there: while its caller waits, or minutes after it gave up.
                 wait_s = self.scheduler.rng.choice([0.5, 5.0, 20.0, 60.0, 400.0])
-                self.world.later(wait_s, lambda: self._arrive(key, params, act))
+                self.world.later(wait_s, lambda: self._arrive_late(wait_s, key, params, act))
             self.scheduler.sleep(timeouts.read_s)
             return failed(TIMED_OUT)
         if mode in BEFORE:
@@ -170,6 +172,14 @@ class SimProvider:
                 self._answers[key] = (params, failed(AFTER[mode]))
             return failed(AFTER[mode])
         return answer
+
+    def _arrive_late(self, wait_s: float, key: str | None, params: Any, act: Callable[[], Answer]) -> None:
+        """So long after it was sent."""
+        self.world.under_way_s = wait_s
+        try:
+            self._arrive(key, params, act)
+        finally:
+            self.world.under_way_s = 0.0
 
     def _arrive(self, key: str | None, params: Any, act: Callable[[], Answer]) -> Answer | None:
         """A request reaches the provider. None: its key was used with other parameters."""

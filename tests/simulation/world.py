@@ -259,6 +259,8 @@ class SimWorld:
         """Payment id to when checkout last asked for it."""
         self.undelivered = 0
         self._voided_blindly: set[str] = set()
+        self.under_way_s = 0.0
+        """How long ago the send that arrives at this moment was sent."""
         self._webs: list[Process] = []
         self._started = 0
         database.scheduler = self.scheduler
@@ -425,12 +427,13 @@ class SimWorld:
             self.totals.counts["refunded in part by hand"] += 1
 
     def sent(self, charge: Charge) -> None:
-        """A send has made an authorization just now: checkout must still expect the payment."""
+        """A send has made an authorization: when it was sent, checkout must still have expected the payment."""
         if not self.calm and self.rng.random() < (0.7 if self.weather.is_losing(charge.provider) else 0.3):
             self.later(self.rng.choice([0.5, 2.0, 10.0, 60.0]), lambda: self._by_hand(charge))
         rows = self.database.rows("SELECT told, status, created_at FROM payments WHERE id = ?", charge.payment)
         if not rows or rows[0]["told"] or rows[0]["status"] == "parked":
             return
         created = rows[0]["created_at"] / 1e6 - START.timestamp()
-        if self.scheduler.elapsed - max(created, self.contacts.get(charge.payment, 0.0)) > GIVEN_UP_AFTER_S:
+        silent_s = self.scheduler.elapsed - self.under_way_s - max(created, self.contacts.get(charge.payment, 0.0))
+        if silent_s > GIVEN_UP_AFTER_S:
             self.violated(f"{charge.payment} was charged after checkout had given it up")
