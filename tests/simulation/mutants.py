@@ -192,12 +192,12 @@ MUTANTS: tuple[Mutant, ...] = (
 NAMES = {mutant.__name__: mutant for mutant in MUTANTS}
 
 CAUGHT_BY = {
-    "fail_over_on_unknown": 1,
-    "refused_resend_proves_nothing_happened": 75,
+    "fail_over_on_unknown": 7,
+    "refused_resend_proves_nothing_happened": 123,
     "commit_after_the_call": 1,
     "drop_the_fingerprint": 1,
     "drop_the_fence": 5,
-    "acknowledge_before_storing": 80,
+    "acknowledge_before_storing": 17,
     "capture_before_the_void_is_confirmed": 5,
     "ignore_a_failed_capture": 1,
     "give_up_until_checkout_asks_again": 57,
