@@ -46,7 +46,7 @@ bench-breaker: $(VENV)/installed  ## ns per guarded call, beside four libraries;
 	$(BIN)/python bench/breaker.py
 
 bench-flags: $(VENV)/installed  ## µs for reading all flags for one payment, over the real SDK; 1 minute
-	$(BIN)/python bench/flags.py
+	$(BIN)/python bench/reading_flags.py
 
 CALLS ?= 1000000
 RUNS ?= 9

@@ -135,7 +135,7 @@ def main() -> int:
         for name, tree in (("before", earlier), ("now", ROOT)):
             environment = _environment(tree, folder / f"count-{name}", PORTS[name])
             script = [sys.executable, str(ROOT / "bench" / "safety.py"), "--commits"]
-            counted = subprocess.run(script, env=environment, cwd=tree, check=True, capture_output=True)  # noqa: S603
+            counted = subprocess.run(script, env=environment, cwd=tree, check=True, stdout=subprocess.PIPE)  # noqa: S603
             _say(f"commits per usual payment, {name}: {counted.stdout.decode().split()[-1]}")
     return 0
 
