@@ -17,6 +17,15 @@ from tests.fakes.house import build_house
 from tests.fakes.providers import UNKNOWN, FakeProvider
 
 
+ADDED_SINCE = {
+    "circuit_transitions": "share suspect until since",
+    "operations": "failures",
+    "flips": "holder lease_until next_try_at requested_at before mark written pins approval cause restore_by"
+    " restore_reason restore_at restore_sent_at restored_at tries refusals",
+}
+"""Columns that the migrations after the second one add."""
+
+
 @pytest.fixture
 def database(ledger_url: str) -> Iterator[Database]:
     database = Database(ledger_url, pool_size=4)
@@ -48,11 +57,12 @@ def _as_the_second_migration_left_it(database: Database) -> list[str]:
                 connection.execute(events.update().where(events.c.number == number).values(changes=kept))
         config = alembic_config()
         config.attributes["connection"] = connection
-        for table in ("probes", "provider_counts", "flag_values", "flag_changes"):
+        # In reverse: what came with the migrations after the second one.
+        for table in ("alerts", "primary_overrides", "probes", "provider_counts", "flag_values", "flag_changes"):
             connection.execute(sa.text(f"DROP TABLE {table}"))
-        for column in ("share", "suspect", "until", "since"):
-            connection.execute(sa.text(f'ALTER TABLE circuit_transitions DROP COLUMN "{column}"'))
-        connection.execute(sa.text("ALTER TABLE operations DROP COLUMN failures"))
+        for table, columns in ADDED_SINCE.items():
+            for column in columns.split():
+                connection.execute(sa.text(f'ALTER TABLE {table} DROP COLUMN "{column}"'))
         command.stamp(config, "0002")
     return ids
 
