@@ -272,8 +272,12 @@ def flag_source_name(settings: Settings) -> str:
     """Where the flags come from, as the ledger names it."""
     if settings.launchdarkly_sdk_key is None:
         return file.source_name(settings.flags_path)
-    key = settings.launchdarkly_sdk_key.get_secret_value()
-    return launchdarkly.source_name(key, settings.launchdarkly_stream_uri)
+    return launchdarkly.source_name(
+        settings.launchdarkly_sdk_key.get_secret_value(),
+        settings.launchdarkly_stream_uri,
+        project=settings.launchdarkly_project,
+        environment=settings.launchdarkly_environment,
+    )
 
 
 def build_flags(settings: Settings, store: WatchedStore) -> tuple[FlagSource, FlagMover | None]:
