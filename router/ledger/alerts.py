@@ -42,8 +42,9 @@ class Alert:
 
     @property
     def occasion(self) -> str:
-        """What is told once."""
-        return f"{self.kind}:{self.flip_id or self.incident}"
+        """What is told once; each restore that failed is one, because a person asked for it."""
+        of = f"{self.kind}:{self.flip_id or self.incident}"
+        return f"{of}:{to_micros(self.at)}" if self.kind == "restore_failed" else of
 
 
 def add(connection: sa.Connection, alert: Alert) -> bool:
