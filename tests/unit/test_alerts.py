@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from router import alerts
 from router.alerts import GIVEN_UP_AFTER, LEASE, SIGNATURE, AlertSender, webhook
 from router.clock import ManualClock
-from router.ledger.alerts import Alert, AlertLedger
+from router.ledger.alerts import Alert, AlertKind, AlertLedger
 from router.ledger.engine import Database
 from tests.fakes.ledger import fresh_ledger
 from tests.fakes.threads import together
+from tests.integration.raw_http import answering
 from tests.unit.webhook_receiver import Receiver
 
 SECRET = "whsec_test"
@@ -138,4 +141,26 @@ def test_over_http_only_a_2xx_is_an_acceptance() -> None:
         assert [post(b"{}", {}) for _ in range(3)] == [None, "HTTP 302", "HTTP 500"]
     finally:
         receiver.close()
-    assert webhook("http://127.0.0.1:1")(b"{}", {}) == "NewConnectionError"
+    assert webhook("http://127.0.0.1:1")(b"{}", {}) == "connection_refused"
+
+
+def test_a_receiver_that_drips_does_not_hold_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes within the read timeout, and the answer never ends."""
+    monkeypatch.setattr(alerts, "READ_S", 0.3)
+    with answering(200, b" " * 10_000, drip_s=0.05) as url:
+        started = time.monotonic()
+        assert webhook(url)(b"{}", {}) == "read_timeout"
+        assert time.monotonic() - started < 0.3 + 2
+
+
+def test_each_restore_that_failed_is_told(database: Database, clock: ManualClock) -> None:
+    """A person asked for it, and waits for it; of a flip that is confirmed there is one alert."""
+
+    def told(number: int, kind: AlertKind) -> bool:
+        return AlertLedger(database).tell(Alert(f"alert_{number}", kind, "inc", "text", clock.now(), "flip_1"))
+
+    assert told(1, "restore_failed")
+    assert told(2, "flip_confirmed")
+    clock.advance(60)
+    assert told(3, "restore_failed")
+    assert not told(4, "flip_confirmed")
