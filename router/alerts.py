@@ -88,7 +88,14 @@ class AlertSender:
 
     def run_once(self) -> int:
         """Send what is due. Answers how many were accepted."""
-        return sum(self._send(alert) for alert in self._ledger.due(self._clock.now(), limit=AT_ONCE))
+        now = self._clock.now()
+        due = self._ledger.due(now, limit=AT_ONCE)
+        if due and now - due[0].at > GIVEN_UP_AFTER:
+            # As after a webhook was set up late: all at once, so that what is new does not wait behind them.
+            given_up = self._ledger.give_up(now - GIVEN_UP_AFTER, cause="nobody would hear it in time")
+            log.warning("alerts_too_old", alerts=given_up)
+            due = self._ledger.due(now, limit=AT_ONCE)
+        return sum(self._send(alert) for alert in due)
 
     def _send(self, alert: Alert) -> bool:
         now = self._clock.now()

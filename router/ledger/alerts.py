@@ -111,6 +111,13 @@ class AlertLedger:
         next_try_at = None if again_at is None else to_micros(again_at)
         return self._update(_taken(alert), {"next_try_at": next_try_at, "cause": cause})
 
+    def give_up(self, before: dt.datetime, *, cause: str) -> int:
+        """Send no more of those that happened before that moment. Says how many."""
+        waiting = (alerts.c.next_try_at.is_not(None), alerts.c.at < to_micros(before))
+        with self._database.write() as connection:
+            given_up = alerts.update().where(*waiting).values(next_try_at=None, cause=cause)
+            return connection.execute(given_up).rowcount
+
     def all(self) -> Sequence[Alert]:
         """Every alert, oldest first."""
         with self._database.read() as connection:
