@@ -6,15 +6,23 @@ A definition is the SDK's own JSON of a flag or a segment, as LaunchDarkly's str
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from flags import targeting
 from flags.contract import WHOLE
 
 Kind = Literal["flag", "segment"]
 Name = tuple[Kind, str]
 """A flag and a segment may have the same key."""
+SINGLED_OUT: Mapping[Kind, tuple[str, ...]] = {
+    "flag": ("rules", "targets", "contextTargets", "prerequisites"),
+    "segment": ("rules", "included", "includedContexts", "excluded", "excludedContexts"),
+}
+"""The parts of a definition of which the words on it leave something out: a long list names a few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +101,50 @@ def describe(kind: Kind, data: Mapping[str, Any] | None) -> dict[str, Any] | Non
     """What a person wants to know of a definition at a glance; None for one that is not there."""
     if data is None:
         return None
-    rules = sum(1 for _ in _dicts(data.get("rules")))
+    told: dict[str, Any] = {"rules": sum(1 for _ in _dicts(data.get("rules")))}
     if kind == "segment":
-        return {"included": _members(data, "included"), "excluded": _members(data, "excluded"), "rules": rules}
-    return {
-        "on": data.get("on") is True,
-        "serves": _serves(data),
-        "off": _variation(data, data.get("offVariation")),
-        "rules": rules,
-        "targets": _targets(data),
-    }
+        told = {"included": _members(data, "included"), "excluded": _members(data, "excluded"), **told}
+    else:
+        told = {
+            "on": data.get("on") is True,
+            "serves": _serves(data),
+            "off": _variation(data, data.get("offVariation")),
+            **told,
+            "targets": _targets(data),
+            **_told_of_rollout(data),
+            **_pins(data),
+        }
+    return told | _fingerprint(kind, data)
+
+
+def _told_of_rollout(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Whom a rollout goes by: with another kind of context the same shares fall to others."""
+    fallthrough = data.get("fallthrough")
+    rollout = fallthrough.get("rollout") if isinstance(fallthrough, dict) else None
+    if not isinstance(rollout, dict):
+        return {}
+    kind, attribute = str(rollout.get("contextKind") or "user"), rollout.get("bucketBy")
+    return {"rollout_by": f"{kind} {attribute}" if attribute else kind}
+
+
+def _pins(data: Mapping[str, Any]) -> dict[str, Any]:
+    """By what they serve: the rules and targets, in words."""
+    variations = data.get("variations")
+    if not isinstance(variations, list):
+        return {}
+    try:
+        pins = targeting.pins(variations, data)
+    except targeting.UnreadableError:
+        return {}  # it is evaluated as far as the SDK understands it; the fingerprint tells of a change
+    return {"pins": {str(value): list(words) for value, words in pins.items()}} if pins else {}
+
+
+def _fingerprint(kind: Kind, data: Mapping[str, Any]) -> dict[str, str]:
+    """Of whom the definition singles out, so that a change of it is seen where the words stay the same."""
+    parts = {part: data[part] for part in SINGLED_OUT[kind] if data.get(part)}
+    if not parts:
+        return {}
+    return {"fingerprint": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]}
 
 
 def _serves(data: Mapping[str, Any]) -> Any:

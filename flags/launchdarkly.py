@@ -63,8 +63,16 @@ class LaunchDarklyFlags(SdkFlags):
         )
 
 
-def source_name(sdk_key: str, stream_uri: str | None) -> str:
-    """A name of the environment that a key reads, from which the key cannot be told."""
+def source_name(
+    sdk_key: str, stream_uri: str | None, *, project: str | None = None, environment: str | None = None
+) -> str:
+    """A name of the environment that a key reads, from which the key cannot be told.
+
+    By the project's key and the environment's, where both are known: they stay while one SDK key replaces another.
+    """
+    if project is not None and environment is not None:
+        at = "" if stream_uri is None else f":{hashlib.sha256(stream_uri.encode()).hexdigest()[:16]}"
+        return f"launchdarkly:{project}/{environment}{at}"
     digest = hashlib.sha256(f"{sdk_key.strip()}\n{stream_uri or ''}".encode()).hexdigest()
     return f"launchdarkly:{digest[:16]}"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -188,8 +190,16 @@ def _flag(key: str, body: Mapping[str, Any], environment: str) -> RestFlag:
             raise targeting.UnreadableError("a variation has no id")
         ids.append(variation["_id"])
         values.append(variation["value"])
-    versions = (body.get("_version"), here.get("version"))
-    if not all(isinstance(version, int) for version in versions):
+    version = here.get("version")
+    if not isinstance(version, int):
         raise targeting.UnreadableError("it has no version")
-    mark = ".".join(map(str, versions))
-    return RestFlag(key, ids, values, here, targeting.state(mark, values, here))
+    return RestFlag(key, ids, values, here, targeting.state(_mark(version, ids, values), values, here))
+
+
+def _mark(version: int, ids: Sequence[str], values: Sequence[Any]) -> str:
+    """By what serves here: the environment's version, and the variations, which all environments share.
+
+    Not by the flag's own `_version`: that one also rises with what a person does in staging.
+    """
+    variations = json.dumps(list(zip(ids, values, strict=True)), sort_keys=True)
+    return f"{version}.{hashlib.sha256(variations.encode()).hexdigest()[:16]}"

@@ -13,8 +13,9 @@ import json
 from collections.abc import Callable, Mapping
 
 import structlog
-import urllib3
 
+from providers.contract import Timeouts
+from providers.transport import SendFailed, Transport, sending_within
 from router.clock import Clock
 from router.ledger.alerts import Alert, AlertLedger
 
@@ -36,14 +37,18 @@ Post = Callable[[bytes, Mapping[str, str]], str | None]
 
 
 def webhook(url: str) -> Post:
-    """Over HTTP, within bounds; a redirect is not followed: the address is a setting, and what is sent is signed."""
-    pool = urllib3.PoolManager(timeout=urllib3.Timeout(connect=CONNECT_S, read=READ_S), retries=False)
+    """Over HTTP, within bounds however slowly the answer drips: one receiver must not hold the loop.
+
+    A redirect is not followed: the address is a setting, and what is sent is signed.
+    """
+    transport = Transport(pool_size=1)
 
     def post(body: bytes, headers: Mapping[str, str]) -> str | None:
         try:
-            answer = pool.request("POST", url, body=body, headers=dict(headers), redirect=False)
-        except urllib3.exceptions.HTTPError as error:
-            return type(error).__name__  # its words may quote the address, which may hold a secret of the receiver's
+            with sending_within(Timeouts(CONNECT_S, READ_S)):
+                answer = transport.send("POST", url, headers, body)
+        except SendFailed as failed:
+            return failed.fault.reason  # a word: the address may hold a secret of the receiver's
         return None if 200 <= answer.status < 300 else f"HTTP {answer.status}"
 
     return post
@@ -83,7 +88,14 @@ class AlertSender:
 
     def run_once(self) -> int:
         """Send what is due. Answers how many were accepted."""
-        return sum(self._send(alert) for alert in self._ledger.due(self._clock.now(), limit=AT_ONCE))
+        now = self._clock.now()
+        due = self._ledger.due(now, limit=AT_ONCE)
+        if due and now - due[0].at > GIVEN_UP_AFTER:
+            # As after a webhook was set up late: all at once, so that what is new does not wait behind them.
+            given_up = self._ledger.give_up(now - GIVEN_UP_AFTER, cause="nobody would hear it in time")
+            log.warning("alerts_too_old", alerts=given_up)
+            due = self._ledger.due(now, limit=AT_ONCE)
+        return sum(self._send(alert) for alert in due)
 
     def _send(self, alert: Alert) -> bool:
         now = self._clock.now()

@@ -272,8 +272,12 @@ def flag_source_name(settings: Settings) -> str:
     """Where the flags come from, as the ledger names it."""
     if settings.launchdarkly_sdk_key is None:
         return file.source_name(settings.flags_path)
-    key = settings.launchdarkly_sdk_key.get_secret_value()
-    return launchdarkly.source_name(key, settings.launchdarkly_stream_uri)
+    return launchdarkly.source_name(
+        settings.launchdarkly_sdk_key.get_secret_value(),
+        settings.launchdarkly_stream_uri,
+        project=settings.launchdarkly_project,
+        environment=settings.launchdarkly_environment,
+    )
 
 
 def build_flags(settings: Settings, store: WatchedStore) -> tuple[FlagSource, FlagMover | None]:
@@ -330,11 +334,9 @@ def _add_health(loops: Loops, core: Core, *, patience: float) -> None:
     """What keeps a process's circuits right: with the ledger, with the other processes, and by itself."""
     health = core.health
 
-    def follow() -> None:
-        health.sync_once()
-        core.override.refresh()
-
-    loops.add(Loop("circuits", follow, lambda: health.wait_for_news(SYNC_INTERVAL_S)))
+    loops.add(Loop("circuits", health.sync_once, lambda: health.wait_for_news(SYNC_INTERVAL_S)))
+    # Not behind the circuits: a transition that cannot be written must not keep an override from being obeyed.
+    loops.add(Loop("override", core.override.refresh, loops.pause(SYNC_INTERVAL_S)))
     loops.add(Loop("counts", health.exchange_once, loops.pause(EXCHANGE_INTERVAL_S)))
     # On a thread of its own: what hangs must be noticed while the ledger hangs too.
     loops.add(Loop("watch", health.watch_once, loops.pause(WATCH_INTERVAL_S)))

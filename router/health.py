@@ -296,9 +296,11 @@ class ProviderHealth:
         return self.snapshot(provider).state in ADMITTING
 
     def is_well(self, provider: str) -> bool:
-        """Whether nothing speaks against sending it every payment."""
+        """Whether nothing speaks against sending it every payment: in metrics-only, its calls may."""
         circuit = self.snapshot(provider)
-        return circuit.state in (State.CLOSED, State.BYPASS, State.METRICS_ONLY) and not circuit.suspect
+        if circuit.suspect or self.would_have_opened(provider) is not None:
+            return False
+        return circuit.state in (State.CLOSED, State.BYPASS, State.METRICS_ONLY)
 
     # ------------------------------------------------------------ what this process decides
 

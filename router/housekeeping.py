@@ -27,7 +27,8 @@ from router.settling import IN_DOUBT, settle
 log = structlog.get_logger("router.housekeeping")
 
 KEPT = dt.timedelta(days=30)
-"""Idempotency keys, and the notices that were applied: both are promised, or re-delivered, for less. Probes."""
+"""Idempotency keys, and the notices that were applied: both are promised, or re-delivered, for less. Probes and
+alerts."""
 COUNTS_KEPT = dt.timedelta(days=2)
 """What processes counted of providers: the last day is learned from."""
 BATCH = 500
@@ -53,6 +54,7 @@ class Done:
     counts: int = 0
     """Rows of what processes counted of providers."""
     probes: int = 0
+    alerts: int = 0
     canceled: int = 0
     """Abandoned payments that ended: canceled, or found to have been completed."""
     warned: int = 0
@@ -95,6 +97,7 @@ class Housekeeping:
             webhooks=self._in_batches(self._upkeep.reap_webhooks, now - KEPT),
             counts=self._in_batches(self._upkeep.reap_counts, now - COUNTS_KEPT),
             probes=self._in_batches(self._upkeep.reap_probes, now - KEPT),
+            alerts=self._in_batches(self._upkeep.reap_alerts, now - KEPT),
         )
 
     def _in_batches(self, reap: Callable[..., int], before: dt.datetime) -> int:

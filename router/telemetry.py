@@ -141,5 +141,7 @@ def configure(settings: Settings, *, process: str) -> None:
             data_collection=_COLLECTED,
             include_local_variables=False,
             max_request_body_size="never",
+            # Each HTTP call would be one, with its address: that of an alert webhook is a secret.
+            max_breadcrumbs=0,
             server_name=process,
         )

@@ -323,8 +323,10 @@ class FlagChangeView(BaseModel):
     key: str
     version: int
     old: dict[str, Any] | None
-    """`on`, `serves` (a value, or a rollout's `per_cent` by value), `off`, and how many `rules` and `targets`; null:
-    it was not known before."""
+    """`on`, `serves` (a value, or a rollout's `per_cent` by value), `off`, and how many `rules` and `targets`. With
+    them: `pins`, by value the rules and targets that serve it; `rollout_by`, the kind of context that a rollout goes
+    by; `fingerprint`, of all of its rules, targets and members, of which the words name a few. Null: it was not known
+    before."""
     new: dict[str, Any] | None
     """Null: it was deleted."""
     at: str

@@ -42,8 +42,9 @@ class Alert:
 
     @property
     def occasion(self) -> str:
-        """What is told once."""
-        return f"{self.kind}:{self.flip_id or self.incident}"
+        """What is told once; each restore that failed is one, because a person asked for it."""
+        of = f"{self.kind}:{self.flip_id or self.incident}"
+        return f"{of}:{to_micros(self.at)}" if self.kind == "restore_failed" else of
 
 
 def add(connection: sa.Connection, alert: Alert) -> bool:
@@ -109,6 +110,13 @@ class AlertLedger:
         """The receiver did not take it; None: it is given up."""
         next_try_at = None if again_at is None else to_micros(again_at)
         return self._update(_taken(alert), {"next_try_at": next_try_at, "cause": cause})
+
+    def give_up(self, before: dt.datetime, *, cause: str) -> int:
+        """Send no more of those that happened before that moment. Says how many."""
+        waiting = (alerts.c.next_try_at.is_not(None), alerts.c.at < to_micros(before))
+        with self._database.write() as connection:
+            given_up = alerts.update().where(*waiting).values(next_try_at=None, cause=cause)
+            return connection.execute(given_up).rowcount
 
     def all(self) -> Sequence[Alert]:
         """Every alert, oldest first."""

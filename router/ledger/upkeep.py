@@ -9,7 +9,16 @@ import sqlalchemy as sa
 
 from router.ledger.engine import Database
 from router.ledger.records import OPEN_STATUSES
-from router.ledger.tables import attempts, idempotency_keys, payments, probes, provider_counts, to_micros, webhooks
+from router.ledger.tables import (
+    alerts,
+    attempts,
+    idempotency_keys,
+    payments,
+    probes,
+    provider_counts,
+    to_micros,
+    webhooks,
+)
 
 
 class Upkeep:
@@ -86,6 +95,16 @@ class Upkeep:
         if found:
             with self._database.write() as connection:
                 connection.execute(probes.delete().where(probes.c.number.in_(found)))
+        return len(found)
+
+    def reap_alerts(self, before: dt.datetime, *, limit: int) -> int:
+        """Forget alerts of what happened before that moment, sent or not. Says how many."""
+        query = sa.select(alerts.c.id).where(alerts.c.at < to_micros(before)).order_by(alerts.c.at).limit(limit)
+        with self._database.read() as connection:
+            found = connection.scalars(query).all()
+        if found:
+            with self._database.write() as connection:
+                connection.execute(alerts.delete().where(alerts.c.id.in_(found)))
         return len(found)
 
     def abandoned(self, *, since: dt.timedelta, now: dt.datetime, limit: int) -> Sequence[str]:

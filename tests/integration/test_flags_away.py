@@ -15,19 +15,23 @@ import pytest
 from ldclient.impl import retry
 from ldclient.impl.datasource import streaming
 from ldclient.versioned_data_kind import FEATURES
+from pydantic import SecretStr
 
 from flags import reading
+from flags.changes import Definition
 from flags.contract import PRIMARY_PROVIDER, FlagContext, RoutingFlags, provider_enabled_key
 from flags.definitions import definitions
 from flags.document import new_document
 from flags.launchdarkly import LaunchDarklyFlags, source_name
 from flags.values import WrongValue
 from flags.watching import WatchedStore
+from router.app import flag_source_name
 from router.clock import SystemClock
 from router.flag_watch import FlagWatch
 from router.ledger.engine import Database
 from router.ledger.flag_values import FlagValueLedger
 from router.ledger.migrate import migrate
+from router.settings import Settings
 from tests.fakes.launchdarkly import FakeLaunchDarkly
 
 PROVIDERS = ("stripe", "adyen")
@@ -319,3 +323,26 @@ def test_the_source_names_the_environment_and_not_its_key() -> None:
     assert len(names) == 3
     assert not [name for name in names if "sdk-" in name]
     assert source_name(" sdk-1 ", None) in names
+
+
+def test_a_source_named_by_project_and_environment_outlives_its_key() -> None:
+    """A rotated key finds the last flags known, and while both are in use a toggle is one change."""
+
+    def name(key: str, stream: str | None = None, environment: str = "production") -> str:
+        return source_name(key, stream, project="payments", environment=environment)
+
+    assert name("sdk-1") == name("sdk-2") == "launchdarkly:payments/production"
+    assert len({name("sdk-1"), name("sdk-1", "http://relay"), name("sdk-1", environment="staging")}) == 3
+
+
+def test_a_rotated_key_finds_the_flags_known_and_adds_no_second_change(ledger: FlagValueLedger) -> None:
+    """As the processes name their source from the settings, old key and new at once."""
+    settings = Settings(launchdarkly_project="payments", launchdarkly_sdk_key=SecretStr("sdk-old"))
+    rotated = settings.model_copy(update={"launchdarkly_sdk_key": SecretStr("sdk-new")})
+    flag, now = new_flags()[PRIMARY_PROVIDER], SystemClock().now()
+    for version in (1, 2):
+        told = Definition("flag", PRIMARY_PROVIDER, version, {**flag, "version": version, "on": version == 1}, now)
+        for each in (settings, rotated):
+            ledger.saw(flag_source_name(each), [told], by="web")
+    assert [each.version for each in ledger.page(limit=9, key=PRIMARY_PROVIDER)] == [2, 1]
+    assert [each.version for each in ledger.known(flag_source_name(rotated))] == [2]

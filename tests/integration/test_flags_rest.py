@@ -278,6 +278,16 @@ def test_a_variation_added_is_a_change_too(mover: LaunchDarklyMover, launchdarkl
         flip(mover, seen)
 
 
+def test_a_change_in_another_environment_is_none_here(
+    mover: LaunchDarklyMover, launchdarkly: FakeLaunchDarkly
+) -> None:
+    """The flag's own version rises with it, and nothing that this environment serves has been touched."""
+    seen = mover.look(PRIMARY_PROVIDER)
+    launchdarkly.person_changes_another_environment(PRIMARY_PROVIDER)
+    assert mover.look(PRIMARY_PROVIDER) == seen
+    assert flip(mover, seen).serves == TO_ADYEN
+
+
 def test_a_person_saving_at_the_same_moment_wins(mover: LaunchDarklyMover, launchdarkly: FakeLaunchDarkly) -> None:
     """LaunchDarkly's own lock (409)."""
     launchdarkly.during_patch(lambda: launchdarkly.person_sets(PRIMARY_PROVIDER, "worldline"))

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from providers.contract import OutcomeKind, Timeouts
 from router.audit import verify
 from router.housekeeping import Done, Housekeeping
+from router.ledger.alerts import Alert, AlertLedger
 from router.ledger.counts import CountLedger, CountRow, hour_of
 from router.ledger.probes import Probe, ProbeLedger
 from router.ledger.tables import idempotency_keys, webhooks
@@ -91,12 +92,15 @@ def test_old_keys_and_applied_notices_are_forgotten_after_thirty_days(shop: Shop
     assert len(shop.rows("SELECT * FROM webhooks")) == (1 if days > 30 else 2)
 
 
-@pytest.mark.parametrize(("days", "done"), [(1.9, Done()), (2.1, Done(counts=1)), (31, Done(counts=1, probes=1))])
-def test_what_processes_counted_and_probed_is_forgotten(shop: Shop, days: float, done: Done) -> None:
+@pytest.mark.parametrize(
+    ("days", "done"), [(1.9, Done()), (2.1, Done(counts=1)), (31, Done(counts=1, probes=1, alerts=1))]
+)
+def test_what_processes_counted_probed_and_told_is_forgotten(shop: Shop, days: float, done: Done) -> None:
     """A row a process, provider and hour, for ever: each start of a process would read them all."""
     core = shop.core
     at = core.clock.now() - dt.timedelta(days=days)
     CountLedger(core.database).write([CountRow("web:old", "stripe", hour_of(at), 9, 0, 0, 0, updated_at=at)])
     assert ProbeLedger(core.database).begin(Probe("stripe", 1, 1, "worker:old", at))
+    assert AlertLedger(core.database).tell(Alert("alert_1", "no_target", "inc_stripe_1", "nowhere to go", at))
     assert housekeeping(shop).run_once() == done
     assert housekeeping(shop).run_once() == Done()

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from router.alerts import GIVEN_UP_AFTER, LEASE, SIGNATURE, AlertSender, webhook
+from router import alerts
+from router.alerts import AT_ONCE, GIVEN_UP_AFTER, LEASE, SIGNATURE, AlertSender, webhook
 from router.clock import ManualClock
-from router.ledger.alerts import Alert, AlertLedger
+from router.ledger.alerts import Alert, AlertKind, AlertLedger
 from router.ledger.engine import Database
+from router.ledger.upkeep import Upkeep
 from tests.fakes.ledger import fresh_ledger
 from tests.fakes.threads import together
+from tests.integration.raw_http import answering
 from tests.unit.webhook_receiver import Receiver
 
 SECRET = "whsec_test"
@@ -138,4 +144,61 @@ def test_over_http_only_a_2xx_is_an_acceptance() -> None:
         assert [post(b"{}", {}) for _ in range(3)] == [None, "HTTP 302", "HTTP 500"]
     finally:
         receiver.close()
-    assert webhook("http://127.0.0.1:1")(b"{}", {}) == "NewConnectionError"
+    assert webhook("http://127.0.0.1:1")(b"{}", {}) == "connection_refused"
+
+
+def test_a_receiver_that_drips_does_not_hold_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes within the read timeout, and the answer never ends."""
+    monkeypatch.setattr(alerts, "READ_S", 0.3)
+    with answering(200, b" " * 10_000, drip_s=0.05) as url:
+        started = time.monotonic()
+        assert webhook(url)(b"{}", {}) == "read_timeout"
+        assert time.monotonic() - started < 0.3 + 2
+
+
+def test_a_webhook_that_is_set_up_late_gets_no_backlog(
+    database: Database, clock: ManualClock, endpoint: Endpoint
+) -> None:
+    """Whoever hears of a flip a day late knows it from its effects; what is new does not wait behind what is old."""
+    for number in range(2 * AT_ONCE):
+        tell(database, clock, number)
+    clock.advance(GIVEN_UP_AFTER.total_seconds() + 1)
+    tell(database, clock, 99)
+    sender = a_sender(database, clock, endpoint)
+    with capture_logs() as logs:
+        assert [sender.run_once() for _ in range(3)] == [1, 0, 0]
+    assert [json.loads(body)["id"] for body, _ in endpoint.got] == ["alert_99"]
+    assert [(each["event"], each["alerts"]) for each in logs] == [("alerts_too_old", 2 * AT_ONCE)]
+
+
+def test_an_alert_of_a_day_is_still_sent(database: Database, clock: ManualClock, endpoint: Endpoint) -> None:
+    """As after a night without a worker."""
+    tell(database, clock)
+    clock.advance(GIVEN_UP_AFTER.total_seconds())
+    assert a_sender(database, clock, endpoint).run_once() == 1
+
+
+def test_each_restore_that_failed_is_told(database: Database, clock: ManualClock) -> None:
+    """A person asked for it, and waits for it; of a flip that is confirmed there is one alert."""
+
+    def told(number: int, kind: AlertKind) -> bool:
+        return AlertLedger(database).tell(Alert(f"alert_{number}", kind, "inc", "text", clock.now(), "flip_1"))
+
+    assert told(1, "restore_failed")
+    assert told(2, "flip_confirmed")
+    clock.advance(60)
+    assert told(3, "restore_failed")
+    assert not told(4, "flip_confirmed")
+
+
+def test_old_alerts_are_forgotten(database: Database, clock: ManualClock) -> None:
+    """By the moment at which it happened; so many at a time, the oldest first."""
+    ledger, upkeep = AlertLedger(database), Upkeep(database)
+    for number in (1, 2, 3):
+        tell(database, clock, number)
+        clock.advance(10)
+    before = clock.now() - dt.timedelta(seconds=10)
+    assert upkeep.reap_alerts(before, limit=1) == 1
+    assert [each.id for each in ledger.all()] == ["alert_2", "alert_3"]
+    assert (upkeep.reap_alerts(before, limit=9), upkeep.reap_alerts(before, limit=9)) == (1, 0)
+    assert [each.id for each in ledger.all()] == ["alert_3"]

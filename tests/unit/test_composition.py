@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,9 @@ from router import telemetry
 from router.app import Core, build, create_app, create_worker
 from router.clock import SystemClock
 from router.ledger.circuits import CircuitLedger
-from router.loops import Loops
+from router.ledger.flips import Override
+from router.ledger.unavailable import LedgerUnavailableError
+from router.loops import Loop, Loops
 from router.recovery import Recovery
 from router.settings import PREFIX, Settings
 from router.transitions import State, following
@@ -84,3 +87,27 @@ def test_a_web_process_leaves_a_worker_twice_the_wait_to_probe(
     create_worker(worker)
     core_of(create_app(settings))
     assert found == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("role", ["web", "worker"])
+def test_an_override_is_obeyed_while_the_circuits_cannot_be_written(
+    settings: Settings, worker: Core, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    """Each is followed on a thread of its own: an override sends payments away from a provider that fails."""
+    loops: list[Loop] = []
+    monkeypatch.setattr(Loops, "add", lambda _self, loop: loops.append(loop))
+    core = core_of(create_app(settings)) if role == "web" else worker
+    if role == "worker":
+        create_worker(worker)
+    in_force = Override("flip_1", "stripe", "adyen", SystemClock().now())
+    monkeypatch.setattr(core.override, "_ask", lambda: [in_force])
+
+    def fails() -> None:
+        raise LedgerUnavailableError("OperationalError")
+
+    monkeypatch.setattr(core.health._store, "latest", lambda _providers: fails())
+    for loop in loops:
+        if loop.name in ("circuits", "override"):
+            with contextlib.suppress(LedgerUnavailableError):
+                loop.run_once()
+    assert core.override.in_force == [in_force]

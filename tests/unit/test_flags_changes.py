@@ -58,10 +58,64 @@ def test_a_rollout_is_told_in_per_cent_and_targets_one_by_one() -> None:
     assert (told["rules"], told["targets"]) == (2, 3)
 
 
+def test_rules_and_targets_are_told_by_what_they_serve() -> None:
+    """A rule or target that serves another value is another flag, though there are as many as before."""
+
+    def of_rules(variation: int, shops: list[str]) -> dict[str, Any]:
+        clause = {"contextKind": "merchant", "attribute": "key", "op": "in", "values": shops, "negate": False}
+        return primary(
+            rules=[{"id": "r", "variation": variation, "clauses": [clause]}],
+            contextTargets=[{"contextKind": "merchant", "variation": variation, "values": ["z"]}],
+        )
+
+    told, moved = describe("flag", of_rules(0, ["big-shop"])), describe("flag", of_rules(1, ["big-shop"]))
+    assert told is not None
+    assert moved is not None
+    words = ['target: merchant "z"', 'rule 1: merchant key is "big-shop"']
+    assert (told["pins"], moved["pins"]) == ({"stripe": words}, {"adyen": words})
+
+
+def test_a_change_that_the_words_leave_out_is_seen_all_the_same() -> None:
+    """The fourth key of a target is not named, nor what a rule with a title asks: their fingerprint differs."""
+
+    def of(keys: list[str], currency: str) -> dict[str, Any]:
+        clause = {"contextKind": "payment", "attribute": "currency", "op": "in", "values": [currency]}
+        return primary(
+            targets=[{"variation": 0, "values": keys}],
+            rules=[{"id": "r", "description": "Japan", "variation": 1, "clauses": [clause]}],
+        )
+
+    told = describe("flag", of(["a", "b", "c", "d"], "JPY"))
+    for other in (of(["a", "b", "c", "e"], "JPY"), of(["a", "b", "c", "d"], "KRW")):
+        changed = describe("flag", other)
+        assert told is not None
+        assert changed is not None
+        assert changed["pins"] == told["pins"]
+        assert changed["fingerprint"] != told["fingerprint"]
+
+
+def test_whom_a_rollout_goes_by_is_told() -> None:
+    """The same shares by user, a kind that no payment has, are all of the first share."""
+
+    def by(**kind: Any) -> Any:
+        shares = [{"variation": 0, "weight": 60_000}, {"variation": 1, "weight": 40_000}]
+        told = describe("flag", primary(fallthrough={"rollout": {"variations": shares, **kind}}))
+        assert told is not None
+        return told["rollout_by"]
+
+    assert by(contextKind="customer") == "customer"
+    assert by() == "user"
+    assert by(contextKind="merchant", bucketBy="tier") == "merchant tier"
+
+
 def test_a_segment_in_a_few_words() -> None:
     """How many are in it by name."""
     segment = {"included": ["a"], "includedContexts": [{"values": ["b", "c"]}], "excluded": ["d"], "rules": [{}]}
-    assert describe("segment", segment) == {"included": 3, "excluded": 1, "rules": 1}
+    told = describe("segment", segment)
+    assert told is not None
+    assert told | {"fingerprint": ""} == {"included": 3, "excluded": 1, "rules": 1, "fingerprint": ""}
+    others = {**segment, "includedContexts": [{"values": ["b", "d"]}]}
+    assert describe("segment", others) != told
     assert describe("segment", None) is None
 
 

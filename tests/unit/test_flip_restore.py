@@ -74,7 +74,7 @@ def test_a_person_has_the_flag_set_back_at_once(database: Database, store: FakeS
 
 
 def test_a_flag_that_somebody_touched_since_is_left_alone(database: Database, store: FakeStore) -> None:
-    """Even where it serves the flip's value again: whoever did that decides. Asked again, no more is done."""
+    """Even where it serves the flip's value again: whoever did that decides. Asked again, it is told again."""
     worker = flipped(database, store)
     store.set("adyen")
     store.set("third")
@@ -85,7 +85,7 @@ def test_a_flag_that_somebody_touched_since_is_left_alone(database: Database, st
     assert (store.primary, len(store.moves)) == ("third", 1)
     ask(worker, "really")
     assert worker.run_after(1) == 0
-    assert worker.told == ["flip_confirmed", "restore_failed"]
+    assert worker.told == ["flip_confirmed", "restore_failed", "restore_failed"]
 
 
 def test_what_cannot_be_restored_says_why(database: Database, store: FakeStore) -> None:

@@ -15,11 +15,13 @@ from sentry_sdk.transport import Transport
 
 from providers.contract import Health
 from router import telemetry
+from router.alerts import webhook
 from router.clock import ManualClock
 from router.settings import Settings
 from router.transitions import State
 from tests.fakes.house import a_health, move, teach
 from tests.fakes.ledger import MemoryStore
+from tests.unit.webhook_receiver import Receiver
 
 PAN = "4111111111111111"
 
@@ -104,6 +106,19 @@ def test_a_request_leaves_no_more_than_its_route(sentry: Caught) -> None:
     sent = repr({name: each for name, each in event.items() if name != "modules"})
     assert "in-a-" not in sent
     assert "vars" not in event["exception"]["values"][0]["stacktrace"]["frames"][-1]
+
+
+def test_the_alert_webhooks_address_is_in_no_report(sentry: Caught) -> None:
+    """Whoever has a chat's address may write into it. The SDK keeps every HTTP call as a breadcrumb by itself."""
+    receiver, secret = Receiver(), in_a("path")
+    try:
+        receiver.statuses.append(500)
+        assert webhook(f"{receiver.url}/services/{secret}")(b"{}", {}) == "HTTP 500"
+    finally:
+        receiver.close()
+    structlog.get_logger().error("alert_given_up", kind="flip_confirmed")
+    (event,) = sentry.events
+    assert secret not in repr(event)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import http.server
 import json
 import queue
@@ -242,6 +243,11 @@ class FakeLaunchDarkly:
     def person_switches(self, key: str, *, on: bool) -> None:
         """A person turns the flag on or off."""
         self.update(key, on=on)
+
+    def person_changes_another_environment(self, key: str) -> None:
+        """A person changes the flag in staging: it has a new version, and here nothing has, nor is anything sent."""
+        with self._lock:
+            self._flags[key] = dataclasses.replace(self._flags[key], version=self._flags[key].version + 1)
 
     def _save(self, flag: Flag, who: str, comment: str | None) -> None:
         key = flag.sdk["key"]
