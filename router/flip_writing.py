@@ -95,11 +95,15 @@ class FlipWriting:
     def _has_work(self, task: Task) -> bool:
         """Whether a lease is worth its commits: what only waits is looked at in every round."""
         flip = task.flip
-        if flip.next_try_at is None or flip.next_try_at <= self._clock.now():
-            if flip.state in ("confirmed", "failed"):
-                return flip.restore_at is not None or self._why_dropped(flip) is not None
-            return True
-        return task.is_overriding and self._why_ended(flip) is not None
+        if flip.state in ("confirmed", "failed"):
+            return self._is_to_be_restored(flip) or self._why_dropped(flip) is not None
+        return self._is_due(flip) or (task.is_overriding and self._why_ended(flip) is not None)
+
+    def _is_due(self, flip: Flip) -> bool:
+        return flip.next_try_at is None or flip.next_try_at <= self._clock.now()
+
+    def _is_to_be_restored(self, flip: Flip) -> bool:
+        return flip.restore_at is not None and self._is_due(flip)
 
     def _patiently(self, task: Task) -> int:
         """One round: looks and tries again within it, each time by what the flag then is."""
@@ -134,7 +138,7 @@ class FlipWriting:
                 why = self._why_dropped(flip)
                 if why is not None:
                     flip = self._change(flip, override_over=why)
-                return self._restoring.once(flip) if flip.restore_at is not None else 0
+                return self._restoring.once(flip) if self._is_to_be_restored(flip) else 0
             case "overriding" | "requested" | "needs approval":
                 return self._towards_the_flag(flip)
             case _:
@@ -322,27 +326,24 @@ class FlipWriting:
     # ------------------------------------------------------------ what ends it
 
     def _why_ended(self, flip: Flip) -> str | None:
-        """Why a flip that is not written is not wanted any more, for good."""
+        """Why this flip is not wanted any more, for good; a change that may be ours is told from a person's."""
         last = self._cases.last(flip.from_value)
         if self._cases.is_over(flip, last):
             return _over(flip, last)
         if not self._cases.flags().auto_flip_enabled:
             return "flips were switched off by the flag payments-auto-flip-enabled"
-        if flip.state == "requested":
-            return None  # the change may be ours: the look tells
         return self._cases.persons_change(flip.flag, flip.incident)
 
     def _why_dropped(self, flip: Flip) -> str | None:
         """Why the override of a flip that was written, or failed, is not needed any more; None: it is, or is none."""
         if flip.id not in {each.flip for each in self._flips.overrides()}:
             return None
-        if flip.state == "failed":
-            return self._why_ended(flip)
-        last, flags = self._cases.last(flip.from_value), self._cases.flags()
-        if self._cases.is_over(flip, last):
-            return _over(flip, last)
+        ended = self._why_ended(flip)
+        if ended is not None or flip.state == "failed":
+            return ended
         age_s = (self._clock.now() - (flip.confirmed_at or flip.created_at)).total_seconds()
-        return _served_by_now(flip, flags, age_s, is_sound=self._cases.source.status().state == "valid")
+        is_sound = self._cases.source.status().state == "valid"
+        return _served_by_now(flip, self._cases.flags(), age_s, is_sound=is_sound)
 
 
 def _is_worth_another_look(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -376,6 +377,60 @@ def test_a_sound_stream_that_tells_nothing_keeps_the_override_for_half_a_minute(
     assert worker.override.in_force
     worker.run_after(1)
     assert not worker.override.in_force
+
+
+@pytest.mark.parametrize("state", ["valid", "interrupted"])
+def test_a_person_who_sets_the_flag_back_ends_the_override_in_the_next_round(
+    worker: FlipWorker, store: FakeStore, state: Literal["valid", "interrupted"]
+) -> None:
+    """Within the two seconds after the write, and where the stream of this worker is interrupted."""
+    store.source.stalled = state == "interrupted"
+    store.source.read(FlagContext())
+    store.source.state = state
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 1
+    worker.clock.advance(1.5)
+    store.set("stripe")
+    assert worker.run_after(0.5) == 0
+    assert (worker.flip.state, worker.primary) == ("confirmed", "stripe")
+    assert not worker.override.in_force
+
+
+def test_flips_switched_off_end_the_override_of_a_flip_that_was_written(worker: FlipWorker, store: FakeStore) -> None:
+    """It is the switch by which a team stops the machine."""
+    store.source.stalled = True
+    store.source.read(FlagContext())
+    store.source.state = "interrupted"
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 1
+    store.source.flags = dataclasses.replace(store.source.flags, auto_flip_enabled=False)
+    worker.run_after(0.5)
+    assert not worker.override.in_force
+
+
+def test_a_person_is_obeyed_while_it_is_in_doubt_whether_the_write_was_done(
+    worker: FlipWorker, store: FakeStore
+) -> None:
+    """Only the override ends: the record waits for a look at the flag."""
+
+    def lose() -> None:
+        store.before_move = None
+        store.set("third")
+        store.fault = AWAY
+        raise AWAY
+
+    store.before_move = lose
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    worker.run_after(5)
+    assert (worker.flip.state, bool(worker.override.in_force)) == ("requested", True)
+    store.set("stripe")
+    worker.run_after(0.5)
+    assert (worker.flip.state, worker.primary) == ("requested", "stripe")
+    assert not worker.override.in_force
+    store.fault = None
+    worker.run_after(60)
+    assert (worker.flip.state, store.primary) == ("superseded", "stripe")
 
 
 # ---------------------------------------------------------------- crashes
