@@ -27,8 +27,8 @@ from router.flip_cases import Cases, say
 from router.flip_restoring import Restoring
 from router.flip_rules import Found, found, in_words, to_json
 from router.ledger.alerts import AlertKind
-from router.ledger.flips import Flip, LostFlipError, Task
-from router.transitions import Transition
+from router.ledger.flips import UNWRITTEN, Flip, LostFlipError, Task
+from router.transitions import State, Transition
 
 log = structlog.get_logger("router.flips")
 
@@ -44,6 +44,8 @@ REFUSALS = 5
 APPROVAL_LOOK_S = 30.0
 IDLE_LOOK_S = 5.0
 """While the circuit is not failing the flag is not moved, and looked at for a person's hand."""
+LET_THROUGH = frozenset({State.BYPASS, State.METRICS_ONLY})
+"""No such circuit ever closes, so its incident does not end by itself."""
 NO_WAY = "no API token: the flag cannot be moved"
 SEEN_AFTER_S = 2.0
 """After the write every process's stream has had so long: this one's alone is no proof that the others have it."""
@@ -97,6 +99,8 @@ class FlipWriting:
         flip = task.flip
         if flip.state in ("confirmed", "failed"):
             return self._is_to_be_restored(flip) or self._why_dropped(flip) is not None
+        if flip.state not in UNWRITTEN:
+            return task.is_overriding
         return self._is_due(flip) or (task.is_overriding and self._why_ended(flip) is not None)
 
     def _is_due(self, flip: Flip) -> bool:
@@ -142,6 +146,8 @@ class FlipWriting:
             case "overriding" | "requested" | "needs approval":
                 return self._towards_the_flag(flip)
             case _:
+                # By a worker of the version before, which knows no overrides.
+                self._change(flip, override_over=f"the flip is {flip.state}")
                 return 0
 
     def _towards_the_flag(self, flip: Flip) -> int:
@@ -330,6 +336,8 @@ class FlipWriting:
         last = self._cases.last(flip.from_value)
         if self._cases.is_over(flip, last):
             return _over(flip, last)
+        if last is not None and last.state in LET_THROUGH:
+            return f"an operator lets everything through to {flip.from_value} ({last.state.value})"
         if not self._cases.flags().auto_flip_enabled:
             return "flips were switched off by the flag payments-auto-flip-enabled"
         return self._cases.persons_change(flip.flag, flip.incident)

@@ -24,6 +24,7 @@ from flags.filemover import FileFlagMover
 from flags.filewriter import FileFlagWriter, complete_file
 from router.clock import ManualClock
 from router.flip_writing import LEASE_S, REFUSALS
+from router.ledger import tables
 from router.ledger.engine import Database
 from router.transitions import State, following
 from tests.fakes.flags import FakeStore
@@ -377,6 +378,34 @@ def test_a_sound_stream_that_tells_nothing_keeps_the_override_for_half_a_minute(
     assert worker.override.in_force
     worker.run_after(1)
     assert not worker.override.in_force
+
+
+@pytest.mark.parametrize("mode", [State.BYPASS, State.METRICS_ONLY])
+@pytest.mark.parametrize("has_token", [False, True])
+def test_an_operator_who_lets_everything_through_ends_the_override(
+    database: Database, store: FakeStore, clock: ManualClock, mode: State, has_token: bool
+) -> None:
+    """Such a circuit never closes: an override that waited for the incident's end would stay for ever."""
+    store.fault = AWAY
+    worker = FlipWorker(database, clock, store.source, store if has_token else None, changes=store.changes)
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    assert worker.primary == "third"
+    worker.go(mode, after_s=1)
+    worker.run_after(0.5)
+    assert (worker.flip.state, worker.primary) == ("superseded" if has_token else "failed", "stripe")
+
+
+def test_an_override_that_outlived_its_flip_is_ended(worker: FlipWorker, store: FakeStore) -> None:
+    """A worker of the version before knows no overrides, and ends flips without them."""
+    store.fault = AWAY
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    with worker.database.write() as connection:
+        connection.execute(tables.flips.update().values(state="superseded"))
+    assert worker.override.in_force
+    worker.run_after(0.5)
+    assert (worker.flip.state, worker.primary) == ("superseded", "stripe")
 
 
 @pytest.mark.parametrize("state", ["valid", "interrupted"])
