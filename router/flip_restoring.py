@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
+
 from flags.contract import ApprovalNeededError, FlagChangedError, FlagMover
 from router.flip_cases import Cases, say
 from router.flip_rules import alike, in_words, serves_of
-from router.ledger.flips import Flip, LostFlipError
+from router.ledger.flips import MACHINE, Flip, LostFlipError
+
+log = structlog.get_logger("router.flips")
 
 TOUCHED = "the flag was changed since the flip was written: whoever did that decides"
 
@@ -32,10 +36,11 @@ class Restoring:
             if flip.restore_sent_at is not None and seen.is_on and alike(seen.serves, before):
                 return self._restored(flip)
             return self.give_up(flip, TOUCHED)
-        if flip.restore_by == "pointsman" and flip.restore_sent_at is None:
-            held = self._cases.held(self._cases.clock.now())
-            if held is not None:
-                return self.give_up(flip, held)
+        if flip.restore_by == MACHINE and flip.restore_sent_at is None:
+            # It was so when it was asked for, and the store may have been away since.
+            why_not = self._cases.why_not_restored(flip.from_value)
+            if why_not is not None:
+                return self._take_back(flip, why_not)
         # On record before it is sent.
         flip = self._change(flip, restore_sent_at=self._cases.clock.now())
         if flip.lease_until is None or self._cases.clock.now() >= flip.lease_until:
@@ -50,6 +55,12 @@ class Restoring:
             flip = self._change(flip, restore_sent_at=None)
             return self.give_up(flip, "the flag needs a person's approval: set it back in the flag store")
         return self._restored(flip)
+
+    def _take_back(self, flip: Flip, cause: str) -> int:
+        """As if it had not been asked for; the machine asks again when its time has come."""
+        log.info("restore_taken_back", flip=flip.id, incident=flip.incident, cause=cause)
+        self._change(flip, restore_by=None, restore_reason=None, restore_at=None, cause=cause)
+        return 0
 
     def give_up(self, flip: Flip, cause: str) -> int:
         """It stays as the flip made it, and may be asked for again."""

@@ -25,6 +25,8 @@ until it is read back · confirmed: the flag holds it · superseded: a person go
 or the incident was over first · needs approval: a person is asked for it · failed: it cannot be written, and the
 override stays until the incident is over · restored: the flag holds again what it did."""
 
+MACHINE = "pointsman"
+"""Who asks for a restore, where it is not a person."""
 UNWRITTEN: tuple[FlipState, ...] = ("overriding", "requested", "needs approval")
 """Not ended: somebody has to carry it on."""
 

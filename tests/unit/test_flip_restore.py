@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from flags.contract import FlagChangedError, FlagUnavailableError, FlagWriteError, Serves
+from flags.contract import FlagChangedError, FlagUnavailableError, FlagWriteError, RoutingFlags, Serves
 from router.clock import ManualClock
 from router.flip_restoring import TOUCHED
 from router.flip_rules import Limits
@@ -174,6 +174,46 @@ def test_the_machine_restores_by_itself_after_half_an_hour_of_closed(database: D
     assert store.primary == "third"
     assert worker.run_after(1) == 1
     assert (worker.flip.state, worker.flip.restore_by, store.primary) == ("restored", "pointsman", "stripe")
+
+
+@pytest.mark.parametrize("meanwhile", ["it fails again", "it is suspect", "flips are switched off", "it is disabled"])
+def test_what_the_machine_asked_for_is_not_carried_out_where_it_is_no_longer_right(
+    database: Database, store: FakeStore, meanwhile: str
+) -> None:
+    """The store was away in between. It is not used up by that: asked for again, half an hour after all is well."""
+    worker = flipped(database, store, restore="automatic")
+    store.fault = FlagUnavailableError("away")
+    worker.run_after(1800)
+    assert worker.flip.restore_at is not None
+    store.fault = None
+    flags = store.source.flags
+    match meanwhile:
+        case "it fails again":
+            worker.go(State.OPEN)
+        case "it is suspect":
+            last = worker.health.snapshot("stripe").last
+            at = worker.clock.now()
+            assert worker.health.propose(
+                following(last, State.CLOSED, provider="stripe", at=at, actor="a", reason="slow", suspect=True)
+            )
+        case "flips are switched off":
+            store.source.flags = RoutingFlags(auto_flip_enabled=False)
+        case _:
+            store.source.flags = RoutingFlags(enabled={"stripe": False})
+    assert worker.run_after(70) == 0
+    assert (store.primary, worker.flip.state, worker.flip.restore_by) == ("third", "confirmed", None)
+    assert worker.told == ["flip_confirmed"]
+    store.source.flags = flags
+    if meanwhile.startswith("it fails"):
+        worker.go(State.CLOSED)
+    elif meanwhile.startswith("it is suspect"):
+        last = worker.health.snapshot("stripe").last
+        at = worker.clock.now()
+        assert worker.health.propose(
+            following(last, State.CLOSED, provider="stripe", at=at, actor="a", reason="calm")
+        )
+    assert worker.run_after(1800) == 1
+    assert (store.primary, worker.flip.state) == ("stripe", "restored")
 
 
 def test_without_the_setting_the_flag_stays_until_a_person_says_so(database: Database, store: FakeStore) -> None:
