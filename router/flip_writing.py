@@ -42,6 +42,8 @@ ASKED_AGAIN_AT_MOST_S = 600.0
 REFUSALS = 5
 """With doubled waits they are half a minute: an API token that was just replaced is in force by then."""
 APPROVAL_LOOK_S = 30.0
+LATE_AT_MOST_S = 30.0
+"""The mover gives a write up after 5 s; a gateway in front of the store holds it for half a minute at most."""
 IDLE_LOOK_S = 5.0
 """While the circuit is not failing the flag is not moved, and looked at for a person's hand."""
 LET_THROUGH = frozenset({State.BYPASS, State.METRICS_ONLY})
@@ -168,16 +170,26 @@ class FlipWriting:
                 return self._superseded(flip, f"by a person: the flag {_as_seen(seen)}")
             case Found.OFF:
                 if ended is not None:
-                    return self._superseded(flip, ended, requested_at=None)
+                    return self._superseded(flip, ended)
                 cause = "the flag is off: nothing that is written moves anyone"
-                return self._failed(flip, cause, requested_at=None, pins=_pins(flip, seen))
+                return self._failed(flip, cause, pins=_pins(flip, seen))
             case Found.UNWRITTEN if ended is not None:
+                late_s = self._may_come_late_s(flip)
+                if late_s > 0:
+                    self._wait(flip, late_s, ended)
+                    return 0
                 self._withdraw(flip)
-                return self._superseded(flip, ended, requested_at=None)
+                return self._superseded(flip, ended)
             case Found.UNWRITTEN if flip.state == "needs approval":
                 self._wait(flip, APPROVAL_LOOK_S, flip.cause)
                 return 0
         return self._write(flip, seen)
+
+    def _may_come_late_s(self, flip: Flip) -> float:
+        """For so long a write that was not answered may still be done: that it is not yet proves nothing."""
+        if flip.state != "requested" or flip.requested_at is None:
+            return 0.0
+        return LATE_AT_MOST_S - (self._clock.now() - flip.requested_at).total_seconds()
 
     def _write(self, flip: Flip, seen: FlagState) -> int:
         assert self._mover is not None

@@ -253,6 +253,30 @@ def test_a_write_whose_answer_is_lost_is_found_done(worker: FlipWorker, store: F
     assert (worker.flip.state, len(store.moves)) == ("confirmed", 1)
 
 
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_write_that_timed_out_may_be_done_late_and_is_waited_for(
+    worker: FlipWorker, store: FakeStore, is_done: bool
+) -> None:
+    """Half a minute, with the override ended at once; it was sent, and the record goes on saying so."""
+
+    def hang() -> None:
+        raise AWAY
+
+    store.before_move = hang
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    sent_at = worker.flip.requested_at
+    assert (worker.flip.state, bool(worker.override.in_force)) == ("requested", True)
+    store.before_move = None
+    store.source.flags = dataclasses.replace(store.source.flags, auto_flip_enabled=False)
+    worker.run_after(3)
+    assert (worker.flip.state, bool(worker.override.in_force)) == ("requested", False)
+    if is_done:
+        store.set("third")
+    worker.run_after(30)
+    assert (worker.flip.state, worker.flip.requested_at) == ("confirmed" if is_done else "superseded", sent_at)
+
+
 # ---------------------------------------------------------------- waiting
 
 
