@@ -26,21 +26,21 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How often the machine may write."""
+    """How often the machine may move the primary, by the flag or by an override."""
 
     cooldown_s: float = 600.0
-    """Between two writes: a provider that comes and goes is no reason to move everybody each time."""
+    """Between two moves: a provider that comes and goes is no reason to move everybody each time."""
     per_hour: int = 3
 
 
 def held(writes: Sequence[dt.datetime], now: dt.datetime, limits: Limits) -> str | None:
-    """Why the machine may not write now, by its writes of the last hour or cooldown; None: it may."""
+    """Why the machine may not write now, by its moves of the last hour or cooldown; None: it may."""
     ages_s = [(now - at).total_seconds() for at in writes]
     if any(age < limits.cooldown_s for age in ages_s):
-        return f"the flag was moved {min(ages_s):.0f} s ago, and is left alone for {limits.cooldown_s:g} s"
+        return f"the primary was moved {min(ages_s):.0f} s ago, and is left alone for {limits.cooldown_s:g} s"
     recent = sum(age < HOUR.total_seconds() for age in ages_s)
     if recent >= limits.per_hour:
-        return f"the flag was moved {recent} times in the last hour, and {limits.per_hour} are allowed"
+        return f"the primary was moved {recent} times in the last hour, and {limits.per_hour} are allowed"
     return None
 
 
@@ -76,6 +76,11 @@ def persons_change(changes: Iterable[Change], ours: Iterable[Flip]) -> Change | 
     """The last of these changes that no flip or restore of ours explains. What was first heard of is no change."""
     flips = list(ours)
     return next((each for each in changes if each.old is not None and not _is_ours(each, flips)), None)
+
+
+def is_told(changes: Iterable[Change], flip: Flip) -> bool:
+    """Whether the audit has the flip's own change: a process has been told of it by the flag's stream."""
+    return any(_is_ours(each, [flip]) for each in changes)
 
 
 def _is_ours(change: Change, flips: Iterable[Flip]) -> bool:

@@ -145,14 +145,18 @@ class FlipLedger:
             return connection.scalar(sa.select(flips.c.id).where(flips.c.incident == incident).limit(1)) is not None
 
     def writes(self, since: dt.datetime) -> Sequence[dt.datetime]:
-        """When we wrote to the flag since then, or may have: flips and restores, in order."""
-        moments = [from_micros(at) for at in self._sent(flips.c.requested_at, since)]
-        moments += [from_micros(at) for at in self._sent(flips.c.restore_sent_at, since)]
-        return sorted(moments)
+        """When we moved the primary since then, or may have: flips, once each, and restores, in order.
 
-    def _sent(self, column: sa.Column[Any], since: dt.datetime) -> Sequence[int]:
+        An override that no write followed has moved everybody too.
+        """
+        began = flips.outerjoin(primary_overrides, primary_overrides.c.flip_id == flips.c.id)
+        moved = sa.func.coalesce(flips.c.requested_at, primary_overrides.c.began_at)
+        queries = [
+            sa.select(moved).select_from(began).where(moved > to_micros(since)),
+            sa.select(flips.c.restore_sent_at).where(flips.c.restore_sent_at > to_micros(since)),
+        ]
         with self._database.read() as connection:
-            return connection.scalars(sa.select(column).where(column > to_micros(since))).all()
+            return sorted(from_micros(at) for query in queries for at in connection.scalars(query))
 
     def newest(self, *, limit: int) -> Sequence[Flip]:
         """The last flips that were decided, newest first."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -211,6 +213,28 @@ def test_after_a_write_the_flag_is_left_alone_for_the_cooldown(
     assert (worker.told, worker.primary) == (["flip_confirmed", "flip_held"], "third")
     assert worker.run_after(600 - 300) == 1
     assert store.primary == "adyen"
+
+
+@pytest.mark.parametrize("has_token", [False, True])
+def test_an_override_that_no_write_followed_counts_too(
+    database: Database, store: FakeStore, clock: ManualClock, has_token: bool
+) -> None:
+    """It moves every payment as a write does. Without a token, or with a store that is away for the hour."""
+    store.fault = FlagUnavailableError("the store is away")
+    limits = Limits(cooldown_s=600, per_hour=3)
+    worker = FlipWorker(database, clock, store.source, store if has_token else None, limits=limits)
+    primaries = []
+    for _ in range(10):
+        worker.go(State.OPEN)
+        worker.run_after(60)
+        primaries.append(worker.primary)
+        worker.go(State.CLOSED)
+        worker.run_after(300)
+        worker.run_after(0)
+        assert worker.primary == "stripe"
+    assert primaries.count("third") == 3
+    began = [each.created_at for each in worker.rows()]
+    assert all(later - earlier >= dt.timedelta(seconds=600) for later, earlier in itertools.pairwise(began))
 
 
 def test_there_are_at_most_so_many_writes_an_hour(database: Database, store: FakeStore, clock: ManualClock) -> None:
