@@ -21,6 +21,7 @@ from router.flip_rules import (
     Target,
     held,
     in_words,
+    is_told,
     no_changes,
     persons_change,
     serves_of,
@@ -104,6 +105,10 @@ class Cases:
         old, new = (None if each is None else each.get("serves") for each in (theirs.old, theirs.new))
         what = f"from {_shown(old)} to {_shown(new)}" if old != new else "its rules, its targets or whether it is on"
         return f"a person changed {flag} at {theirs.at:%H:%M:%S} ({what}), and their word holds for this incident"
+
+    def is_told(self, flip: Flip) -> bool:
+        """Whether a stream has told what the flip wrote."""
+        return is_told(self.changes(flip.flag, flip.created_at), flip)
 
     def why_not_restored(self, provider: str) -> str | None:
         """Why the machine may not send payments to this provider again now, by the ledger; None: it may."""

@@ -21,11 +21,10 @@ from flags.contract import (
     FlagState,
     FlagUnavailableError,
     FlagWriteError,
-    RoutingFlags,
 )
 from router.flip_cases import Cases, say
 from router.flip_restoring import Restoring
-from router.flip_rules import Found, found, in_words, to_json
+from router.flip_rules import Found, found, in_words, serves_of, to_json
 from router.ledger.alerts import AlertKind
 from router.ledger.flips import UNWRITTEN, Flip, LostFlipError, Task
 from router.transitions import State, Transition
@@ -363,7 +362,17 @@ class FlipWriting:
             return ended
         age_s = (self._clock.now() - (flip.confirmed_at or flip.created_at)).total_seconds()
         is_sound = self._cases.source.status().state == "valid"
-        return _served_by_now(flip, self._cases.flags(), age_s, is_sound=is_sound)
+        if age_s < SEEN_AFTER_S:
+            return None
+        if serves_of(flip.before or {}).weights:
+            # The worker is served one share of it, which may never have been the failing provider's.
+            if self._cases.is_told(flip):
+                return "the flag's stream has told the change"
+        elif (primary := self._cases.flags().primary) != flip.from_value:
+            return f"the flag serves {primary} by itself"
+        if is_sound and age_s >= DROPPED_AFTER_S:
+            return f"the flag has had {DROPPED_AFTER_S:g} s to be told"
+        return None
 
 
 def _is_worth_another_look(error: BaseException) -> bool:
@@ -375,16 +384,6 @@ def _is_worth_another_look(error: BaseException) -> bool:
 
 def _over(flip: Flip, last: Transition | None) -> str:
     return f"the incident {flip.incident} is over" if last is not None else "the circuit's history is gone"
-
-
-def _served_by_now(flip: Flip, flags: RoutingFlags, age_s: float, *, is_sound: bool) -> str | None:
-    if age_s < SEEN_AFTER_S:
-        return None
-    if flags.primary != flip.from_value:
-        return f"the flag serves {flags.primary} by itself"
-    if is_sound and age_s >= DROPPED_AFTER_S:
-        return f"the flag has had {DROPPED_AFTER_S:g} s to be told"
-    return None
 
 
 def _as_seen(seen: FlagState) -> str:

@@ -17,6 +17,7 @@ from flags.contract import (
     FlagSource,
     FlagUnavailableError,
     FlagWriteError,
+    RoutingFlags,
     Serves,
 )
 from flags.file import FileFlags
@@ -27,7 +28,7 @@ from router.flip_writing import LEASE_S, REFUSALS
 from router.ledger import tables
 from router.ledger.engine import Database
 from router.transitions import State, following
-from tests.fakes.flags import FakeStore
+from tests.fakes.flags import FakeStore, Told
 from tests.fakes.flips import FlipWorker
 from tests.fakes.ledger import fresh_ledger
 from tests.fakes.threads import together
@@ -389,6 +390,30 @@ def test_the_override_is_dropped_when_the_flag_itself_is_seen_to_serve_the_targe
     assert worker.primary == "third"
     store.set("stripe")
     assert worker.primary == "stripe"
+
+
+@pytest.mark.parametrize("by", ["a sound stream", "another process"])
+def test_of_a_rollout_the_override_stays_until_a_stream_has_told_the_change(
+    database: Database, store: FakeStore, clock: ManualClock, by: str
+) -> None:
+    """What the worker is served says nothing: its own share is another provider's, before as after."""
+    told: list[Told] = []
+    store.serves = Serves(weights={"adyen": 60_000, "stripe": 40_000})
+    worker = FlipWorker(database, clock, store.source, store, changes=lambda _key, _since: told)
+    store.source.read(FlagContext())
+    store.source.stalled, store.source.state = True, "interrupted"
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 1
+    worker.run_after(2.5)
+    worker.run_after(60)
+    flags, _ = worker.override.apply(RoutingFlags(primary="stripe"))
+    assert flags.primary == "third"
+    if by == "another process":
+        told = store.audit
+    else:
+        store.source.state = "valid"
+    worker.run_after(0.5)
+    assert not worker.override.in_force
 
 
 def test_a_sound_stream_that_tells_nothing_keeps_the_override_for_half_a_minute(
