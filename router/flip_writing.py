@@ -26,7 +26,7 @@ from router.flip_cases import Cases, say
 from router.flip_restoring import Restoring
 from router.flip_rules import Found, found, in_words, serves_of, to_json
 from router.ledger.alerts import AlertKind
-from router.ledger.flips import UNWRITTEN, Flip, LostFlipError, Task
+from router.ledger.flips import UNWRITTEN, Flip, LostFlipError, Task, stopped
 from router.transitions import State, Transition
 
 log = structlog.get_logger("router.flips")
@@ -108,7 +108,7 @@ class FlipWriting:
         return flip.next_try_at is None or flip.next_try_at <= self._clock.now()
 
     def _is_to_be_restored(self, flip: Flip) -> bool:
-        return flip.restore_at is not None and self._is_due(flip)
+        return flip.state == "confirmed" and flip.restore_at is not None and self._is_due(flip)
 
     def _patiently(self, task: Task) -> int:
         """One round: looks and tries again within it, each time by what the flag then is."""
@@ -344,6 +344,8 @@ class FlipWriting:
 
     def _why_ended(self, flip: Flip) -> str | None:
         """Why this flip is not wanted any more, for good; a change that may be ours is told from a person's."""
+        if flip.restore_at is not None and flip.state in UNWRITTEN:
+            return stopped(flip.restore_by or "", flip.restore_reason or "")
         last = self._cases.last(flip.from_value)
         if self._cases.is_over(flip, last):
             return _over(flip, last)

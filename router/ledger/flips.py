@@ -25,6 +25,9 @@ until it is read back · confirmed: the flag holds it · superseded: a person go
 or the incident was over first · needs approval: a person is asked for it · failed: it cannot be written, and the
 override stays until the incident is over · restored: the flag holds again what it did."""
 
+RESTORABLE: tuple[FlipState, ...] = ("confirmed",)
+STOPPABLE: tuple[FlipState, ...] = ("requested", "needs approval")
+"""A person's word ends these too, once a worker has seen what became of the write, or taken the request back."""
 MACHINE = "pointsman"
 """Who asks for a restore, where it is not a person."""
 UNWRITTEN: tuple[FlipState, ...] = ("overriding", "requested", "needs approval")
@@ -233,8 +236,11 @@ class FlipLedger:
     def ask_restore(self, flip_id: str, *, by: str, reason: str, at: dt.datetime) -> Flip | None:
         """Commit that a flip is to be undone; it as it stands then, None where there is no such flip.
 
+        A person's word ends its override in the same transaction, whatever the flag store does. A flip that was not
+        written ends with it: at once, or, where something may be with the store, when a worker has looked there.
         Raises RestoreRefusedError.
         """
+        is_person = by != MACHINE
         asked = {"restore_by": by, "restore_reason": reason, "restore_at": to_micros(at)}
         fresh: dict[str, Any] = {
             "restore_sent_at": None,
@@ -243,11 +249,15 @@ class FlipLedger:
             "refusals": 0,
             "cause": None,
         }
-        restorable = flips.c.state == "confirmed", flips.c.restore_at.is_(None)
+        ended: dict[str, Any] = {"state": "superseded", "cause": stopped(by, reason), "next_try_at": None}
+        restorable = (*RESTORABLE, *STOPPABLE) if is_person else RESTORABLE
+        wanted = flips.c.id == flip_id, flips.c.state.in_(restorable), flips.c.restore_at.is_(None)
         with self._database.write() as connection:
-            changed = connection.execute(
-                flips.update().where(flips.c.id == flip_id, *restorable).values(asked | fresh)
-            ).rowcount
+            changed = connection.execute(flips.update().where(*wanted).values(asked | fresh)).rowcount
+            if is_person:
+                _end_override(connection, flip_id, stopped(by, reason), at)
+                unsent = flips.c.id == flip_id, flips.c.state.in_(("overriding", "failed"))
+                changed += connection.execute(flips.update().where(*unsent).values(ended)).rowcount
             row = connection.execute(flips.select().where(flips.c.id == flip_id)).mappings().one_or_none()
         if row is None:
             return None
@@ -301,11 +311,16 @@ def _end_override(connection: sa.Connection, flip_id: str, why: str, at: dt.date
     connection.execute(mine.values(ended_at=to_micros(at), why_ended=why))
 
 
+def stopped(by: str, reason: str) -> str:
+    """Why a flip ends that a person has stopped."""
+    return f"stopped by {by}: {reason}"
+
+
 def _why_not(flip: Flip) -> str:
     if flip.state == "restored":
         return "The flip has been restored."
-    if flip.state != "confirmed":
-        return f"The flip is {flip.state}: only a confirmed one can be restored."
+    if flip.state == "superseded":
+        return "The flip is superseded: there is nothing to restore."
     return "Restoring it has been asked for already."
 
 

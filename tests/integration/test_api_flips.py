@@ -37,8 +37,18 @@ def test_a_flip_is_restored_on_an_operators_word(shop: Shop) -> None:
     FlipList.model_validate(page, strict=True)
 
 
-@pytest.mark.parametrize("state", ["overriding", "superseded", "failed", "restored"])
-def test_only_a_confirmed_flip_can_be_restored(shop: Shop, state: FlipState) -> None:
+@pytest.mark.parametrize("state", ["overriding", "failed"])
+def test_a_flip_that_was_not_written_is_superseded_and_its_override_ended(shop: Shop, state: FlipState) -> None:
+    """At once: on-call's way out while the flag store is away."""
+    ledger = kept(shop, state)
+    answer = shop.send("POST", "/v1/flips/flip_1/restore", json={"reason": "stop"})
+    assert answer.status_code == 202
+    assert ((answer.json or {})["state"], ledger.overrides()) == ("superseded", [])
+    assert (answer.json or {})["cause"].endswith(": stop")
+
+
+@pytest.mark.parametrize("state", ["superseded", "restored"])
+def test_a_flip_that_has_ended_cannot_be_restored(shop: Shop, state: FlipState) -> None:
     """The refusal says what it is."""
     kept(shop, state)
     answer = shop.send("POST", "/v1/flips/flip_1/restore", json={"reason": "x"})

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from flags.contract import FlagChangedError, FlagUnavailableError, FlagWriteError, RoutingFlags, Serves
+from flags.contract import FlagChangedError, FlagContext, FlagUnavailableError, FlagWriteError, RoutingFlags, Serves
 from router.clock import ManualClock
 from router.flip_restoring import TOUCHED
 from router.flip_rules import Limits
@@ -86,6 +86,70 @@ def test_a_flag_that_somebody_touched_since_is_left_alone(database: Database, st
     ask(worker, "really")
     assert worker.run_after(1) == 0
     assert worker.told == ["flip_confirmed", "restore_failed"]
+
+
+@pytest.mark.parametrize("state", ["overriding", "failed", "requested", "needs approval", "confirmed"])
+def test_a_persons_word_ends_the_override_at_once_while_the_store_is_away(
+    database: Database, store: FakeStore, state: str
+) -> None:
+    """On-call needs no flag store for it. What was not written is superseded; the rest is undone when it is back."""
+    away = FlagUnavailableError("away")
+    store.source.stalled = True
+    store.source.state = "interrupted"
+    store.source.read(FlagContext())
+
+    def hang() -> None:
+        raise away
+
+    match state:
+        case "overriding":
+            store.fault = away
+        case "requested":
+            store.before_move = hang
+        case "needs approval":
+            store.needs_approval = True
+    mover = None if state == "failed" else store
+    worker = FlipWorker(database, store.clock, store.source, mover, changes=store.changes)
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    assert (worker.flip.state, worker.primary) == (state, "third")
+    store.before_move, store.fault = None, away
+    ask(worker, "stop it")
+    worker.override.refresh()
+    assert worker.primary == "stripe"
+    worker.run_after(30)
+    if state in ("overriding", "failed"):
+        assert (worker.flip.state, worker.flip.cause) == ("superseded", "stopped by operator: jo: stop it")
+        with pytest.raises(RestoreRefusedError, match="is superseded"):
+            ask(worker)
+    store.fault = None
+    worker.run_after(100)
+    assert (store.primary, worker.primary, worker.flip.state) == (
+        "stripe",
+        "stripe",
+        "restored" if state == "confirmed" else "superseded",
+    )
+    assert list(store.asked) == []
+
+
+def test_a_person_stops_a_flip_whose_write_was_done(database: Database, store: FakeStore) -> None:
+    """The flag is moved back when it is found that it was."""
+    worker = FlipWorker(database, store.clock, store.source, store, changes=store.changes)
+
+    def lose() -> None:
+        store.before_move = None
+        store.set("third")
+        store.fault = FlagUnavailableError("away")
+        raise store.fault
+
+    store.before_move = lose
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    ask(worker, "stop it")
+    store.fault = None
+    worker.run_after(1)
+    worker.run_after(1)
+    assert (store.primary, worker.flip.state) == ("stripe", "restored")
 
 
 def test_what_cannot_be_restored_says_why(database: Database, store: FakeStore) -> None:
