@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import structlog
@@ -65,9 +66,10 @@ class Restoring:
     def give_up(self, flip: Flip, cause: str) -> int:
         """It stays as the flip made it, and may be asked for again."""
         text = f"{flip.flag} is not moved back from {flip.to_value}: {cause}"
-        alert = self._cases.alert("restore_failed", flip.incident, text, flip=flip)
+        values = {"restore_at": None, "next_try_at": None, "tries": 0, "refusals": 0, "cause": cause}
+        alert = self._cases.alert("restore_failed", flip.incident, text, flip=dataclasses.replace(flip, **values))
         is_new = not self._cases.alerts.is_told("restore_failed", flip.id)
-        self._change(flip, alert=alert, restore_at=None, next_try_at=None, tries=0, refusals=0, cause=cause)
+        self._change(flip, alert=alert, **values)
         if is_new:
             say(alert, flip.from_value)
         return 0
@@ -78,8 +80,9 @@ class Restoring:
         text = f"{flip.flag} serves {served} again: {flip.restore_reason} ({flip.restore_by})"
         if flip.evidence.get("pins_moved"):
             text += f"; not moved back: {', '.join(flip.pins or ())}"
-        alert = self._cases.alert("restored", flip.incident, text, flip=flip)
-        self._change(flip, alert=alert, override_over="restored", state="restored", restored_at=now, cause=None)
+        values = {"state": "restored", "restored_at": now, "cause": None}
+        alert = self._cases.alert("restored", flip.incident, text, flip=dataclasses.replace(flip, **values))
+        self._change(flip, alert=alert, override_over="restored", **values)
         say(alert, flip.from_value)
         return 1
 

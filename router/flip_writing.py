@@ -7,6 +7,7 @@ was written; another one, and it serves what was decided, it was; another one, a
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import Callable
 from typing import Any
@@ -335,7 +336,7 @@ class FlipWriting:
     def _end(self, flip: Flip, kind: AlertKind, text: str, *, over: str | None = None, **values: Any) -> None:
         """Commit it with the alert that tells it."""
         is_new = not self._cases.alerts.is_told(kind, flip.id)
-        alert = self._cases.alert(kind, flip.incident, text, flip=flip)
+        alert = self._cases.alert(kind, flip.incident, text, flip=dataclasses.replace(flip, **values))
         self._flips.change(flip, at=self._clock.now(), alert=alert, override_over=over, **values)
         if is_new:
             say(alert, flip.from_value)

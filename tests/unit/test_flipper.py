@@ -197,6 +197,29 @@ def test_rules_and_targets_of_the_failing_provider_are_named_and_moved_only_wher
     assert ("still on stripe: rule `vip customers`" in alert.text) is not moves_pins
 
 
+def test_an_alert_tells_the_record_as_it_is_with_what_it_tells(
+    database: Database, store: FakeStore, clock: ManualClock
+) -> None:
+    """Its state, cause and approval request; not those of the record before."""
+    worker = FlipWorker(database, clock, store.source, store)
+    store.needs_approval = True
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    asked = worker.flip
+    store.approve("request-1")
+    worker.run_after(31)
+    worker.flips.ask_restore(asked.id, by="jo", reason="well", at=clock.now())
+    store.needs_approval = False
+    worker.run_after(1)
+    told = [(each.detail["state"], each.detail["cause"], each.detail["approval"]) for each in worker.alerts.all()]
+    assert asked.cause is not None
+    assert told == [
+        ("needs approval", asked.cause, "request-1"),
+        ("confirmed", None, "request-1"),
+        ("restored", None, "request-1"),
+    ]
+
+
 # ---------------------------------------------------------------- how often
 
 
