@@ -14,6 +14,8 @@ from router.ledger.flips import Flip
 HOUR = dt.timedelta(hours=1)
 SEEN_WITHIN = dt.timedelta(seconds=10)
 """A write of ours is told by the flags' stream within a second; a stream that reconnects takes some more."""
+SKEW = dt.timedelta(seconds=5)
+"""Who is told of a write first may be another process than the writer, with a clock that is behind by as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def is_told(changes: Iterable[Change], flip: Flip) -> bool:
 def _is_ours(change: Change, flips: Iterable[Flip]) -> bool:
     was, served = _told(change.old), _told(change.new)
     return any(
-        was == before and served == after and since <= change.at and (until is None or change.at <= until)
+        was == before and served == after and since - SKEW <= change.at and (until is None or change.at <= until)
         for flip in flips
         for before, after, since, until in _writes(flip)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import itertools
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from router.flip_rules import Limits
 from router.ledger.engine import Database
 from router.transitions import State
 from tests.fakes.clocks import SteppedClock
-from tests.fakes.flags import FakeStore
+from tests.fakes.flags import FakeStore, Told
 from tests.fakes.flips import NAMES, FlipWorker
 from tests.fakes.house import teach
 from tests.fakes.ledger import fresh_ledger
@@ -303,6 +304,26 @@ def test_our_own_writes_are_no_persons_change(database: Database, store: FakeSto
     worker.go(State.OPEN)
     worker.go(State.OPEN, provider="third")
     worker.go(State.CLOSED, provider="third")
+    assert worker.run_after(60) == 1
+    assert store.primary == "third"
+    worker.go(State.OPEN, provider="third", after_s=1)
+    assert worker.run_after(60) == 1
+    assert store.primary == "adyen"
+
+
+def test_our_own_write_told_by_a_process_whose_clock_is_behind_is_ours(
+    database: Database, store: FakeStore, clock: ManualClock
+) -> None:
+    """By up to five seconds: clocks that are kept differ by less."""
+
+    def changes(key: str, since: dt.datetime) -> list[Told]:
+        behind = dt.timedelta(seconds=4)
+        return [dataclasses.replace(each, at=each.at - behind) for each in store.changes(key, since)]
+
+    worker = FlipWorker(database, clock, store.source, store, changes=changes)
+    worker.go(State.OPEN, provider="third")
+    worker.go(State.CLOSED, provider="third", after_s=1)
+    worker.go(State.OPEN, after_s=1)
     assert worker.run_after(60) == 1
     assert store.primary == "third"
     worker.go(State.OPEN, provider="third", after_s=1)
