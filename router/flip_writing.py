@@ -7,6 +7,7 @@ was written; another one, and it serves what was decided, it was; another one, a
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 from collections.abc import Callable
@@ -236,6 +237,14 @@ class FlipWriting:
             raise
         except ApprovalNeededError:
             return self._ask_approval(flip, seen, comment)
+        except FlagUnavailableError:
+            raise
+        except FlagWriteError:
+            # An answer: nothing of it comes later, so a flag as it was proves that nothing was written.
+            with contextlib.suppress(FlagWriteError):
+                if self._mover.look(flip.flag).mark == seen.mark:
+                    self._change(flip, state="overriding", requested_at=None, mark=None)
+            raise
         if written.serves.share_of(flip.from_value) > 0:
             raise FlagChangedError(f"{flip.flag} was read back, and {_as_seen(written)}")
         return self._confirmed(flip, written)

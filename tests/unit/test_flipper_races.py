@@ -183,6 +183,21 @@ def test_a_refusal_is_tried_five_times_and_then_told_and_the_override_stays_for_
     assert (worker.primary, worker.flip.state) == ("stripe", "failed")
 
 
+def test_a_write_that_is_refused_is_no_write(worker: FlipWorker, store: FakeStore) -> None:
+    """The record says that nothing was sent that could have been done: what the flag shows next is a person's."""
+
+    def refuse() -> None:
+        raise FlagWriteError("403: the token may not write")
+
+    store.before_move = refuse
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    for _ in range(10):
+        worker.run_after(20)
+    assert (worker.flip.state, worker.flip.cause) == ("failed", "403: the token may not write")
+    assert not worker.flip.was_sent
+
+
 def test_without_a_token_the_flip_is_failed_and_the_override_holds(
     database: Database, store: FakeStore, clock: ManualClock
 ) -> None:
