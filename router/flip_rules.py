@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -193,15 +194,20 @@ def alike(one: Serves, other: Serves) -> bool:
 def to_restore(newest: Sequence[Flip]) -> Flip | None:
     """Of the last flips, newest first, the one that the machine may undo by itself once its provider is well.
 
-    Only the last one that was written, and once: what was refused is not asked again. Not where the flag holds what
-    the team had set: a flip that undid an earlier one, provider by provider, is not to be taken back.
+    Only the last one that holds, and once. After a later one that was restored, where that brought back what this one
+    wrote. Not where the flag holds what the team had set: a flip that undid an earlier one, provider by provider, is
+    not to be taken back.
     """
     written = [each for each in newest if each.state in ("confirmed", "restored")]
-    if not written or written[0].state != "confirmed" or written[0].restore_by is not None:
+    undone = list(itertools.takewhile(lambda each: each.state == "restored", written))
+    standing = written[len(undone) :]
+    if not standing or standing[0].restore_by is not None:
         return None
-    last = written[0]
-    if len(written) > 1 and written[1].state == "confirmed" and last.before is not None:
-        earlier = written[1]
+    last = standing[0]
+    if undone and (last.written is None or last.written != undone[-1].written):
+        return None
+    if len(standing) > 1 and standing[1].state == "confirmed" and last.before is not None:
+        earlier = standing[1]
         now_served = serves_of(last.before).moved(last.from_value, last.to_value)
         is_unbroken = earlier.written is not None and earlier.written == last.mark
         if is_unbroken and earlier.before is not None and alike(serves_of(earlier.before), now_served):

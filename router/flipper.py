@@ -143,6 +143,8 @@ class Flipper:
         flip = to_restore(cases.flips.newest(limit=20))
         if flip is None or flip.from_value not in cases.providers:
             return False
+        if flip.next_try_at is not None and flip.next_try_at > cases.clock.now():
+            return False
         # A mark of suspicion that came or went is a transition too, so the age is that of being closed and trusted.
         if cases.health.age_s(flip.from_value) < self._restore_after_s:
             return False

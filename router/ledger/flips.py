@@ -70,7 +70,7 @@ class Flip:
     mark: str | None = None
     """The flag's mark before the write."""
     written: str | None = None
-    """The flag's mark after it."""
+    """The flag's mark after it, or after a restore that brought back what it wrote."""
     pins: Sequence[str] | None = None
     """Rules and targets that served the failing provider to some."""
     approval: str | None = None
@@ -202,10 +202,12 @@ class FlipLedger:
         at: dt.datetime,
         alert: Alert | None = None,
         override_over: str | None = None,
+        mark_moved: tuple[str, str] | None = None,
         **values: Any,
     ) -> Flip:
         """Commit what became of a flip that its holder has; `override_over`: why its override ends with it.
 
+        `mark_moved` (from, to): where the one is the mark of an earlier flip's write, it is the other from now on.
         Raises LostFlipError where it has another holder or state by now; then nothing is written.
         """
         changed = dataclasses.replace(flip, **values)
@@ -221,6 +223,10 @@ class FlipLedger:
                 connection.execute(mine.values(to_value=changed.to_value))
             if override_over is not None:
                 _end_override(connection, flip.id, override_over, at)
+            if mark_moved is not None:
+                earlier = flips.c.flag == flip.flag, flips.c.id != flip.id, flips.c.state == "confirmed"
+                same = flips.c.written == mark_moved[0]
+                connection.execute(flips.update().where(*earlier, same).values(written=mark_moved[1]))
             if alert is not None:
                 alerts.add(connection, alert)
         return changed

@@ -301,6 +301,57 @@ def test_the_machine_asks_once_where_a_person_has_touched_the_flag(database: Dat
     )
 
 
+def test_the_machine_asks_again_an_hour_after_a_refusal(database: Database, store: FakeStore) -> None:
+    """A token that was refused for some minutes is no reason to leave the flag for ever. It is told once."""
+    worker = flipped(database, store, restore="automatic")
+
+    def refuse() -> None:
+        raise FlagWriteError("401")
+
+    store.before_move = refuse
+    worker.run_after(1800)
+    for _ in range(10):
+        worker.run_after(60)
+    assert (worker.flip.restore_at, worker.flip.restore_by, worker.flip.cause) == (None, None, "401")
+    store.before_move = None
+    assert worker.run_after(2400) == 0
+    assert worker.run_after(1200) == 1
+    assert (store.primary, worker.flip.state) == ("stripe", "restored")
+    assert worker.told == ["flip_confirmed", "restore_failed", "restored"]
+
+
+def test_a_chain_of_flips_is_restored_one_after_the_other(database: Database, store: FakeStore) -> None:
+    """From stripe to third to adyen: to third when third is well, and to stripe when that is."""
+    worker = flipped(database, store, restore="automatic")
+    worker.go(State.OPEN)
+    worker.go(State.OPEN, provider="third", after_s=600)
+    assert worker.run_after(60) == 1
+    assert store.primary == "adyen"
+    worker.go(State.CLOSED, provider="third", after_s=10)
+    assert worker.run_after(1800) == 1
+    assert store.primary == "third"
+    worker.go(State.CLOSED)
+    assert worker.run_after(1800) == 1
+    assert store.primary == "stripe"
+    assert {flip.state for flip in worker.rows()} == {"restored"}
+
+
+def test_a_flip_before_one_that_was_restored_is_not_where_a_person_was_between(
+    database: Database, store: FakeStore
+) -> None:
+    """The flag was theirs before the later flip: what it serves again is not what the earlier one wrote."""
+    worker = flipped(database, store, restore="automatic")
+    store.set("adyen")
+    store.set("third")
+    worker.go(State.OPEN, provider="third", after_s=600)
+    assert worker.run_after(60) == 1
+    worker.go(State.CLOSED, provider="third", after_s=10)
+    assert worker.run_after(1800) == 1
+    for _ in range(5):
+        assert worker.run_after(1800) == 0
+    assert store.primary == "third"
+
+
 def test_a_flip_that_brought_the_flag_back_by_itself_is_not_taken_back(database: Database, store: FakeStore) -> None:
     """From stripe to third, and, as third failed, to stripe again: that is what the team had set."""
     worker = flipped(database, store, restore="automatic")
