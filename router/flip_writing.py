@@ -23,6 +23,7 @@ from flags.contract import (
     FlagState,
     FlagUnavailableError,
     FlagWriteError,
+    Serves,
 )
 from router.flip_cases import Cases, say
 from router.flip_restoring import Restoring
@@ -181,9 +182,13 @@ class FlipWriting:
                     return 0
                 self._withdraw(flip)
                 return self._superseded(flip, ended)
+            case Found.UNWRITTEN if flip.state == "needs approval" and flip.approval is not None:
+                return self._await_approval(flip, flip.approval)
             case Found.UNWRITTEN if flip.state == "needs approval":
-                self._wait(flip, APPROVAL_LOOK_S, flip.cause)
-                return 0
+                # It was asked, and the answer was lost: a second request would outlive the flip.
+                filed = self._mover.pending_approvals(flip.flag, comment=_comment(flip))
+                if filed:
+                    return self._asked(flip, filed[0])
         return self._write(flip, seen)
 
     def _may_come_late_s(self, flip: Flip) -> float:
@@ -227,7 +232,7 @@ class FlipWriting:
         )
         if flip.lease_until is None or self._clock.now() >= flip.lease_until:
             raise LostFlipError(flip.id)
-        comment = f"auto-failover: {flip.reason}, incident {flip.incident}"
+        comment = _comment(flip)
         pins = (flip.from_value, to) if self._moves_pins and pinned else None
         try:
             written = self._mover.move(flip.flag, after, seen=seen, comment=comment, pins=pins)
@@ -236,7 +241,7 @@ class FlipWriting:
             self._change(flip, state="overriding", requested_at=None, mark=None)
             raise
         except ApprovalNeededError:
-            return self._ask_approval(flip, seen, comment)
+            return self._ask_approval(flip, after, pins)
         except FlagUnavailableError:
             raise
         except FlagWriteError:
@@ -249,30 +254,43 @@ class FlipWriting:
             raise FlagChangedError(f"{flip.flag} was read back, and {_as_seen(written)}")
         return self._confirmed(flip, written)
 
-    def _ask_approval(self, flip: Flip, seen: FlagState, comment: str) -> int:
+    def _ask_approval(self, flip: Flip, to: Serves, pins: tuple[str, str] | None) -> int:
         assert self._mover is not None
-        request = self._mover.ask_approval(
-            flip.flag, seen.serves.moved(flip.from_value, flip.to_value), comment=comment
-        )
+        # On record before it is sent, as a write is.
+        asking = "the flag needs a person's approval, which is being asked for"
+        flip = self._change(flip, state="needs approval", approval=None, requested_at=None, cause=asking)
+        return self._asked(flip, self._mover.ask_approval(flip.flag, to, comment=_comment(flip), pins=pins))
+
+    def _asked(self, flip: Flip, request: str) -> int:
         cause = f"the flag needs a person's approval: request {request} is filed, the override stays meanwhile"
         self._end(
             flip,
             "flip_needs_approval",
             cause,
-            state="needs approval",
             approval=request,
             cause=cause,
-            requested_at=None,
             next_try_at=self._in(APPROVAL_LOOK_S),
         )
         return 0
 
+    def _await_approval(self, flip: Flip, request: str) -> int:
+        assert self._mover is not None
+        answer = self._mover.approval(flip.flag, request)
+        if answer in ("declined", "gone"):
+            self._withdraw(dataclasses.replace(flip, approval=None))  # this one stays as it was answered
+            return self._superseded(flip, f"by a person: the approval request {request} is {answer}")
+        self._wait(flip, APPROVAL_LOOK_S, flip.cause)
+        return 0
+
     def _withdraw(self, flip: Flip) -> None:
         """Take back what was asked of people; an unreachable store raises, and it is tried again."""
-        if self._mover is None or flip.state != "needs approval" or flip.approval is None:
+        if self._mover is None or flip.state != "needs approval":
             return
         try:
-            self._mover.withdraw(flip.flag, flip.approval)
+            # The record may not know of all: what was filed while the answer was lost counts too.
+            pending = self._mover.pending_approvals(flip.flag, comment=_comment(flip))
+            for request in dict.fromkeys([*([flip.approval] if flip.approval else []), *pending]):
+                self._mover.withdraw(flip.flag, request)
         except FlagUnavailableError:
             raise
         except FlagWriteError as error:
@@ -392,6 +410,11 @@ def _is_worth_another_look(error: BaseException) -> bool:
     if isinstance(error, FlagUnavailableError):
         return (error.retry_after_s or 0.0) <= 1.0
     return isinstance(error, FlagChangedError)
+
+
+def _comment(flip: Flip) -> str:
+    """What the flag's history says of it; no other flip has the same."""
+    return f"auto-failover: {flip.reason}, incident {flip.incident}"
 
 
 def _over(flip: Flip, last: Transition | None) -> str:

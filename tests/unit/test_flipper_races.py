@@ -251,6 +251,74 @@ def test_an_approval_that_did_not_come_in_time_is_taken_back(worker: FlipWorker,
     assert (worker.flip.state, store.withdrawn) == ("superseded", ["request-1"])
 
 
+def test_a_request_whose_answer_is_lost_is_found_again_and_not_filed_twice(
+    worker: FlipWorker, store: FakeStore
+) -> None:
+    """One that nobody has on record would stay open for somebody to approve next week."""
+    store.needs_approval, store.lost_answers = True, 2
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    assert (worker.flip.state, worker.flip.approval, list(store.asked)) == (
+        "needs approval",
+        "request-1",
+        ["request-1"],
+    )
+    assert worker.told == ["flip_needs_approval"]
+    worker.go(State.CLOSED)
+    worker.run_after(300)
+    assert (worker.flip.state, list(store.asked)) == ("superseded", [])
+
+
+def test_a_request_whose_answer_is_lost_is_taken_back_with_its_flip(worker: FlipWorker, store: FakeStore) -> None:
+    """Although its id was never on record."""
+    real = store.ask_approval
+
+    def lose(key: str, to: Serves, *, comment: str, pins: tuple[str, str] | None = None) -> str:
+        real(key, to, comment=comment, pins=pins)
+        store.fault = AWAY
+        raise AWAY
+
+    store.needs_approval = True
+    store.ask_approval = lose  # type: ignore[method-assign] # the one answer that is lost
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    assert (worker.flip.state, worker.flip.approval) == ("needs approval", None)
+    worker.go(State.CLOSED)
+    store.fault = None
+    worker.run_after(300)
+    assert (worker.flip.state, list(store.asked)) == ("superseded", [])
+
+
+@pytest.mark.parametrize("answer", ["declined", "gone"])
+def test_a_person_who_declines_has_decided(worker: FlipWorker, store: FakeStore, answer: str) -> None:
+    """Or deletes the request: the override ends, and the incident is theirs."""
+    store.needs_approval = True
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    store.decline("request-1")
+    if answer == "gone":
+        del store.answered["request-1"]
+    worker.run_after(30)
+    assert (worker.flip.state, worker.primary) == ("superseded", "stripe")
+    assert worker.flip.cause == f"by a person: the approval request request-1 is {answer}"
+    assert worker.told == ["flip_needs_approval", "flip_superseded"]
+
+
+def test_what_people_are_asked_to_approve_holds_the_pins_where_these_are_moved(
+    database: Database, store: FakeStore, clock: ManualClock
+) -> None:
+    """What the record says was moved was."""
+    store.needs_approval = True
+    store.pins = {"stripe": ("rule `vip customers`",)}
+    worker = FlipWorker(database, clock, store.source, store, moves_pins=True)
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    store.approve("request-1")
+    worker.run_after(30)
+    assert (worker.flip.state, store.pins) == ("confirmed", {"third": ("rule `vip customers`",)})
+    assert worker.flip.evidence["pins_moved"] is True
+
+
 def test_a_person_who_decides_otherwise_than_asked_has_decided(worker: FlipWorker, store: FakeStore) -> None:
     """The request is taken back."""
     store.needs_approval = True
@@ -557,7 +625,7 @@ class _Dying:
     """A way to the store that ends with its process: before the call, or between the call and its answer."""
 
     def __init__(self, mover: object, guard: Callable[[Callable[..., object]], Callable[..., object]]) -> None:
-        for name in ("look", "move", "ask_approval", "withdraw"):
+        for name in ("look", "move", "ask_approval", "approval", "pending_approvals", "withdraw"):
             setattr(self, name, self._both(getattr(mover, name), guard))
 
     def _both(
