@@ -28,6 +28,8 @@ override stays until the incident is over · restored: the flag holds again what
 RESTORABLE: tuple[FlipState, ...] = ("confirmed",)
 STOPPABLE: tuple[FlipState, ...] = ("requested", "needs approval")
 """A person's word ends these too, once a worker has seen what became of the write, or taken the request back."""
+CLAIM_LOCK = 0x666C6970
+"""PostgreSQL's advisory lock of whoever decides a flip: any number that no other has; "flip"."""
 MACHINE = "pointsman"
 """Who asks for a restore, where it is not a person."""
 UNWRITTEN: tuple[FlipState, ...] = ("overriding", "requested", "needs approval")
@@ -139,6 +141,12 @@ class FlipLedger:
         return True
 
     def _is_busy(self, connection: sa.Connection, flag: str) -> bool:
+        if not self._database.is_sqlite:
+            # Two claims of two incidents would not see each other: the second waits for the first one's commit.
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CLAIM_LOCK)))
+        return self._is_another_begun(connection, flag)
+
+    def _is_another_begun(self, connection: sa.Connection, flag: str) -> bool:
         query = sa.select(flips.c.id).where(flips.c.flag == flag, flips.c.state.in_(UNWRITTEN)).limit(1)
         return connection.scalar(query) is not None
 
