@@ -6,7 +6,7 @@ A leaf: knows nothing of the router or the providers. A provider's name is just 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -173,6 +173,11 @@ class FlagState:
     """By value: the rules and targets that serve it to some, whatever everyone else is served; in words."""
 
 
+Approval = Literal["pending", "approved", "declined", "gone"]
+"""Of a request: waits, or was answered; `approved` ones are applied, or will be. `gone`: somebody deleted it, or it
+could not be applied."""
+
+
 class FlagMover(Protocol):
     """Changes what a flag serves as a person at the dashboard would, and never over a change that was not seen.
 
@@ -192,8 +197,14 @@ class FlagMover(Protocol):
         where a repetition would not help.
         """
 
-    def ask_approval(self, key: str, to: Serves, *, comment: str) -> str:
-        """Ask the people who may to approve this change. Answers the request's id. Raises as `look`."""
+    def ask_approval(self, key: str, to: Serves, *, comment: str, pins: tuple[str, str] | None = None) -> str:
+        """Ask the people who may to approve this change, and `pins`. Answers the request's id. Raises as `look`."""
+
+    def approval(self, key: str, request: str) -> Approval:
+        """What became of such a request. Raises as `look`."""
+
+    def pending_approvals(self, key: str, *, comment: str) -> Sequence[str]:
+        """Ids of requests with exactly this comment that nobody has answered yet. Raises as `look`."""
 
     def withdraw(self, key: str, request: str) -> None:
         """Take such a request back; one that is gone already is no error. Raises as `look`."""

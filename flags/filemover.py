@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flags import document, targeting
-from flags.contract import FlagChangedError, FlagState, FlagUnavailableError, FlagWriteError, Serves
+from flags.contract import Approval, FlagChangedError, FlagState, FlagUnavailableError, FlagWriteError, Serves
 from flags.definitions import FlagDefinition, definition
 from flags.filewriter import read_file, update_file
 
@@ -60,9 +60,24 @@ class FileFlagMover:
         update_file(self._path, change)
         return after
 
-    def ask_approval(self, key: str, to: Serves, *, comment: str) -> str:  # noqa: ARG002 - the contract's
+    def ask_approval(
+        self,
+        key: str,  # noqa: ARG002 - the contract's
+        to: Serves,  # noqa: ARG002 - the contract's
+        *,
+        comment: str,  # noqa: ARG002 - the contract's
+        pins: tuple[str, str] | None = None,  # noqa: ARG002 - the contract's
+    ) -> str:
         """Raises FlagWriteError."""
         raise FlagWriteError("a flags file asks nobody: whoever may write it may change the flag")
+
+    def approval(self, key: str, request: str) -> Approval:  # noqa: ARG002 - the contract's
+        """Nothing is ever asked."""
+        return "gone"
+
+    def pending_approvals(self, key: str, *, comment: str) -> Sequence[str]:  # noqa: ARG002 - the contract's
+        """Nothing is ever asked."""
+        return []
 
     def withdraw(self, key: str, request: str) -> None:
         """Nothing is ever asked, so nothing is to be taken back."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flags import targeting
-from flags.contract import FlagChangedError, FlagState, FlagUnavailableError, FlagWriteError, Serves
+from flags.contract import Approval, FlagChangedError, FlagState, FlagUnavailableError, FlagWriteError, Serves
 from flags.definitions import show
 from flags.restapi import LaunchDarklyApi, system_now
 
@@ -74,9 +74,9 @@ class LaunchDarklyMover:
             raise FlagWriteError(f"LaunchDarkly took the change of {key}, and does not serve it: look at the flag")
         return after.state
 
-    def ask_approval(self, key: str, to: Serves, *, comment: str) -> str:
+    def ask_approval(self, key: str, to: Serves, *, comment: str, pins: tuple[str, str] | None = None) -> str:
         """File an approval request. Raises as `look`."""
-        instructions = self._get(key).instructions(to, None)
+        instructions = self._get(key).instructions(to, pins)
         if not instructions:
             raise FlagWriteError(f"{key} serves that already: there is nothing to approve")
         body = {"description": comment, "instructions": instructions, "notifyMemberIds": self._notify}
@@ -84,6 +84,34 @@ class LaunchDarklyMover:
         if not isinstance(request, str) or not request:
             raise FlagUnavailableError("LaunchDarkly took the approval request and told no id of it")
         return request
+
+    def approval(self, key: str, request: str) -> Approval:
+        """What became of the request. Raises as `look`."""
+        found = self._api.approval(key, self._environment, request)
+        if found is None:
+            return "gone"
+        match found.get("status"), found.get("reviewStatus"):
+            case "failed", _:
+                return "gone"
+            case "completed", _:
+                return "approved"
+            case "pending" | "scheduled", "approved":
+                return "approved"
+            case "pending" | "scheduled", "declined":
+                return "declined"
+            case "pending" | "scheduled", "pending":
+                return "pending"
+        raise FlagUnavailableError("LaunchDarkly's answer about the approval request cannot be read")
+
+    def pending_approvals(self, key: str, *, comment: str) -> Sequence[str]:
+        """Ids of requests with this comment that nobody has answered yet. Raises as `look`."""
+        return [
+            found["_id"]
+            for found in self._api.approvals(key, self._environment)
+            if found.get("description") == comment
+            and (found.get("status"), found.get("reviewStatus")) == ("pending", "pending")
+            and isinstance(found.get("_id"), str)
+        ]
 
     def withdraw(self, key: str, request: str) -> None:
         """Take the request back; one that is gone already is no error. Raises as `look`."""

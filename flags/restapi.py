@@ -106,6 +106,19 @@ class LaunchDarklyApi:
         """A new approval request. Raises as `patch`."""
         return self._json("POST", self._approvals_path(key, environment), body=body)
 
+    def approval(self, key: str, environment: str, request: str) -> dict[str, Any] | None:
+        """An approval request; None where there is none of this id. Raises FlagUnavailableError, FlagWriteError."""
+        path = f"{self._approvals_path(key, environment)}/{_quoted(request)}"
+        status, headers, content = self._send("GET", path, None, None, None)
+        return None if status == 404 else self._read_as_json("GET", status, headers, content)
+
+    def approvals(self, key: str, environment: str) -> list[dict[str, Any]]:
+        """The flag's approval requests. Raises FlagUnavailableError, FlagWriteError."""
+        items = self._json("GET", self._approvals_path(key, environment)).get("items")
+        if not isinstance(items, list) or not all(isinstance(each, dict) for each in items):
+            raise FlagUnavailableError("LaunchDarkly's answer about approval requests cannot be read")
+        return items
+
     def withdraw(self, key: str, environment: str, request: str) -> None:
         """Delete an approval request, if it is still there. Raises FlagUnavailableError, FlagWriteError."""
         path = f"{self._approvals_path(key, environment)}/{_quoted(request)}"

@@ -16,7 +16,9 @@ def add_commands(add: Add) -> None:
     flips = add("flips", _list, "list the flips of the primary flag, or have one undone")
     actions = flips.add_subparsers(metavar="action")
     actions.add_parser("list", help=f"the last {SHOWN_AT_MOST}, newest first")
-    restore = actions.add_parser("restore", help="have the flag serve again what it did, if nobody touched it since")
+    restore = actions.add_parser(
+        "restore", help="end the override at once, and have the flag serve again what it did, if nobody touched it"
+    )
     restore.add_argument("id")
     restore.add_argument("--reason", required=True, help="for the audit record")
     restore.set_defaults(command=_restore)
@@ -48,5 +50,10 @@ def _restore(options: argparse.Namespace, settings: Settings) -> int | None:
         raise CommandError(str(error)) from None
     if flip is None:
         raise CommandError("there is no flip of this id: `pointsman flips list` shows them")
-    print(f"{flip.id}: a worker moves {flip.flag} back from {flip.to_value}, if nobody has touched it since")
+    follows = {
+        "confirmed": f"a worker moves {flip.flag} back from {flip.to_value}, if nobody has touched it since",
+        "superseded": f"{flip.flag} is not moved any more",
+    }
+    looks = f"a worker looks what became of the change of {flip.flag}, and undoes it"
+    print(f"{flip.id}: its override has ended; {follows.get(flip.state, looks)}")
     return 0

@@ -21,6 +21,7 @@ from router.flip_rules import (
     Target,
     held,
     in_words,
+    is_told,
     no_changes,
     persons_change,
     serves_of,
@@ -30,7 +31,7 @@ from router.incidents import unfinished
 from router.ledger.alerts import Alert, AlertKind, AlertLedger
 from router.ledger.circuits import CircuitLedger
 from router.ledger.flips import Flip, FlipLedger
-from router.transitions import Transition
+from router.transitions import State, Transition
 
 log = structlog.get_logger("router.flips")
 
@@ -104,6 +105,21 @@ class Cases:
         old, new = (None if each is None else each.get("serves") for each in (theirs.old, theirs.new))
         what = f"from {_shown(old)} to {_shown(new)}" if old != new else "its rules, its targets or whether it is on"
         return f"a person changed {flag} at {theirs.at:%H:%M:%S} ({what}), and their word holds for this incident"
+
+    def is_told(self, flip: Flip) -> bool:
+        """Whether a stream has told what the flip wrote."""
+        return is_told(self.changes(flip.flag, flip.created_at), flip)
+
+    def why_not_restored(self, provider: str) -> str | None:
+        """Why the machine may not send payments to this provider again now, by the ledger; None: it may."""
+        flags, last = self.flags(), self.last(provider)
+        if last is not None and (last.state is not State.CLOSED or last.suspect):
+            return f"{provider} is {'suspect' if last.state is State.CLOSED else last.state.value}"
+        if not flags.auto_flip_enabled:
+            return "flips were switched off by the flag payments-auto-flip-enabled"
+        if not flags.is_enabled(provider):
+            return f"{provider} is disabled"
+        return self.held(self.clock.now())
 
     def alert(self, kind: AlertKind, incident: str, text: str, *, flip: Flip | None = None) -> Alert:
         """An alert of this moment."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,8 @@ from router.ledger.flips import Flip
 HOUR = dt.timedelta(hours=1)
 SEEN_WITHIN = dt.timedelta(seconds=10)
 """A write of ours is told by the flags' stream within a second; a stream that reconnects takes some more."""
+SKEW = dt.timedelta(seconds=5)
+"""Who is told of a write first may be another process than the writer, with a clock that is behind by as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,21 +29,21 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How often the machine may write."""
+    """How often the machine may move the primary, by the flag or by an override."""
 
     cooldown_s: float = 600.0
-    """Between two writes: a provider that comes and goes is no reason to move everybody each time."""
+    """Between two moves: a provider that comes and goes is no reason to move everybody each time."""
     per_hour: int = 3
 
 
 def held(writes: Sequence[dt.datetime], now: dt.datetime, limits: Limits) -> str | None:
-    """Why the machine may not write now, by its writes of the last hour or cooldown; None: it may."""
+    """Why the machine may not write now, by its moves of the last hour or cooldown; None: it may."""
     ages_s = [(now - at).total_seconds() for at in writes]
     if any(age < limits.cooldown_s for age in ages_s):
-        return f"the flag was moved {min(ages_s):.0f} s ago, and is left alone for {limits.cooldown_s:g} s"
+        return f"the primary was moved {min(ages_s):.0f} s ago, and is left alone for {limits.cooldown_s:g} s"
     recent = sum(age < HOUR.total_seconds() for age in ages_s)
     if recent >= limits.per_hour:
-        return f"the flag was moved {recent} times in the last hour, and {limits.per_hour} are allowed"
+        return f"the primary was moved {recent} times in the last hour, and {limits.per_hour} are allowed"
     return None
 
 
@@ -78,10 +81,15 @@ def persons_change(changes: Iterable[Change], ours: Iterable[Flip]) -> Change | 
     return next((each for each in changes if each.old is not None and not _is_ours(each, flips)), None)
 
 
+def is_told(changes: Iterable[Change], flip: Flip) -> bool:
+    """Whether the audit has the flip's own change: a process has been told of it by the flag's stream."""
+    return any(_is_ours(each, [flip]) for each in changes)
+
+
 def _is_ours(change: Change, flips: Iterable[Flip]) -> bool:
     was, served = _told(change.old), _told(change.new)
     return any(
-        was == before and served == after and since <= change.at and (until is None or change.at <= until)
+        was == before and served == after and since - SKEW <= change.at and (until is None or change.at <= until)
         for flip in flips
         for before, after, since, until in _writes(flip)
     )
@@ -186,15 +194,20 @@ def alike(one: Serves, other: Serves) -> bool:
 def to_restore(newest: Sequence[Flip]) -> Flip | None:
     """Of the last flips, newest first, the one that the machine may undo by itself once its provider is well.
 
-    Only the last one that was written, and once: what was refused is not asked again. Not where the flag holds what
-    the team had set: a flip that undid an earlier one, provider by provider, is not to be taken back.
+    Only the last one that holds, and once. After a later one that was restored, where that brought back what this one
+    wrote. Not where the flag holds what the team had set: a flip that undid an earlier one, provider by provider, is
+    not to be taken back.
     """
     written = [each for each in newest if each.state in ("confirmed", "restored")]
-    if not written or written[0].state != "confirmed" or written[0].restore_by is not None:
+    undone = list(itertools.takewhile(lambda each: each.state == "restored", written))
+    standing = written[len(undone) :]
+    if not standing or standing[0].restore_by is not None:
         return None
-    last = written[0]
-    if len(written) > 1 and written[1].state == "confirmed" and last.before is not None:
-        earlier = written[1]
+    last = standing[0]
+    if undone and (last.written is None or last.written != undone[-1].written):
+        return None
+    if len(standing) > 1 and standing[1].state == "confirmed" and last.before is not None:
+        earlier = standing[1]
         now_served = serves_of(last.before).moved(last.from_value, last.to_value)
         is_unbroken = earlier.written is not None and earlier.written == last.mark
         if is_unbroken and earlier.before is not None and alike(serves_of(earlier.before), now_served):

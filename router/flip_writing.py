@@ -7,6 +7,8 @@ was written; another one, and it serves what was decided, it was; another one, a
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import datetime as dt
 from collections.abc import Callable
 from typing import Any
@@ -21,14 +23,14 @@ from flags.contract import (
     FlagState,
     FlagUnavailableError,
     FlagWriteError,
-    RoutingFlags,
+    Serves,
 )
 from router.flip_cases import Cases, say
 from router.flip_restoring import Restoring
-from router.flip_rules import Found, found, in_words, to_json
+from router.flip_rules import Found, found, in_words, serves_of, to_json
 from router.ledger.alerts import AlertKind
-from router.ledger.flips import Flip, LostFlipError, Task
-from router.transitions import Transition
+from router.ledger.flips import UNWRITTEN, Flip, LostFlipError, Task, stopped
+from router.transitions import State, Transition
 
 log = structlog.get_logger("router.flips")
 
@@ -42,8 +44,12 @@ ASKED_AGAIN_AT_MOST_S = 600.0
 REFUSALS = 5
 """With doubled waits they are half a minute: an API token that was just replaced is in force by then."""
 APPROVAL_LOOK_S = 30.0
+LATE_AT_MOST_S = 30.0
+"""The mover gives a write up after 5 s; a gateway in front of the store holds it for half a minute at most."""
 IDLE_LOOK_S = 5.0
 """While the circuit is not failing the flag is not moved, and looked at for a person's hand."""
+LET_THROUGH = frozenset({State.BYPASS, State.METRICS_ONLY})
+"""No such circuit ever closes, so its incident does not end by itself."""
 NO_WAY = "no API token: the flag cannot be moved"
 SEEN_AFTER_S = 2.0
 """After the write every process's stream has had so long: this one's alone is no proof that the others have it."""
@@ -95,11 +101,17 @@ class FlipWriting:
     def _has_work(self, task: Task) -> bool:
         """Whether a lease is worth its commits: what only waits is looked at in every round."""
         flip = task.flip
-        if flip.next_try_at is None or flip.next_try_at <= self._clock.now():
-            if flip.state in ("confirmed", "failed"):
-                return flip.restore_at is not None or self._why_dropped(flip) is not None
-            return True
-        return task.is_overriding and self._why_ended(flip) is not None
+        if flip.state in ("confirmed", "failed"):
+            return self._is_to_be_restored(flip) or self._why_dropped(flip) is not None
+        if flip.state not in UNWRITTEN:
+            return task.is_overriding
+        return self._is_due(flip) or (task.is_overriding and self._why_ended(flip) is not None)
+
+    def _is_due(self, flip: Flip) -> bool:
+        return flip.next_try_at is None or flip.next_try_at <= self._clock.now()
+
+    def _is_to_be_restored(self, flip: Flip) -> bool:
+        return flip.state == "confirmed" and flip.restore_at is not None and self._is_due(flip)
 
     def _patiently(self, task: Task) -> int:
         """One round: looks and tries again within it, each time by what the flag then is."""
@@ -134,10 +146,12 @@ class FlipWriting:
                 why = self._why_dropped(flip)
                 if why is not None:
                     flip = self._change(flip, override_over=why)
-                return self._restoring.once(flip) if flip.restore_at is not None else 0
+                return self._restoring.once(flip) if self._is_to_be_restored(flip) else 0
             case "overriding" | "requested" | "needs approval":
                 return self._towards_the_flag(flip)
             case _:
+                # By a worker of the version before, which knows no overrides.
+                self._change(flip, override_over=f"the flip is {flip.state}")
                 return 0
 
     def _towards_the_flag(self, flip: Flip) -> int:
@@ -158,16 +172,30 @@ class FlipWriting:
                 return self._superseded(flip, f"by a person: the flag {_as_seen(seen)}")
             case Found.OFF:
                 if ended is not None:
-                    return self._superseded(flip, ended, requested_at=None)
+                    return self._superseded(flip, ended)
                 cause = "the flag is off: nothing that is written moves anyone"
-                return self._failed(flip, cause, requested_at=None, pins=_pins(flip, seen))
+                return self._failed(flip, cause, pins=_pins(flip, seen))
             case Found.UNWRITTEN if ended is not None:
+                late_s = self._may_come_late_s(flip)
+                if late_s > 0:
+                    self._wait(flip, late_s, ended)
+                    return 0
                 self._withdraw(flip)
-                return self._superseded(flip, ended, requested_at=None)
+                return self._superseded(flip, ended)
+            case Found.UNWRITTEN if flip.state == "needs approval" and flip.approval is not None:
+                return self._await_approval(flip, flip.approval)
             case Found.UNWRITTEN if flip.state == "needs approval":
-                self._wait(flip, APPROVAL_LOOK_S, flip.cause)
-                return 0
+                # It was asked, and the answer was lost: a second request would outlive the flip.
+                filed = self._mover.pending_approvals(flip.flag, comment=_comment(flip))
+                if filed:
+                    return self._asked(flip, filed[0])
         return self._write(flip, seen)
+
+    def _may_come_late_s(self, flip: Flip) -> float:
+        """For so long a write that was not answered may still be done: that it is not yet proves nothing."""
+        if flip.state != "requested" or flip.requested_at is None:
+            return 0.0
+        return LATE_AT_MOST_S - (self._clock.now() - flip.requested_at).total_seconds()
 
     def _write(self, flip: Flip, seen: FlagState) -> int:
         assert self._mover is not None
@@ -204,7 +232,7 @@ class FlipWriting:
         )
         if flip.lease_until is None or self._clock.now() >= flip.lease_until:
             raise LostFlipError(flip.id)
-        comment = f"auto-failover: {flip.reason}, incident {flip.incident}"
+        comment = _comment(flip)
         pins = (flip.from_value, to) if self._moves_pins and pinned else None
         try:
             written = self._mover.move(flip.flag, after, seen=seen, comment=comment, pins=pins)
@@ -213,35 +241,56 @@ class FlipWriting:
             self._change(flip, state="overriding", requested_at=None, mark=None)
             raise
         except ApprovalNeededError:
-            return self._ask_approval(flip, seen, comment)
+            return self._ask_approval(flip, after, pins)
+        except FlagUnavailableError:
+            raise
+        except FlagWriteError:
+            # An answer: nothing of it comes later, so a flag as it was proves that nothing was written.
+            with contextlib.suppress(FlagWriteError):
+                if self._mover.look(flip.flag).mark == seen.mark:
+                    self._change(flip, state="overriding", requested_at=None, mark=None)
+            raise
         if written.serves.share_of(flip.from_value) > 0:
             raise FlagChangedError(f"{flip.flag} was read back, and {_as_seen(written)}")
         return self._confirmed(flip, written)
 
-    def _ask_approval(self, flip: Flip, seen: FlagState, comment: str) -> int:
+    def _ask_approval(self, flip: Flip, to: Serves, pins: tuple[str, str] | None) -> int:
         assert self._mover is not None
-        request = self._mover.ask_approval(
-            flip.flag, seen.serves.moved(flip.from_value, flip.to_value), comment=comment
-        )
+        # On record before it is sent, as a write is.
+        asking = "the flag needs a person's approval, which is being asked for"
+        flip = self._change(flip, state="needs approval", approval=None, requested_at=None, cause=asking)
+        return self._asked(flip, self._mover.ask_approval(flip.flag, to, comment=_comment(flip), pins=pins))
+
+    def _asked(self, flip: Flip, request: str) -> int:
         cause = f"the flag needs a person's approval: request {request} is filed, the override stays meanwhile"
         self._end(
             flip,
             "flip_needs_approval",
             cause,
-            state="needs approval",
             approval=request,
             cause=cause,
-            requested_at=None,
             next_try_at=self._in(APPROVAL_LOOK_S),
         )
         return 0
 
+    def _await_approval(self, flip: Flip, request: str) -> int:
+        assert self._mover is not None
+        answer = self._mover.approval(flip.flag, request)
+        if answer in ("declined", "gone"):
+            self._withdraw(dataclasses.replace(flip, approval=None))  # this one stays as it was answered
+            return self._superseded(flip, f"by a person: the approval request {request} is {answer}")
+        self._wait(flip, APPROVAL_LOOK_S, flip.cause)
+        return 0
+
     def _withdraw(self, flip: Flip) -> None:
         """Take back what was asked of people; an unreachable store raises, and it is tried again."""
-        if self._mover is None or flip.state != "needs approval" or flip.approval is None:
+        if self._mover is None or flip.state != "needs approval":
             return
         try:
-            self._mover.withdraw(flip.flag, flip.approval)
+            # The record may not know of all: what was filed while the answer was lost counts too.
+            pending = self._mover.pending_approvals(flip.flag, comment=_comment(flip))
+            for request in dict.fromkeys([*([flip.approval] if flip.approval else []), *pending]):
+                self._mover.withdraw(flip.flag, request)
         except FlagUnavailableError:
             raise
         except FlagWriteError as error:
@@ -314,7 +363,7 @@ class FlipWriting:
     def _end(self, flip: Flip, kind: AlertKind, text: str, *, over: str | None = None, **values: Any) -> None:
         """Commit it with the alert that tells it."""
         is_new = not self._cases.alerts.is_told(kind, flip.id)
-        alert = self._cases.alert(kind, flip.incident, text, flip=flip)
+        alert = self._cases.alert(kind, flip.incident, text, flip=dataclasses.replace(flip, **values))
         self._flips.change(flip, at=self._clock.now(), alert=alert, override_over=over, **values)
         if is_new:
             say(alert, flip.from_value)
@@ -322,27 +371,38 @@ class FlipWriting:
     # ------------------------------------------------------------ what ends it
 
     def _why_ended(self, flip: Flip) -> str | None:
-        """Why a flip that is not written is not wanted any more, for good."""
+        """Why this flip is not wanted any more, for good; a change that may be ours is told from a person's."""
+        if flip.restore_at is not None and flip.state in UNWRITTEN:
+            return stopped(flip.restore_by or "", flip.restore_reason or "")
         last = self._cases.last(flip.from_value)
         if self._cases.is_over(flip, last):
             return _over(flip, last)
+        if last is not None and last.state in LET_THROUGH:
+            return f"an operator lets everything through to {flip.from_value} ({last.state.value})"
         if not self._cases.flags().auto_flip_enabled:
             return "flips were switched off by the flag payments-auto-flip-enabled"
-        if flip.state == "requested":
-            return None  # the change may be ours: the look tells
         return self._cases.persons_change(flip.flag, flip.incident)
 
     def _why_dropped(self, flip: Flip) -> str | None:
         """Why the override of a flip that was written, or failed, is not needed any more; None: it is, or is none."""
         if flip.id not in {each.flip for each in self._flips.overrides()}:
             return None
-        if flip.state == "failed":
-            return self._why_ended(flip)
-        last, flags = self._cases.last(flip.from_value), self._cases.flags()
-        if self._cases.is_over(flip, last):
-            return _over(flip, last)
+        ended = self._why_ended(flip)
+        if ended is not None or flip.state == "failed":
+            return ended
         age_s = (self._clock.now() - (flip.confirmed_at or flip.created_at)).total_seconds()
-        return _served_by_now(flip, flags, age_s, is_sound=self._cases.source.status().state == "valid")
+        is_sound = self._cases.source.status().state == "valid"
+        if age_s < SEEN_AFTER_S:
+            return None
+        if serves_of(flip.before or {}).weights:
+            # The worker is served one share of it, which may never have been the failing provider's.
+            if self._cases.is_told(flip):
+                return "the flag's stream has told the change"
+        elif (primary := self._cases.flags().primary) != flip.from_value:
+            return f"the flag serves {primary} by itself"
+        if is_sound and age_s >= DROPPED_AFTER_S:
+            return f"the flag has had {DROPPED_AFTER_S:g} s to be told"
+        return None
 
 
 def _is_worth_another_look(error: BaseException) -> bool:
@@ -352,18 +412,13 @@ def _is_worth_another_look(error: BaseException) -> bool:
     return isinstance(error, FlagChangedError)
 
 
+def _comment(flip: Flip) -> str:
+    """What the flag's history says of it; no other flip has the same."""
+    return f"auto-failover: {flip.reason}, incident {flip.incident}"
+
+
 def _over(flip: Flip, last: Transition | None) -> str:
     return f"the incident {flip.incident} is over" if last is not None else "the circuit's history is gone"
-
-
-def _served_by_now(flip: Flip, flags: RoutingFlags, age_s: float, *, is_sound: bool) -> str | None:
-    if age_s < SEEN_AFTER_S:
-        return None
-    if flags.primary != flip.from_value:
-        return f"the flag serves {flags.primary} by itself"
-    if is_sound and age_s >= DROPPED_AFTER_S:
-        return f"the flag has had {DROPPED_AFTER_S:g} s to be told"
-    return None
 
 
 def _as_seen(seen: FlagState) -> str:

@@ -16,8 +16,8 @@ from flags.contract import PRIMARY_PROVIDER, FlagMover, FlagWriteError, RoutingF
 from router.flip_cases import Cases, say
 from router.flip_rules import Target, to_restore
 from router.ledger.alerts import AlertKind
-from router.ledger.flips import Flip, FlipState, RestoreRefusedError
-from router.transitions import State, Transition
+from router.ledger.flips import MACHINE, Flip, FlipState, RestoreRefusedError
+from router.transitions import Transition
 
 log = structlog.get_logger("router.flipper")
 
@@ -143,19 +143,15 @@ class Flipper:
         flip = to_restore(cases.flips.newest(limit=20))
         if flip is None or flip.from_value not in cases.providers:
             return False
-        circuit = cases.health.snapshot(flip.from_value)
-        flags = cases.flags()
+        if flip.next_try_at is not None and flip.next_try_at > cases.clock.now():
+            return False
         # A mark of suspicion that came or went is a transition too, so the age is that of being closed and trusted.
-        is_well = circuit.state is State.CLOSED and not circuit.suspect
-        if not is_well or cases.health.age_s(flip.from_value) < self._restore_after_s:
+        if cases.health.age_s(flip.from_value) < self._restore_after_s:
             return False
-        if not flags.auto_flip_enabled or not flags.is_enabled(flip.from_value):
-            return False
-        now = cases.clock.now()
-        if cases.held(now) is not None:
+        if cases.why_not_restored(flip.from_value) is not None:
             return False
         reason = f"{flip.from_value} has been closed for {self._restore_after_s:g} s"
         try:
-            return cases.flips.ask_restore(flip.id, by="pointsman", reason=reason, at=now) is not None
+            return cases.flips.ask_restore(flip.id, by=MACHINE, reason=reason, at=cases.clock.now()) is not None
         except RestoreRefusedError:
             return False  # another worker was first

@@ -103,7 +103,7 @@ def blueprint(
 
     @api.post(
         "/v1/flips/<id>/restore",
-        summary="Have the flag serve again what it did before, if nobody has touched it since",
+        summary="End the flip's override, and have the flag serve again what it did, if nobody has touched it since",
         responses={202: views.FlipView, **dict.fromkeys((400, 401, 403, 404, 409, 422, 503), Problem)},
         **secured,
     )

@@ -25,6 +25,13 @@ until it is read back · confirmed: the flag holds it · superseded: a person go
 or the incident was over first · needs approval: a person is asked for it · failed: it cannot be written, and the
 override stays until the incident is over · restored: the flag holds again what it did."""
 
+RESTORABLE: tuple[FlipState, ...] = ("confirmed",)
+STOPPABLE: tuple[FlipState, ...] = ("requested", "needs approval")
+"""A person's word ends these too, once a worker has seen what became of the write, or taken the request back."""
+CLAIM_LOCK = 0x666C6970
+"""PostgreSQL's advisory lock of whoever decides a flip: any number that no other has; "flip"."""
+MACHINE = "pointsman"
+"""Who asks for a restore, where it is not a person."""
 UNWRITTEN: tuple[FlipState, ...] = ("overriding", "requested", "needs approval")
 """Not ended: somebody has to carry it on."""
 
@@ -65,7 +72,7 @@ class Flip:
     mark: str | None = None
     """The flag's mark before the write."""
     written: str | None = None
-    """The flag's mark after it."""
+    """The flag's mark after it, or after a restore that brought back what it wrote."""
     pins: Sequence[str] | None = None
     """Rules and targets that served the failing provider to some."""
     approval: str | None = None
@@ -134,6 +141,12 @@ class FlipLedger:
         return True
 
     def _is_busy(self, connection: sa.Connection, flag: str) -> bool:
+        if not self._database.is_sqlite:
+            # Two claims of two incidents would not see each other: the second waits for the first one's commit.
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CLAIM_LOCK)))
+        return self._is_another_begun(connection, flag)
+
+    def _is_another_begun(self, connection: sa.Connection, flag: str) -> bool:
         query = sa.select(flips.c.id).where(flips.c.flag == flag, flips.c.state.in_(UNWRITTEN)).limit(1)
         return connection.scalar(query) is not None
 
@@ -143,14 +156,18 @@ class FlipLedger:
             return connection.scalar(sa.select(flips.c.id).where(flips.c.incident == incident).limit(1)) is not None
 
     def writes(self, since: dt.datetime) -> Sequence[dt.datetime]:
-        """When we wrote to the flag since then, or may have: flips and restores, in order."""
-        moments = [from_micros(at) for at in self._sent(flips.c.requested_at, since)]
-        moments += [from_micros(at) for at in self._sent(flips.c.restore_sent_at, since)]
-        return sorted(moments)
+        """When we moved the primary since then, or may have: flips, once each, and restores, in order.
 
-    def _sent(self, column: sa.Column[Any], since: dt.datetime) -> Sequence[int]:
+        An override that no write followed has moved everybody too.
+        """
+        began = flips.outerjoin(primary_overrides, primary_overrides.c.flip_id == flips.c.id)
+        moved = sa.func.coalesce(flips.c.requested_at, primary_overrides.c.began_at)
+        queries = [
+            sa.select(moved).select_from(began).where(moved > to_micros(since)),
+            sa.select(flips.c.restore_sent_at).where(flips.c.restore_sent_at > to_micros(since)),
+        ]
         with self._database.read() as connection:
-            return connection.scalars(sa.select(column).where(column > to_micros(since))).all()
+            return sorted(from_micros(at) for query in queries for at in connection.scalars(query))
 
     def newest(self, *, limit: int) -> Sequence[Flip]:
         """The last flips that were decided, newest first."""
@@ -193,10 +210,12 @@ class FlipLedger:
         at: dt.datetime,
         alert: Alert | None = None,
         override_over: str | None = None,
+        mark_moved: tuple[str, str] | None = None,
         **values: Any,
     ) -> Flip:
         """Commit what became of a flip that its holder has; `override_over`: why its override ends with it.
 
+        `mark_moved` (from, to): where the one is the mark of an earlier flip's write, it is the other from now on.
         Raises LostFlipError where it has another holder or state by now; then nothing is written.
         """
         changed = dataclasses.replace(flip, **values)
@@ -212,6 +231,10 @@ class FlipLedger:
                 connection.execute(mine.values(to_value=changed.to_value))
             if override_over is not None:
                 _end_override(connection, flip.id, override_over, at)
+            if mark_moved is not None:
+                earlier = flips.c.flag == flip.flag, flips.c.id != flip.id, flips.c.state == "confirmed"
+                same = flips.c.written == mark_moved[0]
+                connection.execute(flips.update().where(*earlier, same).values(written=mark_moved[1]))
             if alert is not None:
                 alerts.add(connection, alert)
         return changed
@@ -227,8 +250,11 @@ class FlipLedger:
     def ask_restore(self, flip_id: str, *, by: str, reason: str, at: dt.datetime) -> Flip | None:
         """Commit that a flip is to be undone; it as it stands then, None where there is no such flip.
 
+        A person's word ends its override in the same transaction, whatever the flag store does. A flip that was not
+        written ends with it: at once, or, where something may be with the store, when a worker has looked there.
         Raises RestoreRefusedError.
         """
+        is_person = by != MACHINE
         asked = {"restore_by": by, "restore_reason": reason, "restore_at": to_micros(at)}
         fresh: dict[str, Any] = {
             "restore_sent_at": None,
@@ -237,11 +263,15 @@ class FlipLedger:
             "refusals": 0,
             "cause": None,
         }
-        restorable = flips.c.state == "confirmed", flips.c.restore_at.is_(None)
+        ended: dict[str, Any] = {"state": "superseded", "cause": stopped(by, reason), "next_try_at": None}
+        restorable = (*RESTORABLE, *STOPPABLE) if is_person else RESTORABLE
+        wanted = flips.c.id == flip_id, flips.c.state.in_(restorable), flips.c.restore_at.is_(None)
         with self._database.write() as connection:
-            changed = connection.execute(
-                flips.update().where(flips.c.id == flip_id, *restorable).values(asked | fresh)
-            ).rowcount
+            changed = connection.execute(flips.update().where(*wanted).values(asked | fresh)).rowcount
+            if is_person:
+                _end_override(connection, flip_id, stopped(by, reason), at)
+                unsent = flips.c.id == flip_id, flips.c.state.in_(("overriding", "failed"))
+                changed += connection.execute(flips.update().where(*unsent).values(ended)).rowcount
             row = connection.execute(flips.select().where(flips.c.id == flip_id)).mappings().one_or_none()
         if row is None:
             return None
@@ -295,11 +325,16 @@ def _end_override(connection: sa.Connection, flip_id: str, why: str, at: dt.date
     connection.execute(mine.values(ended_at=to_micros(at), why_ended=why))
 
 
+def stopped(by: str, reason: str) -> str:
+    """Why a flip ends that a person has stopped."""
+    return f"stopped by {by}: {reason}"
+
+
 def _why_not(flip: Flip) -> str:
     if flip.state == "restored":
         return "The flip has been restored."
-    if flip.state != "confirmed":
-        return f"The flip is {flip.state}: only a confirmed one can be restored."
+    if flip.state == "superseded":
+        return "The flip is superseded: there is nothing to restore."
     return "Restoring it has been asked for already."
 
 

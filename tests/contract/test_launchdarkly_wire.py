@@ -188,8 +188,14 @@ def test_approvals_and_new_flags_are_answered_as_the_file_says(api: Api) -> None
     assert faults(schema, wanted) == []
     made = api.call("POST", APPROVALS, wanted, status=201)
     one = APPROVALS + "/{id}"
+    assert api.call("GET", one, status=200, id=made["_id"])["reviewStatus"] == "pending"
+    answered = [api.call("POST", APPROVALS, wanted, status=201)["_id"] for _ in range(2)]
+    api.fake.decline(answered[0])
+    api.fake.approve(answered[1])
+    assert len(api.call("GET", APPROVALS, status=200)["items"]) == 3
     api.call("DELETE", one, status=204, id=made["_id"])
     api.call("DELETE", one, status=404, id=made["_id"])
+    api.call("GET", one, status=404, id=made["_id"])
     flag = {"key": "new", "name": "new", "variations": [{"value": "a"}, {"value": "b"}], "isFlagOn": True}
     assert faults(contract()["components"]["schemas"]["FeatureFlagBody"], flag) == []
     api.call("POST", FLAGS, flag, status=201)

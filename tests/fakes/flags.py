@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import itertools
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from flags.contract import (
+    Approval,
     ApprovalNeededError,
     FlagChangedError,
     FlagContext,
@@ -77,6 +79,10 @@ class FakeStore:
         self.fault: BaseException | None = None
         self.needs_approval = False
         self.asked: dict[str, Serves] = {}
+        self.asked_pins: dict[str, tuple[str, str] | None] = {}
+        self.descriptions: dict[str, str] = {}
+        self.answered: dict[str, Approval] = {}
+        self._requests = itertools.count(1)
         self.withdrawn: list[str] = []
         self.before_move: Callable[[], object] | None = None
         self.lost_answers = 0
@@ -96,7 +102,16 @@ class FakeStore:
 
     def approve(self, request: str) -> None:
         """A person approves it: the store changes the flag."""
+        pins = self.asked_pins.pop(request)
+        if pins is not None:
+            self.pins[pins[1]] = self.pins.get(pins[1], ()) + self.pins.pop(pins[0], ())
+        self.answered[request] = "approved"
         self.set(self.asked.pop(request))
+
+    def decline(self, request: str) -> None:
+        """A person declines it."""
+        del self.asked[request]
+        self.answered[request] = "declined"
 
     def changes(self, _key: str, since: dt.datetime) -> list[Told]:
         return [each for each in reversed(self.audit) if each.at >= since]
@@ -125,11 +140,24 @@ class FakeStore:
                 raise FlagUnavailableError("no answer")
             return self._state()
 
-    def ask_approval(self, key: str, to: Serves, *, comment: str) -> str:
+    def ask_approval(self, key: str, to: Serves, *, comment: str, pins: tuple[str, str] | None = None) -> str:
         self._check()
-        request = f"request-{len(self.asked) + 1}"
+        request = f"request-{next(self._requests)}"
         self.asked[request] = to
+        self.asked_pins[request] = pins
+        self.descriptions[request] = comment
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise FlagUnavailableError("no answer")
         return request
+
+    def approval(self, key: str, request: str) -> Approval:
+        self._check()
+        return "pending" if request in self.asked else self.answered.get(request, "gone")
+
+    def pending_approvals(self, key: str, *, comment: str) -> list[str]:
+        self._check()
+        return [each for each in self.asked if self.descriptions[each] == comment]
 
     def withdraw(self, key: str, request: str) -> None:
         self._check()

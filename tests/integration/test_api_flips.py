@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import threading
+from collections.abc import Callable
 
 import pytest
+import sqlalchemy as sa
 
 from flags.contract import PRIMARY_PROVIDER
 from router.api.views import FlipList
 from router.ledger.flips import Flip, FlipLedger, FlipState
+from tests.fakes.threads import together
 from tests.integration.shop import Shop
 
 AT = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
@@ -19,6 +24,30 @@ def kept(shop: Shop, state: FlipState = "confirmed") -> FlipLedger:
     ledger = FlipLedger(shop.core.database)
     assert ledger.claim(Flip("flip_1", PRIMARY_PROVIDER, "stripe", "adyen", state, "inc_stripe_1", "why", {}, AT))
     return ledger
+
+
+def test_of_two_flips_decided_at_once_for_two_incidents_one_is_begun(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second looks when the first is on record; left to their snapshots, neither would see the other."""
+    ledger = FlipLedger(shop.core.database)
+    both = threading.Barrier(2)
+    real = ledger._is_another_begun
+
+    def meet(connection: sa.Connection, flag: str) -> bool:
+        found = real(connection, flag)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(timeout=0.5)
+        return found
+
+    monkeypatch.setattr(ledger, "_is_another_begun", meet)
+
+    def a_claim(flip: str) -> Callable[[], bool]:
+        begun = Flip(flip, PRIMARY_PROVIDER, "stripe", "adyen", "overriding", f"inc_of_{flip}", "why", {}, AT)
+        return lambda: ledger.claim(begun)
+
+    together([a_claim("flip_1"), a_claim("flip_2")])
+    assert len(ledger.overrides()) == 1
 
 
 def test_a_flip_is_restored_on_an_operators_word(shop: Shop) -> None:
@@ -37,8 +66,18 @@ def test_a_flip_is_restored_on_an_operators_word(shop: Shop) -> None:
     FlipList.model_validate(page, strict=True)
 
 
-@pytest.mark.parametrize("state", ["overriding", "superseded", "failed", "restored"])
-def test_only_a_confirmed_flip_can_be_restored(shop: Shop, state: FlipState) -> None:
+@pytest.mark.parametrize("state", ["overriding", "failed"])
+def test_a_flip_that_was_not_written_is_superseded_and_its_override_ended(shop: Shop, state: FlipState) -> None:
+    """At once: on-call's way out while the flag store is away."""
+    ledger = kept(shop, state)
+    answer = shop.send("POST", "/v1/flips/flip_1/restore", json={"reason": "stop"})
+    assert answer.status_code == 202
+    assert ((answer.json or {})["state"], ledger.overrides()) == ("superseded", [])
+    assert (answer.json or {})["cause"].endswith(": stop")
+
+
+@pytest.mark.parametrize("state", ["superseded", "restored"])
+def test_a_flip_that_has_ended_cannot_be_restored(shop: Shop, state: FlipState) -> None:
     """The refusal says what it is."""
     kept(shop, state)
     answer = shop.send("POST", "/v1/flips/flip_1/restore", json={"reason": "x"})

@@ -553,6 +553,25 @@ def test_where_approval_is_needed_a_request_is_filed_and_a_person_applies_it(lau
     mover.close()
 
 
+def test_what_became_of_a_request_can_be_asked(mover: LaunchDarklyMover, launchdarkly: FakeLaunchDarkly) -> None:
+    """One that waits is found by its comment, for whoever lost the answer."""
+    asked = [mover.ask_approval(PRIMARY_PROVIDER, TO_ADYEN, comment=comment) for comment in ("one", "two", "three")]
+    assert mover.pending_approvals(PRIMARY_PROVIDER, comment="two") == [asked[1]]
+    assert mover.approval(PRIMARY_PROVIDER, asked[1]) == "pending"
+    launchdarkly.decline(asked[0])
+    launchdarkly.approve(asked[1])
+    mover.withdraw(PRIMARY_PROVIDER, asked[2])
+    assert [mover.approval(PRIMARY_PROVIDER, each) for each in asked] == ["declined", "approved", "gone"]
+    for comment in ("one", "two", "three"):
+        assert mover.pending_approvals(PRIMARY_PROVIDER, comment=comment) == []
+    launchdarkly.fail_next("approval", status=503)
+    with pytest.raises(FlagUnavailableError):
+        mover.approval(PRIMARY_PROVIDER, asked[0])
+    launchdarkly.fail_next("approval", status=403)
+    with pytest.raises(FlagWriteError, match="forbids"):
+        mover.pending_approvals(PRIMARY_PROVIDER, comment="one")
+
+
 def test_a_request_is_withdrawn_once_or_twice(mover: LaunchDarklyMover, launchdarkly: FakeLaunchDarkly) -> None:
     """One that is gone already is no error; an outage is."""
     request = mover.ask_approval(PRIMARY_PROVIDER, TO_ADYEN, comment="c")

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from flags.contract import FlagChangedError, FlagUnavailableError, FlagWriteError, Serves
+from flags.contract import FlagChangedError, FlagContext, FlagUnavailableError, FlagWriteError, RoutingFlags, Serves
 from router.clock import ManualClock
 from router.flip_restoring import TOUCHED
 from router.flip_rules import Limits
@@ -86,6 +86,70 @@ def test_a_flag_that_somebody_touched_since_is_left_alone(database: Database, st
     ask(worker, "really")
     assert worker.run_after(1) == 0
     assert worker.told == ["flip_confirmed", "restore_failed", "restore_failed"]
+
+
+@pytest.mark.parametrize("state", ["overriding", "failed", "requested", "needs approval", "confirmed"])
+def test_a_persons_word_ends_the_override_at_once_while_the_store_is_away(
+    database: Database, store: FakeStore, state: str
+) -> None:
+    """On-call needs no flag store for it. What was not written is superseded; the rest is undone when it is back."""
+    away = FlagUnavailableError("away")
+    store.source.stalled = True
+    store.source.state = "interrupted"
+    store.source.read(FlagContext())
+
+    def hang() -> None:
+        raise away
+
+    match state:
+        case "overriding":
+            store.fault = away
+        case "requested":
+            store.before_move = hang
+        case "needs approval":
+            store.needs_approval = True
+    mover = None if state == "failed" else store
+    worker = FlipWorker(database, store.clock, store.source, mover, changes=store.changes)
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    assert (worker.flip.state, worker.primary) == (state, "third")
+    store.before_move, store.fault = None, away
+    ask(worker, "stop it")
+    worker.override.refresh()
+    assert worker.primary == "stripe"
+    worker.run_after(30)
+    if state in ("overriding", "failed"):
+        assert (worker.flip.state, worker.flip.cause) == ("superseded", "stopped by operator: jo: stop it")
+        with pytest.raises(RestoreRefusedError, match="is superseded"):
+            ask(worker)
+    store.fault = None
+    worker.run_after(100)
+    assert (store.primary, worker.primary, worker.flip.state) == (
+        "stripe",
+        "stripe",
+        "restored" if state == "confirmed" else "superseded",
+    )
+    assert list(store.asked) == []
+
+
+def test_a_person_stops_a_flip_whose_write_was_done(database: Database, store: FakeStore) -> None:
+    """The flag is moved back when it is found that it was."""
+    worker = FlipWorker(database, store.clock, store.source, store, changes=store.changes)
+
+    def lose() -> None:
+        store.before_move = None
+        store.set("third")
+        store.fault = FlagUnavailableError("away")
+        raise store.fault
+
+    store.before_move = lose
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    ask(worker, "stop it")
+    store.fault = None
+    worker.run_after(1)
+    worker.run_after(1)
+    assert (store.primary, worker.flip.state) == ("stripe", "restored")
 
 
 def test_what_cannot_be_restored_says_why(database: Database, store: FakeStore) -> None:
@@ -176,6 +240,46 @@ def test_the_machine_restores_by_itself_after_half_an_hour_of_closed(database: D
     assert (worker.flip.state, worker.flip.restore_by, store.primary) == ("restored", "pointsman", "stripe")
 
 
+@pytest.mark.parametrize("meanwhile", ["it fails again", "it is suspect", "flips are switched off", "it is disabled"])
+def test_what_the_machine_asked_for_is_not_carried_out_where_it_is_no_longer_right(
+    database: Database, store: FakeStore, meanwhile: str
+) -> None:
+    """The store was away in between. It is not used up by that: asked for again, half an hour after all is well."""
+    worker = flipped(database, store, restore="automatic")
+    store.fault = FlagUnavailableError("away")
+    worker.run_after(1800)
+    assert worker.flip.restore_at is not None
+    store.fault = None
+    flags = store.source.flags
+    match meanwhile:
+        case "it fails again":
+            worker.go(State.OPEN)
+        case "it is suspect":
+            last = worker.health.snapshot("stripe").last
+            at = worker.clock.now()
+            assert worker.health.propose(
+                following(last, State.CLOSED, provider="stripe", at=at, actor="a", reason="slow", suspect=True)
+            )
+        case "flips are switched off":
+            store.source.flags = RoutingFlags(auto_flip_enabled=False)
+        case _:
+            store.source.flags = RoutingFlags(enabled={"stripe": False})
+    assert worker.run_after(70) == 0
+    assert (store.primary, worker.flip.state, worker.flip.restore_by) == ("third", "confirmed", None)
+    assert worker.told == ["flip_confirmed"]
+    store.source.flags = flags
+    if meanwhile.startswith("it fails"):
+        worker.go(State.CLOSED)
+    elif meanwhile.startswith("it is suspect"):
+        last = worker.health.snapshot("stripe").last
+        at = worker.clock.now()
+        assert worker.health.propose(
+            following(last, State.CLOSED, provider="stripe", at=at, actor="a", reason="calm")
+        )
+    assert worker.run_after(1800) == 1
+    assert (store.primary, worker.flip.state) == ("stripe", "restored")
+
+
 def test_without_the_setting_the_flag_stays_until_a_person_says_so(database: Database, store: FakeStore) -> None:
     """For hours."""
     worker = flipped(database, store)
@@ -195,6 +299,57 @@ def test_the_machine_asks_once_where_a_person_has_touched_the_flag(database: Dat
         "confirmed",
         ["flip_confirmed", "restore_failed"],
     )
+
+
+def test_the_machine_asks_again_an_hour_after_a_refusal(database: Database, store: FakeStore) -> None:
+    """A token that was refused for some minutes is no reason to leave the flag for ever. It is told once."""
+    worker = flipped(database, store, restore="automatic")
+
+    def refuse() -> None:
+        raise FlagWriteError("401")
+
+    store.before_move = refuse
+    worker.run_after(1800)
+    for _ in range(10):
+        worker.run_after(60)
+    assert (worker.flip.restore_at, worker.flip.restore_by, worker.flip.cause) == (None, None, "401")
+    store.before_move = None
+    assert worker.run_after(2400) == 0
+    assert worker.run_after(1200) == 1
+    assert (store.primary, worker.flip.state) == ("stripe", "restored")
+    assert worker.told == ["flip_confirmed", "restore_failed", "restored"]
+
+
+def test_a_chain_of_flips_is_restored_one_after_the_other(database: Database, store: FakeStore) -> None:
+    """From stripe to third to adyen: to third when third is well, and to stripe when that is."""
+    worker = flipped(database, store, restore="automatic")
+    worker.go(State.OPEN)
+    worker.go(State.OPEN, provider="third", after_s=600)
+    assert worker.run_after(60) == 1
+    assert store.primary == "adyen"
+    worker.go(State.CLOSED, provider="third", after_s=10)
+    assert worker.run_after(1800) == 1
+    assert store.primary == "third"
+    worker.go(State.CLOSED)
+    assert worker.run_after(1800) == 1
+    assert store.primary == "stripe"
+    assert {flip.state for flip in worker.rows()} == {"restored"}
+
+
+def test_a_flip_before_one_that_was_restored_is_not_where_a_person_was_between(
+    database: Database, store: FakeStore
+) -> None:
+    """The flag was theirs before the later flip: what it serves again is not what the earlier one wrote."""
+    worker = flipped(database, store, restore="automatic")
+    store.set("adyen")
+    store.set("third")
+    worker.go(State.OPEN, provider="third", after_s=600)
+    assert worker.run_after(60) == 1
+    worker.go(State.CLOSED, provider="third", after_s=10)
+    assert worker.run_after(1800) == 1
+    for _ in range(5):
+        assert worker.run_after(1800) == 0
+    assert store.primary == "third"
 
 
 def test_a_flip_that_brought_the_flag_back_by_itself_is_not_taken_back(database: Database, store: FakeStore) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from router.flip_rules import Limits
 from router.ledger.engine import Database
 from router.transitions import State
 from tests.fakes.clocks import SteppedClock
-from tests.fakes.flags import FakeStore
+from tests.fakes.flags import FakeStore, Told
 from tests.fakes.flips import NAMES, FlipWorker
 from tests.fakes.house import teach
 from tests.fakes.ledger import fresh_ledger
@@ -195,6 +198,29 @@ def test_rules_and_targets_of_the_failing_provider_are_named_and_moved_only_wher
     assert ("still on stripe: rule `vip customers`" in alert.text) is not moves_pins
 
 
+def test_an_alert_tells_the_record_as_it_is_with_what_it_tells(
+    database: Database, store: FakeStore, clock: ManualClock
+) -> None:
+    """Its state, cause and approval request; not those of the record before."""
+    worker = FlipWorker(database, clock, store.source, store)
+    store.needs_approval = True
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    asked = worker.flip
+    store.approve("request-1")
+    worker.run_after(31)
+    worker.flips.ask_restore(asked.id, by="jo", reason="well", at=clock.now())
+    store.needs_approval = False
+    worker.run_after(1)
+    told = [(each.detail["state"], each.detail["cause"], each.detail["approval"]) for each in worker.alerts.all()]
+    assert asked.cause is not None
+    assert told == [
+        ("needs approval", asked.cause, "request-1"),
+        ("confirmed", None, "request-1"),
+        ("restored", None, "request-1"),
+    ]
+
+
 # ---------------------------------------------------------------- how often
 
 
@@ -211,6 +237,28 @@ def test_after_a_write_the_flag_is_left_alone_for_the_cooldown(
     assert (worker.told, worker.primary) == (["flip_confirmed", "flip_held"], "third")
     assert worker.run_after(600 - 300) == 1
     assert store.primary == "adyen"
+
+
+@pytest.mark.parametrize("has_token", [False, True])
+def test_an_override_that_no_write_followed_counts_too(
+    database: Database, store: FakeStore, clock: ManualClock, has_token: bool
+) -> None:
+    """It moves every payment as a write does. Without a token, or with a store that is away for the hour."""
+    store.fault = FlagUnavailableError("the store is away")
+    limits = Limits(cooldown_s=600, per_hour=3)
+    worker = FlipWorker(database, clock, store.source, store if has_token else None, limits=limits)
+    primaries = []
+    for _ in range(10):
+        worker.go(State.OPEN)
+        worker.run_after(60)
+        primaries.append(worker.primary)
+        worker.go(State.CLOSED)
+        worker.run_after(300)
+        worker.run_after(0)
+        assert worker.primary == "stripe"
+    assert primaries.count("third") == 3
+    began = [each.created_at for each in worker.rows()]
+    assert all(later - earlier >= dt.timedelta(seconds=600) for later, earlier in itertools.pairwise(began))
 
 
 def test_there_are_at_most_so_many_writes_an_hour(database: Database, store: FakeStore, clock: ManualClock) -> None:
@@ -256,6 +304,26 @@ def test_our_own_writes_are_no_persons_change(database: Database, store: FakeSto
     worker.go(State.OPEN)
     worker.go(State.OPEN, provider="third")
     worker.go(State.CLOSED, provider="third")
+    assert worker.run_after(60) == 1
+    assert store.primary == "third"
+    worker.go(State.OPEN, provider="third", after_s=1)
+    assert worker.run_after(60) == 1
+    assert store.primary == "adyen"
+
+
+def test_our_own_write_told_by_a_process_whose_clock_is_behind_is_ours(
+    database: Database, store: FakeStore, clock: ManualClock
+) -> None:
+    """By up to five seconds: clocks that are kept differ by less."""
+
+    def changes(key: str, since: dt.datetime) -> list[Told]:
+        behind = dt.timedelta(seconds=4)
+        return [dataclasses.replace(each, at=each.at - behind) for each in store.changes(key, since)]
+
+    worker = FlipWorker(database, clock, store.source, store, changes=changes)
+    worker.go(State.OPEN, provider="third")
+    worker.go(State.CLOSED, provider="third", after_s=1)
+    worker.go(State.OPEN, after_s=1)
     assert worker.run_after(60) == 1
     assert store.primary == "third"
     worker.go(State.OPEN, provider="third", after_s=1)

@@ -7,6 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -16,6 +17,7 @@ from flags.contract import (
     FlagSource,
     FlagUnavailableError,
     FlagWriteError,
+    RoutingFlags,
     Serves,
 )
 from flags.file import FileFlags
@@ -23,9 +25,10 @@ from flags.filemover import FileFlagMover
 from flags.filewriter import FileFlagWriter, complete_file
 from router.clock import ManualClock
 from router.flip_writing import LEASE_S, REFUSALS
+from router.ledger import tables
 from router.ledger.engine import Database
 from router.transitions import State, following
-from tests.fakes.flags import FakeStore
+from tests.fakes.flags import FakeStore, Told
 from tests.fakes.flips import FlipWorker
 from tests.fakes.ledger import fresh_ledger
 from tests.fakes.threads import together
@@ -180,6 +183,21 @@ def test_a_refusal_is_tried_five_times_and_then_told_and_the_override_stays_for_
     assert (worker.primary, worker.flip.state) == ("stripe", "failed")
 
 
+def test_a_write_that_is_refused_is_no_write(worker: FlipWorker, store: FakeStore) -> None:
+    """The record says that nothing was sent that could have been done: what the flag shows next is a person's."""
+
+    def refuse() -> None:
+        raise FlagWriteError("403: the token may not write")
+
+    store.before_move = refuse
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    for _ in range(10):
+        worker.run_after(20)
+    assert (worker.flip.state, worker.flip.cause) == ("failed", "403: the token may not write")
+    assert not worker.flip.was_sent
+
+
 def test_without_a_token_the_flip_is_failed_and_the_override_holds(
     database: Database, store: FakeStore, clock: ManualClock
 ) -> None:
@@ -233,6 +251,74 @@ def test_an_approval_that_did_not_come_in_time_is_taken_back(worker: FlipWorker,
     assert (worker.flip.state, store.withdrawn) == ("superseded", ["request-1"])
 
 
+def test_a_request_whose_answer_is_lost_is_found_again_and_not_filed_twice(
+    worker: FlipWorker, store: FakeStore
+) -> None:
+    """One that nobody has on record would stay open for somebody to approve next week."""
+    store.needs_approval, store.lost_answers = True, 2
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    assert (worker.flip.state, worker.flip.approval, list(store.asked)) == (
+        "needs approval",
+        "request-1",
+        ["request-1"],
+    )
+    assert worker.told == ["flip_needs_approval"]
+    worker.go(State.CLOSED)
+    worker.run_after(300)
+    assert (worker.flip.state, list(store.asked)) == ("superseded", [])
+
+
+def test_a_request_whose_answer_is_lost_is_taken_back_with_its_flip(worker: FlipWorker, store: FakeStore) -> None:
+    """Although its id was never on record."""
+    real = store.ask_approval
+
+    def lose(key: str, to: Serves, *, comment: str, pins: tuple[str, str] | None = None) -> str:
+        real(key, to, comment=comment, pins=pins)
+        store.fault = AWAY
+        raise AWAY
+
+    store.needs_approval = True
+    store.ask_approval = lose  # type: ignore[method-assign] # the one answer that is lost
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    assert (worker.flip.state, worker.flip.approval) == ("needs approval", None)
+    worker.go(State.CLOSED)
+    store.fault = None
+    worker.run_after(300)
+    assert (worker.flip.state, list(store.asked)) == ("superseded", [])
+
+
+@pytest.mark.parametrize("answer", ["declined", "gone"])
+def test_a_person_who_declines_has_decided(worker: FlipWorker, store: FakeStore, answer: str) -> None:
+    """Or deletes the request: the override ends, and the incident is theirs."""
+    store.needs_approval = True
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    store.decline("request-1")
+    if answer == "gone":
+        del store.answered["request-1"]
+    worker.run_after(30)
+    assert (worker.flip.state, worker.primary) == ("superseded", "stripe")
+    assert worker.flip.cause == f"by a person: the approval request request-1 is {answer}"
+    assert worker.told == ["flip_needs_approval", "flip_superseded"]
+
+
+def test_what_people_are_asked_to_approve_holds_the_pins_where_these_are_moved(
+    database: Database, store: FakeStore, clock: ManualClock
+) -> None:
+    """What the record says was moved was."""
+    store.needs_approval = True
+    store.pins = {"stripe": ("rule `vip customers`",)}
+    worker = FlipWorker(database, clock, store.source, store, moves_pins=True)
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    store.approve("request-1")
+    worker.run_after(30)
+    assert (worker.flip.state, store.pins) == ("confirmed", {"third": ("rule `vip customers`",)})
+    assert worker.flip.evidence["pins_moved"] is True
+
+
 def test_a_person_who_decides_otherwise_than_asked_has_decided(worker: FlipWorker, store: FakeStore) -> None:
     """The request is taken back."""
     store.needs_approval = True
@@ -249,6 +335,30 @@ def test_a_write_whose_answer_is_lost_is_found_done(worker: FlipWorker, store: F
     worker.go(State.OPEN)
     assert worker.run_after(60) == 1
     assert (worker.flip.state, len(store.moves)) == ("confirmed", 1)
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_write_that_timed_out_may_be_done_late_and_is_waited_for(
+    worker: FlipWorker, store: FakeStore, is_done: bool
+) -> None:
+    """Half a minute, with the override ended at once; it was sent, and the record goes on saying so."""
+
+    def hang() -> None:
+        raise AWAY
+
+    store.before_move = hang
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    sent_at = worker.flip.requested_at
+    assert (worker.flip.state, bool(worker.override.in_force)) == ("requested", True)
+    store.before_move = None
+    store.source.flags = dataclasses.replace(store.source.flags, auto_flip_enabled=False)
+    worker.run_after(3)
+    assert (worker.flip.state, bool(worker.override.in_force)) == ("requested", False)
+    if is_done:
+        store.set("third")
+    worker.run_after(30)
+    assert (worker.flip.state, worker.flip.requested_at) == ("confirmed" if is_done else "superseded", sent_at)
 
 
 # ---------------------------------------------------------------- waiting
@@ -365,6 +475,30 @@ def test_the_override_is_dropped_when_the_flag_itself_is_seen_to_serve_the_targe
     assert worker.primary == "stripe"
 
 
+@pytest.mark.parametrize("by", ["a sound stream", "another process"])
+def test_of_a_rollout_the_override_stays_until_a_stream_has_told_the_change(
+    database: Database, store: FakeStore, clock: ManualClock, by: str
+) -> None:
+    """What the worker is served says nothing: its own share is another provider's, before as after."""
+    told: list[Told] = []
+    store.serves = Serves(weights={"adyen": 60_000, "stripe": 40_000})
+    worker = FlipWorker(database, clock, store.source, store, changes=lambda _key, _since: told)
+    store.source.read(FlagContext())
+    store.source.stalled, store.source.state = True, "interrupted"
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 1
+    worker.run_after(2.5)
+    worker.run_after(60)
+    flags, _ = worker.override.apply(RoutingFlags(primary="stripe"))
+    assert flags.primary == "third"
+    if by == "another process":
+        told = store.audit
+    else:
+        store.source.state = "valid"
+    worker.run_after(0.5)
+    assert not worker.override.in_force
+
+
 def test_a_sound_stream_that_tells_nothing_keeps_the_override_for_half_a_minute(
     worker: FlipWorker, store: FakeStore
 ) -> None:
@@ -376,6 +510,88 @@ def test_a_sound_stream_that_tells_nothing_keeps_the_override_for_half_a_minute(
     assert worker.override.in_force
     worker.run_after(1)
     assert not worker.override.in_force
+
+
+@pytest.mark.parametrize("mode", [State.BYPASS, State.METRICS_ONLY])
+@pytest.mark.parametrize("has_token", [False, True])
+def test_an_operator_who_lets_everything_through_ends_the_override(
+    database: Database, store: FakeStore, clock: ManualClock, mode: State, has_token: bool
+) -> None:
+    """Such a circuit never closes: an override that waited for the incident's end would stay for ever."""
+    store.fault = AWAY
+    worker = FlipWorker(database, clock, store.source, store if has_token else None, changes=store.changes)
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    assert worker.primary == "third"
+    worker.go(mode, after_s=1)
+    worker.run_after(0.5)
+    assert (worker.flip.state, worker.primary) == ("superseded" if has_token else "failed", "stripe")
+
+
+def test_an_override_that_outlived_its_flip_is_ended(worker: FlipWorker, store: FakeStore) -> None:
+    """A worker of the version before knows no overrides, and ends flips without them."""
+    store.fault = AWAY
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    with worker.database.write() as connection:
+        connection.execute(tables.flips.update().values(state="superseded"))
+    assert worker.override.in_force
+    worker.run_after(0.5)
+    assert (worker.flip.state, worker.primary) == ("superseded", "stripe")
+
+
+@pytest.mark.parametrize("state", ["valid", "interrupted"])
+def test_a_person_who_sets_the_flag_back_ends_the_override_in_the_next_round(
+    worker: FlipWorker, store: FakeStore, state: Literal["valid", "interrupted"]
+) -> None:
+    """Within the two seconds after the write, and where the stream of this worker is interrupted."""
+    store.source.stalled = state == "interrupted"
+    store.source.read(FlagContext())
+    store.source.state = state
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 1
+    worker.clock.advance(1.5)
+    store.set("stripe")
+    assert worker.run_after(0.5) == 0
+    assert (worker.flip.state, worker.primary) == ("confirmed", "stripe")
+    assert not worker.override.in_force
+
+
+def test_flips_switched_off_end_the_override_of_a_flip_that_was_written(worker: FlipWorker, store: FakeStore) -> None:
+    """It is the switch by which a team stops the machine."""
+    store.source.stalled = True
+    store.source.read(FlagContext())
+    store.source.state = "interrupted"
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 1
+    store.source.flags = dataclasses.replace(store.source.flags, auto_flip_enabled=False)
+    worker.run_after(0.5)
+    assert not worker.override.in_force
+
+
+def test_a_person_is_obeyed_while_it_is_in_doubt_whether_the_write_was_done(
+    worker: FlipWorker, store: FakeStore
+) -> None:
+    """Only the override ends: the record waits for a look at the flag."""
+
+    def lose() -> None:
+        store.before_move = None
+        store.set("third")
+        store.fault = AWAY
+        raise AWAY
+
+    store.before_move = lose
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    worker.run_after(5)
+    assert (worker.flip.state, bool(worker.override.in_force)) == ("requested", True)
+    store.set("stripe")
+    worker.run_after(0.5)
+    assert (worker.flip.state, worker.primary) == ("requested", "stripe")
+    assert not worker.override.in_force
+    store.fault = None
+    worker.run_after(60)
+    assert (worker.flip.state, store.primary) == ("superseded", "stripe")
 
 
 # ---------------------------------------------------------------- crashes
@@ -409,7 +625,7 @@ class _Dying:
     """A way to the store that ends with its process: before the call, or between the call and its answer."""
 
     def __init__(self, mover: object, guard: Callable[[Callable[..., object]], Callable[..., object]]) -> None:
-        for name in ("look", "move", "ask_approval", "withdraw"):
+        for name in ("look", "move", "ask_approval", "approval", "pending_approvals", "withdraw"):
             setattr(self, name, self._both(getattr(mover, name), guard))
 
     def _both(

@@ -75,7 +75,8 @@ class Fault:
 class FakeLaunchDarkly:
     """One project (`payments`) with one environment (`production`), on 127.0.0.1; each change goes to its streams.
 
-    REST calls are named `get`, `patch`, `create`, `ask` (an approval), `withdraw` and `environment`; `any` is all.
+    REST calls are named `get`, `patch`, `create`, `ask` (an approval), `approval` (one or all), `withdraw` and
+    `environment`; `any` is all.
     """
 
     def __init__(
@@ -392,6 +393,17 @@ class FakeLaunchDarkly:
             self.approvals[approval.id] = approval
             return 201, self._approval(approval)
 
+    def rest_approval(self, key: str, id_: str) -> tuple[int, dict[str, Any]]:
+        """One of them, or all where no id is given."""
+        with self._lock:
+            found = [each for each in self.approvals.values() if each.key == key and each.status != "withdrawn"]
+            if not id_:
+                return 200, {"items": [self._approval(each) for each in found], "_links": {}}
+            for each in found:
+                if each.id == id_:
+                    return 200, self._approval(each)
+            raise RefusedError(404, "not_found", "Invalid resource identifier")
+
     def rest_withdraw(self, key: str, id_: str) -> tuple[int, None]:
         with self._lock:
             approval = self.approvals.get(id_)
@@ -407,10 +419,10 @@ class FakeLaunchDarkly:
             "creationDate": project.MADE_AT_MS,
             "serviceKind": "launchdarkly",
             "description": approval.description,
-            "reviewStatus": "pending",
+            "reviewStatus": {"completed": "approved", "declined": "declined"}.get(approval.status, "pending"),
             "allReviews": [],
             "notifyMemberIds": approval.notify,
-            "status": "pending",
+            "status": "completed" if approval.status == "completed" else "pending",
             "instructions": approval.instructions,
             "conflicts": [],
             "_links": {},
