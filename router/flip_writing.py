@@ -341,6 +341,11 @@ class FlipWriting:
         last, flags = self._cases.last(flip.from_value), self._cases.flags()
         if self._cases.is_over(flip, last):
             return _over(flip, last)
+        if flags.primary == flip.from_value:
+            # A stream that tells late is waited for; a person who has set the flag back is not.
+            theirs = self._cases.persons_change(flip.flag, flip.incident)
+            if theirs is not None:
+                return theirs
         age_s = (self._clock.now() - (flip.confirmed_at or flip.created_at)).total_seconds()
         return _served_by_now(flip, flags, age_s, is_sound=self._cases.source.status().state == "valid")
 

@@ -78,6 +78,19 @@ def test_a_person_who_sets_the_flag_back_is_not_overruled_in_that_incident(
     assert len(worker.rows()) == 1
 
 
+def test_a_person_who_sets_the_flag_back_at_once_does_not_wait_for_the_override(
+    worker: FlipWorker, store: FakeStore
+) -> None:
+    """It outlasts a stream that tells late, and not a person: it held for half a minute against them."""
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 1
+    worker.clock.advance(0.5)
+    store.set("stripe")
+    worker.run_once()
+    assert (worker.primary, worker.flip.state) == ("stripe", "confirmed")
+    assert not worker.override.in_force
+
+
 def test_a_new_incident_flips_again(worker: FlipWorker, store: FakeStore) -> None:
     """A person's veto holds until the incident ends, not for ever."""
     worker.go(State.OPEN)
