@@ -73,7 +73,13 @@ class LaunchDarklyMover:
         return after.state
 
     def ask_approval(self, key: str, to: Serves, *, comment: str) -> str:
-        """File an approval request. Raises as `look`."""
+        """File an approval request, unless one with this comment waits already. Raises as `look`.
+
+        A request whose answer was lost is found again so: a second one nobody would ever withdraw.
+        """
+        for each in self._api.approvals(key, self._environment):
+            if (each.get("description"), each.get("status")) == (comment, "pending") and each.get("_id"):
+                return str(each["_id"])
         instructions = self._get(key).instructions(to, None)
         if not instructions:
             raise FlagWriteError(f"{key} serves that already: there is nothing to approve")

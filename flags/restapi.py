@@ -106,6 +106,11 @@ class LaunchDarklyApi:
         """A new approval request. Raises as `patch`."""
         return self._json("POST", self._approvals_path(key, environment), body=body)
 
+    def approvals(self, key: str, environment: str) -> list[dict[str, Any]]:
+        """The flag's approval requests. Raises FlagUnavailableError, FlagWriteError."""
+        items = self._json("GET", self._approvals_path(key, environment)).get("items")
+        return [each for each in items if isinstance(each, dict)] if isinstance(items, list) else []
+
     def withdraw(self, key: str, environment: str, request: str) -> None:
         """Delete an approval request, if it is still there. Raises FlagUnavailableError, FlagWriteError."""
         path = f"{self._approvals_path(key, environment)}/{_quoted(request)}"

@@ -543,6 +543,20 @@ def test_where_approval_is_needed_a_request_is_filed_and_a_person_applies_it(lau
     mover.close()
 
 
+def test_a_request_whose_answer_was_lost_is_found_again(
+    mover: LaunchDarklyMover, launchdarkly: FakeLaunchDarkly
+) -> None:
+    """By its comment, which names the incident; another one's, or one that is gone, is not taken for it."""
+    other = mover.ask_approval(PRIMARY_PROVIDER, TO_ADYEN, comment="another incident")
+    launchdarkly.fail_next("ask", how="cut", acts=True)
+    with pytest.raises(FlagUnavailableError):
+        mover.ask_approval(PRIMARY_PROVIDER, TO_ADYEN, comment="c")
+    request = mover.ask_approval(PRIMARY_PROVIDER, TO_ADYEN, comment="c")
+    assert list(launchdarkly.approvals) == [other, request]
+    mover.withdraw(PRIMARY_PROVIDER, request)
+    assert mover.ask_approval(PRIMARY_PROVIDER, TO_ADYEN, comment="c") not in (other, request)
+
+
 def test_a_request_is_withdrawn_once_or_twice(mover: LaunchDarklyMover, launchdarkly: FakeLaunchDarkly) -> None:
     """One that is gone already is no error; an outage is."""
     request = mover.ask_approval(PRIMARY_PROVIDER, TO_ADYEN, comment="c")

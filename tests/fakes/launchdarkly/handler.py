@@ -153,7 +153,7 @@ def handler_of(fake: FakeLaunchDarkly) -> type[http.server.BaseHTTPRequestHandle
                 raise RefusedError(401, *CODES[401])
             if not names or names[0] != fake.project:
                 raise RefusedError(404, *CODES[404])
-            if call in ("ask", "withdraw") and names[2] != fake.environment:
+            if call in ("requests", "ask", "withdraw") and names[2] != fake.environment:
                 raise RefusedError(404, *CODES[404])
             if call == "environment":
                 return fake.rest_environment(names[1])
@@ -166,6 +166,8 @@ def handler_of(fake: FakeLaunchDarkly) -> type[http.server.BaseHTTPRequestHandle
                 return fake.rest_patch(names[1], body, dry_run=dry_run, ignore_conflicts=ignoring)
             if call == "create":
                 return fake.rest_create(body)
+            if call == "requests":
+                return fake.rest_requests(names[1])
             if call == "ask":
                 return fake.rest_ask(names[1], body)
             if call == "withdraw":
@@ -233,7 +235,7 @@ def _route(method: str, path: str) -> tuple[str, tuple[str, ...]]:
     for pattern, calls in (
         (FLAG, {"GET": "get", "PATCH": "patch"}),
         (FLAGS, {"POST": "create"}),
-        (APPROVALS, {"POST": "ask", "DELETE": "withdraw"}),
+        (APPROVALS, {"GET": "requests", "POST": "ask", "DELETE": "withdraw"}),
         (ENVIRONMENT, {"GET": "environment"}),
     ):
         found = pattern.fullmatch(path)

@@ -386,6 +386,12 @@ class FakeLaunchDarkly:
             self.approvals[approval.id] = approval
             return 201, self._approval(approval)
 
+    def rest_requests(self, key: str) -> tuple[int, dict[str, Any]]:
+        with self._lock:
+            self._found(key)
+            mine = [each for each in self.approvals.values() if each.key == key and each.status != "withdrawn"]
+            return 200, {"items": [self._approval(each) for each in mine], "_links": {}}
+
     def rest_withdraw(self, key: str, id_: str) -> tuple[int, None]:
         with self._lock:
             approval = self.approvals.get(id_)
@@ -401,10 +407,10 @@ class FakeLaunchDarkly:
             "creationDate": project.MADE_AT_MS,
             "serviceKind": "launchdarkly",
             "description": approval.description,
-            "reviewStatus": "pending",
+            "reviewStatus": {"completed": "approved"}.get(approval.status, approval.status),
             "allReviews": [],
             "notifyMemberIds": approval.notify,
-            "status": "pending",
+            "status": "completed" if approval.status == "completed" else "pending",
             "instructions": approval.instructions,
             "conflicts": [],
             "_links": {},
