@@ -52,7 +52,7 @@ from tests.integration.shop import API_KEY, Shop, order
 from tests.unit.webhook_receiver import until
 
 FLIP_AFTER_S = 60.0
-START_WAIT_S = 0.15
+START_WAIT_S = 0.05
 """So long does a start wait for LaunchDarkly, where it is two seconds in earnest."""
 ANSWER_WITHIN_S = 0.12
 """So long does the mover wait for an answer, where it is five seconds in earnest."""
@@ -369,9 +369,13 @@ def _hasten(patch: pytest.MonkeyPatch) -> None:
             patch.delenv(name)
     tls = _tls()
     patch.setattr(ssl, "create_default_context", lambda *_args, **_named: tls)
+    patch.setattr(composition, "migrate", lambda _database: None)  # it is a copy of one that was
     patch.setattr(composition, "Loops", ByHand)
-    quick = {"start_wait_s": START_WAIT_S, "initial_reconnect_delay_s": 0.01}
-    patch.setattr(composition, "LaunchDarklyFlags", functools.partial(LaunchDarklyFlags, **quick))
+    patch.setattr(
+        composition,
+        "LaunchDarklyFlags",
+        functools.partial(LaunchDarklyFlags, start_wait_s=START_WAIT_S, initial_reconnect_delay_s=0.01),
+    )
     patch.setattr(composition, "FileFlags", functools.partial(FileFlags, poll_interval_s=0.01))
     patch.setattr(
         composition,
@@ -379,5 +383,5 @@ def _hasten(patch: pytest.MonkeyPatch) -> None:
         functools.partial(LaunchDarklyMover, connect_s=ANSWER_WITHIN_S, read_s=ANSWER_WITHIN_S),
     )
     patch.setattr(retry, "NORMAL_STREAMING_CEILING_DELAY", 0.05)
-    patch.setattr(reading, "CLOSE_WAIT_S", 0.3)
+    patch.setattr(reading, "CLOSE_WAIT_S", 0.1)
     patch.setattr(sending, "RESEND_WAIT_S", (0.001, 0.01))

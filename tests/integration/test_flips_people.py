@@ -39,8 +39,9 @@ def to_halves(ld: FakeLaunchDarkly) -> None:
 def superseded_by_a_person(house: FlipHouse) -> None:
     """So it is on record and told, and nothing is in force."""
     assert (house.flip.state, house.overriding, house.told[-1]) == ("superseded", False, "flip_superseded")
-    assert "person" in (house.flip.cause or "")
-    assert house.flip.cause in house.alerts[-1].text
+    cause = house.flip.cause or ""
+    assert "person" in cause
+    assert cause in house.alerts[-1].text
     assert "in place of" not in house.last.why[0]
 
 
