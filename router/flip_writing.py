@@ -297,7 +297,17 @@ class FlipWriting:
         elif flip.state == "confirmed":
             self._restoring.give_up(flip, str(error))
         else:
-            self._failed(flip, str(error), refusals=flip.refusals + 1)
+            self._failed(flip, str(error), refusals=flip.refusals + 1, **self._unsent(flip))
+
+    def _unsent(self, flip: Flip) -> dict[str, Any]:
+        """What says that a refused write was not done, where a look proves it: then no limit counts it."""
+        if self._mover is None or flip.state != "requested":
+            return {}
+        try:
+            is_as_before = self._mover.look(flip.flag).mark == flip.mark
+        except FlagWriteError:
+            return {}
+        return {"requested_at": None} if is_as_before else {}
 
     def _wait(self, flip: Flip, seconds: float, cause: str | None) -> None:
         self._change(flip, next_try_at=self._in(seconds), cause=cause)

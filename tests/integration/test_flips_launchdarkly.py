@@ -193,7 +193,7 @@ def test_an_approved_request_is_the_flips_own_write(asking: FlipHouse, ld: FakeL
 def test_a_declined_request_is_not_asked_again_and_the_override_lasts_as_long_as_the_incident(
     asking: FlipHouse, ld: FakeLaunchDarkly
 ) -> None:
-    """Nobody is moved by the flag, and nobody is sent to the failing provider."""
+    """The answer is not read, only the flag is: nobody is moved by it, and nobody sent to the failing provider."""
     ld.decline(asking.flip.approval or "")
     asking.after(60, rounds=3)
     assert (asking.flip.state, asking.served, asking.answered) == ("needs approval", "stripe", [405])

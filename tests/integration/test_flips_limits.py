@@ -21,6 +21,7 @@ from flags.contract import PRIMARY_PROVIDER, provider_enabled_key
 from flags.filewriter import FileFlagWriter
 from providers.sandbox.server import Sandbox
 from router.flip_restoring import TOUCHED
+from router.flip_writing import REFUSALS
 from router.settings import PROVIDER_NAMES
 from tests.fakes.launchdarkly import FakeLaunchDarkly
 from tests.integration.flip_house import ANYONE, FlipHouse, open_house
@@ -82,6 +83,19 @@ def test_there_are_at_most_so_many_writes_an_hour(build: Build, ld: FakeLaunchDa
     assert "moved 1 times in the last hour, and 1 are allowed" in house.alerts[-1].text
     house.after(600)
     assert (house.served, house.writes) == ("stripe", 2)
+
+
+def test_a_write_that_was_refused_counts_for_no_limit(house: FlipHouse, ld: FakeLaunchDarkly) -> None:
+    """The next incident, within the cooldown, has its override and its flip: the flag was never moved."""
+    ld.fail_next("patch", status=403, times=REFUSALS)
+    house.outage()
+    house.after(60, rounds=REFUSALS)
+    assert (house.flip.state, house.flip.requested_at, house.writes) == ("failed", None, 0)
+    house.incident_over()
+    house.outage()
+    house.after(60)
+    assert [each.state for each in house.flips.newest(limit=5)] == ["confirmed", "failed"]
+    assert (house.served, house.writes, house.told) == ("adyen", 1, ["flip_failed", "flip_confirmed"])
 
 
 # ---------------------------------------------------------------- to nobody
