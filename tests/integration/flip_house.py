@@ -54,7 +54,7 @@ from tests.unit.webhook_receiver import until
 FLIP_AFTER_S = 60.0
 START_WAIT_S = 0.05
 """So long does a start wait for LaunchDarkly, where it is two seconds in earnest."""
-ANSWER_WITHIN_S = 0.12
+ANSWER_WITHIN_S = 0.3
 """So long does the mover wait for an answer, where it is five seconds in earnest."""
 CALLS = 4
 """Failures that open a circuit."""
