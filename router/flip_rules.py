@@ -173,7 +173,9 @@ def found(flip: Flip, seen: FlagState) -> Found:
         is_as_asked = seen.serves.share_of(flip.to_value) >= (_share_asked(flip) or 1e-9)
         return Found.WRITTEN if may_be_ours and is_as_asked else Found.TAKEN
     # Changed after the write was sent, and the failing provider is served again, or still: a person has been there.
-    return Found.TAKEN if is_in_doubt else Found.UNWRITTEN
+    # Likewise where another share of it is served than at the last look, whether or not the audit knows of it yet.
+    is_as_looked_at = flip.before is None or alike(serves_of(flip.before), seen.serves)
+    return Found.UNWRITTEN if is_as_looked_at and not is_in_doubt else Found.TAKEN
 
 
 def _share_asked(flip: Flip) -> float:

@@ -71,6 +71,8 @@ class Flipper:
             self._tell("no_target", provider, last.incident, why)
             return False
         held = cases.held(cases.clock.now())
+        if held is not None and cases.flips.exists(last.incident):
+            return False  # by this incident's own flip, which another worker has decided at this moment
         if held is not None:
             self._tell("flip_held", provider, last.incident, f"no flip away from {provider}: {held}")
             return False

@@ -180,13 +180,14 @@ def test_refusals_are_answered_as_the_file_says(api: Api) -> None:
 
 
 def test_approvals_and_new_flags_are_answered_as_the_file_says(api: Api) -> None:
-    """Filed, withdrawn, and withdrawn again; created, and created again, in an environment that there is."""
+    """Filed, listed, withdrawn, and withdrawn again; created, and created again, in an environment that there is."""
     api.call("GET", ENVIRONMENT, status=200)
     adyen = api.call("GET", FLAG, status=200)["variations"][1]["_id"]
     wanted = {"description": "d", "instructions": [{"kind": MOVE, "variationId": adyen}], "notifyMemberIds": ["m"]}
     schema = contract()["components"]["schemas"]["createFlagConfigApprovalRequestRequest"]
     assert faults(schema, wanted) == []
     made = api.call("POST", APPROVALS, wanted, status=201)
+    assert [each["_id"] for each in api.call("GET", APPROVALS, status=200)["items"]] == [made["_id"]]
     one = APPROVALS + "/{id}"
     assert api.call("GET", one, status=200, id=made["_id"])["reviewStatus"] == "pending"
     answered = [api.call("POST", APPROVALS, wanted, status=201)["_id"] for _ in range(2)]

@@ -13,6 +13,8 @@ import pytest
 from werkzeug.test import TestResponse
 
 from providers.sandbox.server import Sandbox
+from tests.fakes.launchdarkly import FakeLaunchDarkly
+from tests.integration.flip_house import FlipHouse, all_flags, open_house
 from tests.integration.ledgers import BACKENDS, ledger_on
 from tests.integration.postgres import Databases, databases
 from tests.integration.shop import LOG, Shop, open_shop
@@ -120,3 +122,18 @@ def operating_shop(
 def till(operating_shop: tuple[Shop, str], sandbox: Sandbox) -> Till:
     """The desk, with both providers well and their books empty."""
     return Till(*operating_shop)
+
+
+@pytest.fixture
+def ld() -> Iterator[FakeLaunchDarkly]:
+    """LaunchDarkly's stand-in, with every flag as a new project has it."""
+    with FakeLaunchDarkly(all_flags()) as ld:
+        yield ld
+
+
+@pytest.fixture
+def house(tmp_path: Path, sandbox: Sandbox, ld: FakeLaunchDarkly) -> Iterator[FlipHouse]:
+    """A web process and two workers with their flags there; in the end every payment is looked at."""
+    with open_house(tmp_path, sandbox, ld=ld) as house:
+        yield house
+        house.check_payments()

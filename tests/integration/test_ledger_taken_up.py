@@ -16,7 +16,6 @@ from router.ledger.tables import from_micros, payment_events, payments
 from tests.fakes.house import build_house
 from tests.fakes.providers import UNKNOWN, FakeProvider
 
-
 ADDED_SINCE = {
     "circuit_transitions": "share suspect until since",
     "operations": "failures",

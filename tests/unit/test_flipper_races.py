@@ -81,6 +81,19 @@ def test_a_person_who_sets_the_flag_back_is_not_overruled_in_that_incident(
     assert len(worker.rows()) == 1
 
 
+def test_a_person_who_sets_the_flag_back_at_once_does_not_wait_for_the_override(
+    worker: FlipWorker, store: FakeStore
+) -> None:
+    """It outlasts a stream that tells late, and not a person: it held for half a minute against them."""
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 1
+    worker.clock.advance(0.5)
+    store.set("stripe")
+    worker.run_once()
+    assert (worker.primary, worker.flip.state) == ("stripe", "confirmed")
+    assert not worker.override.in_force
+
+
 def test_a_new_incident_flips_again(worker: FlipWorker, store: FakeStore) -> None:
     """A person's veto holds until the incident ends, not for ever."""
     worker.go(State.OPEN)
@@ -121,6 +134,24 @@ def test_a_change_of_something_else_in_that_moment_is_looked_at_and_the_flip_goe
     worker.go(State.OPEN)
     assert worker.run_after(60) == 1
     assert (worker.flip.state, store.primary) == ("confirmed", "third")
+
+
+def test_another_share_than_at_the_look_before_is_a_persons_though_the_audit_does_not_know_yet(
+    database: Database, store: FakeStore, clock: ManualClock
+) -> None:
+    """The stream tells of it some tenths of a second later: by then the write would have been sent again."""
+    worker = FlipWorker(database, clock, store.source, store)
+    halves = Serves(weights={"stripe": 50_000, "adyen": 50_000})
+
+    def change() -> None:
+        store.before_move = None
+        store.set(halves)
+
+    store.before_move = change
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 0
+    assert (worker.flip.state, store.serves, store.moves) == ("superseded", halves, [])
+    assert not worker.override.in_force
 
 
 def test_a_flag_that_changes_with_every_look_is_tried_three_times_a_round(
