@@ -197,10 +197,10 @@ CAUGHT_BY = {
     "commit_after_the_call": 1,
     "drop_the_fingerprint": 1,
     "drop_the_fence": 5,
-    "acknowledge_before_storing": 17,
+    "acknowledge_before_storing": 53,
     "capture_before_the_void_is_confirmed": 5,
     "ignore_a_failed_capture": 1,
-    "give_up_until_checkout_asks_again": 57,
+    "give_up_until_checkout_asks_again": 14,
 }
 """A seed that was the first to catch each: tried first. When the router's steps change, another one is."""
 

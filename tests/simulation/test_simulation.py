@@ -14,7 +14,7 @@ from tests.simulation.mutants import CAUGHT_BY, NAMES
 from tests.simulation.record import Totals, listen
 from tests.simulation.runner import run_seed
 
-SEEDS = range(1, 41)
+SEEDS = range(1, 21)
 """As many as take some ten seconds; thousands are `make simulate`'s."""
 HUNTED = 200
 """Seeds until a mutant has escaped; the known one is tried first, and is right until the router's steps change."""

@@ -103,7 +103,7 @@ def test_a_provider_that_is_down_ten_minutes_each_hour_for_a_day_stays_within_th
     """Restored by itself: a flip and a restore each hour, ten minutes apart at least."""
     store = FakeStore(ManualClock())
     workers = crowd(database, store)
-    seconds = play(workers, for_s=24 * HOUR_S, step_s=60, is_down=lambda now_s: now_s % HOUR_S < 600)
+    seconds = play(workers, for_s=24 * HOUR_S, step_s=120, is_down=lambda now_s: now_s % HOUR_S < 600)
     print(table("\nten minutes down each hour for a day, restored by itself", workers[0], store, seconds))
     rows = workers[0].rows()
     assert [flip.state for flip in rows] == ["restored"] * 24
