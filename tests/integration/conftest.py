@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from flask_openapi3 import utils
+from pydantic import BaseModel
 from werkzeug.test import TestResponse
 
 from providers.sandbox.server import Sandbox
@@ -21,6 +25,24 @@ from tests.integration.shop import LOG, Shop, open_shop
 from tests.integration.till import SETTINGS, Till, till_shop
 
 OpenShop = Callable[..., Shop]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _schemas_once() -> Iterator[None]:
+    """Each model's schema is made once in a test process, not by each of a thousand routers: half of their start."""
+    make = utils.get_model_schema
+
+    @functools.cache
+    def made(model: type[BaseModel], mode: Any) -> bytes:
+        return pickle.dumps(make(model, mode))
+
+    def get(model: type[BaseModel], mode: Any = "validation") -> dict[str, Any]:
+        schema: dict[str, Any] = pickle.loads(made(model, mode))
+        return schema
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "get_model_schema", get)
+        yield
 
 
 @pytest.fixture(scope="session")
