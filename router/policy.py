@@ -1,25 +1,33 @@
 """Which providers may take a payment, and in which order. Pure: facts in, decision out.
 
 A provider is left out for good (`never`: it cannot take this payment) or for now (`not_now`: disabled or its
-circuit is open). The flag's primary leads while it is eligible; the rest follow by value. One that is recovering or
-suspect keeps its place for a share of the payments only; for the others it stands behind the rest, as their last
-resort, so the only eligible provider is never withheld.
+circuit is open). Of the rest one leads, and the others follow by value:
+
+- `primary-first`: the flag's primary leads while it is eligible;
+- `best-value`: the most valuable leads, but the present choice (at first the primary) is left only for an advantage
+  worth the tuning's percentage points, and the primary taken back as soon as nothing is ahead of it.
+
+A small share of the payments may be drawn to explore (any eligible provider leads, each as likely) or to be held out
+(the primary leads, whatever the strategy). One that is recovering or suspect keeps its place for a share of the
+payments only; for the others it stands behind the rest, as their last resort, so the only eligible provider is
+never withheld. The probability with which each provider would have led, over all these draws, is its propensity.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from flags.contract import RoutingFlags
-from providers.contract import Params
+from router import value
 from router.transitions import ADMITTING, State
-from router.value import Value
+from router.value import Stakes, Terms
+
+EXPLORED = 0.02
+"""Share of payments that explore under `best-value`, where the tuning says nothing (facts/routing.md)."""
 
 
 class Standing(enum.Enum):
@@ -30,17 +38,22 @@ class Standing(enum.Enum):
     NEVER = "never"
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Lane(enum.Enum):
+    """By which rule this payment's first choice was made."""
+
+    STRATEGY = "strategy"
+    EXPLORE = "explore"
+    HOLDOUT = "holdout"
+
+
+class Offer(NamedTuple):
     """What is known of one provider for one payment, before deciding."""
 
     provider: str
-    params: Params | None
-    """The rendered vendor parameters; None where the provider can never take the payment."""
-    obstacle: str | None
-    """Why there are no parameters."""
-    circuit: State
-    value: Value
+    terms: Terms
+    circuit: State = State.CLOSED
+    obstacle: str | None = None
+    """Why it can never take this payment."""
     share: float = 1.0
     """Of the payments for which it keeps its place, 0 to 1; less than all while it recovers or is suspect."""
     held_back: str | None = None
@@ -49,30 +62,33 @@ class Offer:
     """As many calls as it may have are under way to it already."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One provider in a decision, chosen or not, with its reasons."""
+class Draws(NamedTuple):
+    """One payment's random numbers, each in [0, 1) and drawn evenly."""
 
-    provider: str
+    share: float = 0.0
+    """Whether those that recover or are suspect keep their place."""
+    lane: float = 1.0
+    """Whether it is held out or explores; 1 never does."""
+    pick: float = 0.0
+    """Which provider is explored."""
+
+
+class Candidate(NamedTuple):
+    """One provider in a decision, chosen or not."""
+
+    offer: Offer
     standing: Standing
-    value: Decimal
-    cost: Decimal
-    reasons: Sequence[str]
+    worth: float
+    """Its value, major units."""
+    obstacles: tuple[str, ...] = ()
+    """Why it is not eligible."""
     propensity: float = 0.0
     """The probability with which this candidate was put first."""
 
-    def to_json(self) -> dict[str, Any]:
-        """As the HTTP contract shows it; what is not measured yet is null."""
-        return {
-            "provider": self.provider,
-            "eligible": self.standing is Standing.ELIGIBLE,
-            "value": float(round(self.value, 4)),
-            "approval": None,
-            "availability": None,
-            "cost": float(round(self.cost, 4)),
-            "propensity": self.propensity,
-            "reasons": list(self.reasons),
-        }
+    @property
+    def provider(self) -> str:
+        """Its name."""
+        return self.offer.provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,100 +98,246 @@ class Decision:
     strategy: str
     primary: str
     candidates: Sequence[Candidate]
+    at_stake: Stakes
+    lane: Lane = Lane.STRATEGY
+    choice: str | None = None
+    """Whom the strategy puts first, before any draw; the next decision of the kind leaves it only for an advantage."""
+    incumbent: str | None = None
+    """The choice before this one."""
+    advantage_pp: float = 0.0
+    overridden: str | None = None
+    """Why the primary is not the flag's own."""
 
     @property
     def order(self) -> Sequence[str]:
         """Names of the eligible providers, first choice first."""
-        return [each.provider for each in self.candidates if each.standing is Standing.ELIGIBLE]
+        return [each.offer.provider for each in self.candidates if each.standing is Standing.ELIGIBLE]
 
     @property
     def possible(self) -> bool:
         """Whether any provider could take this payment, now or later."""
         return any(each.standing is not Standing.NEVER for each in self.candidates)
 
+    def reasons(self, candidate: Candidate) -> list[str]:
+        """Why it stands where it stands, the loser's as plain as the winner's; the line of its value last."""
+        name, terms = candidate.offer.provider, candidate.offer.terms
+        notes = [self.overridden or "primary"] if name == self.primary else []
+        notes += candidate.obstacles
+        if candidate.standing is Standing.ELIGIBLE:
+            notes += self._place(candidate)
+            if candidate.offer.held_back is not None:
+                notes.append(candidate.offer.held_back)
+        return [*notes, value.line(name, terms, self.at_stake)]
+
+    def _place(self, candidate: Candidate) -> list[str]:
+        """In words, what the strategy made of its value."""
+        name, first = candidate.offer.provider, self.candidates[0]
+        notes = []
+        if candidate is first and self.lane is Lane.EXPLORE:
+            notes.append("explored: one of the eligible, each as likely")
+        if candidate is first and self.lane is Lane.HOLDOUT:
+            notes.append("held out: the primary leads")
+        best = min((each for each in self.candidates if each.standing is Standing.ELIGIBLE), key=_by_worth)
+        if self.strategy == "best-value" and name == self.choice:
+            if name == best.offer.provider:
+                notes.append("highest value")
+            else:
+                needed = value.worth_of(self.advantage_pp, candidate.offer.terms, self.at_stake)
+                lead = best.worth - candidate.worth
+                notes.append(
+                    f"kept: {best.offer.provider} is ahead by {lead:.4f}, a switch takes {needed:.4f} "
+                    f"({self.advantage_pp:g} pp)"
+                )
+        elif name != self.choice and len(self.order) > 1:
+            notes.append(self._behind(candidate))
+        return notes
+
+    def _behind(self, candidate: Candidate) -> str:
+        leader = next((each for each in self.candidates if each.offer.provider == self.choice), None)
+        if leader is None:
+            return "by value"
+        difference = candidate.worth - leader.worth
+        how = f"{abs(difference):.4f} {'ahead of' if difference > 0 else 'behind'} {leader.offer.provider}"
+        if difference > 0 and self.strategy == "primary-first":
+            return f"{how}, which leads as the primary"
+        return how
+
     def to_json(self) -> dict[str, Any]:
-        """As the HTTP contract shows it."""
+        """As the HTTP contract shows it, and as a replay of another policy needs it."""
         return {
             "strategy": self.strategy,
             "primary": self.primary,
-            "candidates": [each.to_json() for each in self.candidates],
+            "lane": self.lane.value,
+            "choice": self.choice,
+            "incumbent": self.incumbent,
+            "margin": self.at_stake.margin,
+            "amount": self.at_stake.amount,
+            "candidates": [
+                {
+                    "provider": each.offer.provider,
+                    "eligible": each.standing is Standing.ELIGIBLE,
+                    **value.to_json(each.offer.terms, self.at_stake),
+                    "share": each.offer.share,
+                    "propensity": each.propensity,
+                    "reasons": self.reasons(each),
+                }
+                for each in self.candidates
+            ],
         }
 
 
 def decide(
-    offers: Iterable[Offer], flags: RoutingFlags, *, draw: float = 0.0, overridden: str | None = None
+    offers: Sequence[Offer],
+    flags: RoutingFlags,
+    amount: float,
+    *,
+    draws: Draws = Draws(),  # noqa: B008 (frozen)
+    incumbent: str | None = None,
+    overridden: str | None = None,
 ) -> Decision:
-    """Order the providers for one payment. `draw` is this payment's number in [0, 1), drawn evenly.
+    """Order the providers for one payment of `amount` (major units). The offers' terms are rounded.
 
-    `overridden`: why the primary is not the flag's own.
+    `incumbent`: the choice of the last decision of this kind. `overridden`: why the primary is not the flag's own.
     """
-    judged = [(_judge(offer, flags, overridden), offer.share) for offer in offers]
-    ordered = _ordered(judged, flags, draw)
-    first = _first_by_chance(judged, flags)
-    # The probability with which each would have been first stands beside it: reports weigh by it what was chosen.
-    candidates = [
-        dataclasses.replace(each, propensity=first[each.provider]) if first.get(each.provider) else each
-        for each in ordered
-    ]
-    return Decision(flags.strategy, flags.primary, candidates)
+    tuning = flags.tuning
+    at_stake = value.stakes(tuning.margin, amount, [offer.terms for offer in offers])
+    # The name breaks ties, so that equal values are ordered the same in every process.
+    candidates = sorted([_judge(offer, flags, at_stake) for offer in offers], key=_by_worth)
+    eligible = [each for each in candidates if each.standing is Standing.ELIGIBLE]
+    rest = [each for each in candidates if each.standing is not Standing.ELIGIBLE]
+    led_by = {each.offer.provider: each for each in eligible}
+    kept_out = led_by.get(flags.primary, eligible[0]) if eligible else None
+    choice = kept_out if flags.strategy == "primary-first" else _choice(led_by, eligible, flags, incumbent, at_stake)
+    lanes = _lanes(flags)
+    lane = lanes.of(draws.lane)
+    leads = kept_out if lane is Lane.HOLDOUT else choice
+    order = _ordered(eligible, leads, draws.share)
+    if lane is Lane.EXPLORE and order:
+        open_to = _holding(eligible, draws.share)
+        picked = open_to[min(int(draws.pick * len(open_to)), len(open_to) - 1)]
+        order = [picked, *(each for each in order if each is not picked)]
+    chances = _chances(eligible, choice, kept_out, lanes)
+    placed = [Candidate(*each[:4], chances.get(each.offer.provider, 0.0)) for each in order]
+    return Decision(
+        flags.strategy,
+        flags.primary,
+        [*placed, *rest],
+        at_stake,
+        lane,
+        choice.offer.provider if choice is not None else None,
+        incumbent,
+        tuning.switch_advantage_pp,
+        overridden,
+    )
 
 
-def _ordered(judged: Sequence[tuple[Candidate, float]], flags: RoutingFlags, draw: float) -> Sequence[Candidate]:
-    primary_leads = flags.strategy == "primary-first"
+class _Lanes(NamedTuple):
+    """The shares of payments that are held out, and that explore."""
 
-    def rank(each: tuple[Candidate, float]) -> tuple[bool, bool, bool, Decimal, str]:
-        candidate, share = each
-        leads = primary_leads and candidate.provider == flags.primary
-        # The name last, so that equal values are ordered the same in every process.
-        return (
-            candidate.standing is not Standing.ELIGIBLE,
-            draw >= share,
-            not leads,
-            -candidate.value,
-            candidate.provider,
-        )
+    holdout: float
+    explore: float
 
-    return [candidate for candidate, _ in sorted(judged, key=rank)]
+    def of(self, draw: float) -> Lane:
+        if draw < self.holdout:
+            return Lane.HOLDOUT
+        return Lane.EXPLORE if draw < self.holdout + self.explore else Lane.STRATEGY
 
 
-def _first_by_chance(judged: Sequence[tuple[Candidate, float]], flags: RoutingFlags) -> Mapping[str, float]:
-    """With which probability each provider is the first choice, over all draws: the order changes only at a share."""
-    bounds = sorted({0.0, 1.0, *(min(1.0, max(0.0, share)) for _, share in judged)})
+_NO_LANES = _Lanes(0.0, 0.0)
+
+
+def _lanes(flags: RoutingFlags) -> _Lanes:
+    explore = flags.tuning.explore
+    if explore is None:
+        explore = EXPLORED if flags.strategy == "best-value" else 0.0
+    return _Lanes(flags.tuning.holdout, (1 - flags.tuning.holdout) * explore)
+
+
+def _by_worth(candidate: Candidate) -> tuple[float, str]:
+    return -candidate.worth, candidate.offer.provider
+
+
+def _choice(
+    led_by: Mapping[str, Candidate],
+    eligible: Sequence[Candidate],
+    flags: RoutingFlags,
+    incumbent: str | None,
+    at_stake: Stakes,
+) -> Candidate | None:
+    """Whom `best-value` puts first: the present choice, until another is ahead by the advantage."""
+    if not eligible:
+        return None
+    best, primary = eligible[0], led_by.get(flags.primary)
+    present = led_by.get(incumbent or flags.primary) or primary
+    if present is None:
+        return best
+    needed = value.worth_of(flags.tuning.switch_advantage_pp, present.offer.terms, at_stake)
+    if best.worth - present.worth >= needed and best is not present:
+        return best
+    # Left once, the primary comes back when nothing is ahead of it: halfway, or the two would take turns.
+    return primary if primary is not None and primary.worth >= present.worth else present
+
+
+def _holding(eligible: Sequence[Candidate], draw: float) -> Sequence[Candidate]:
+    """Those that keep their place in this draw; all of them where none does."""
+    return [each for each in eligible if draw < each.offer.share] or eligible
+
+
+def _ordered(eligible: Sequence[Candidate], leads: Candidate | None, draw: float) -> Sequence[Candidate]:
+    """The leader, then by value; those that do not keep their place in this draw behind the others."""
+    if leads is None:
+        return eligible
+    led = [leads, *[each for each in eligible if each is not leads]]
+    held_back = [each for each in led if draw >= each.offer.share]
+    return [each for each in led if draw < each.offer.share] + held_back if held_back else led
+
+
+def _chances(
+    eligible: Sequence[Candidate], choice: Candidate | None, kept_out: Candidate | None, lanes: _Lanes
+) -> Mapping[str, float]:
+    """With which probability each provider is the first, over all draws: the order changes only at a share."""
+    if choice is None or kept_out is None:
+        return {}
     chances: dict[str, float] = {}
+    if lanes == _NO_LANES and choice.offer.share >= 1:
+        return {choice.offer.provider: 1.0}
+    bounds = sorted({0.0, 1.0, *[min(1.0, max(0.0, each.offer.share)) for each in eligible]})
     for low, high in itertools.pairwise(bounds):
-        ordered = _ordered(judged, flags, low)
-        if ordered and ordered[0].standing is Standing.ELIGIBLE:
-            name = ordered[0].provider
-            chances[name] = round(chances.get(name, 0.0) + high - low, 6)
-    return chances
+        holding = _holding(eligible, low)
+        led = _ordered(eligible, choice, low)[0]
+        explored = (high - low) * lanes.explore / len(holding)
+        for each in holding:
+            chances[each.offer.provider] = chances.get(each.offer.provider, 0.0) + explored
+        chances[led.offer.provider] = chances.get(led.offer.provider, 0.0) + (high - low) * (
+            1 - lanes.holdout - lanes.explore
+        )
+        if lanes.holdout:
+            first = _ordered(eligible, kept_out, low)[0].offer.provider
+            chances[first] = chances.get(first, 0.0) + (high - low) * lanes.holdout
+    return {name: round(chance, 6) for name, chance in chances.items()}
 
 
-def _judge(offer: Offer, flags: RoutingFlags, overridden: str | None) -> Candidate:
+def _judge(offer: Offer, flags: RoutingFlags, at_stake: Stakes) -> Candidate:
     standing = Standing.ELIGIBLE
-    reasons: list[str] = []
-    if offer.provider == flags.primary:
-        reasons.append(overridden or "primary")
+    worth = value.value(offer.terms, at_stake)
+    if offer.obstacle is None and offer.circuit in ADMITTING and not offer.busy and flags.is_enabled(offer.provider):
+        return Candidate(offer, standing, worth)
+    obstacles = []
     if not flags.is_enabled(offer.provider):
         standing = Standing.NOT_NOW
-        reasons.append("disabled by flag")
+        obstacles.append("disabled by flag")
     if offer.circuit not in ADMITTING:
         standing = Standing.NOT_NOW
-        reasons.append(f"circuit {offer.circuit.value}")
+        obstacles.append(f"circuit {offer.circuit.value}")
     elif offer.busy:
         standing = Standing.NOT_NOW
-        reasons.append("too many calls under way")
-    if offer.params is None:
+        obstacles.append("too many calls under way")
+    if offer.obstacle is not None:
         standing = Standing.NEVER
-        reasons.append(offer.obstacle or "cannot take this payment")
-    if standing is Standing.ELIGIBLE and offer.held_back is not None:
-        reasons.append(offer.held_back)
-    reasons.append(offer.value.reason)
-    return Candidate(offer.provider, standing, offer.value.value, offer.value.cost, reasons)
+        obstacles.append(offer.obstacle)
+    return Candidate(offer, standing, worth, tuple(obstacles))
 
 
 def refusals(decision: Decision) -> Mapping[str, str]:
     """Each provider's reason for not being able to take the payment, for a problem document."""
-    return {
-        each.provider: "; ".join(reason for reason in each.reasons[:-1] if not reason.startswith("primary"))
-        for each in decision.candidates
-    }
+    return {each.offer.provider: "; ".join(each.obstacles) for each in decision.candidates}

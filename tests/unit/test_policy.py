@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flags.contract import RoutingFlags, Strategy
-from router.policy import Candidate, Decision, Offer, Standing, decide, refusals
+from flags.contract import RoutingFlags, RoutingTuning, Strategy
+from router.policy import Candidate, Decision, Draws, Lane, Offer, Standing, refusals
+from router.policy import decide as decide_on
 from router.transitions import ADMITTING, State
-from router.value import Value
+from router.value import Terms
 
 NAMES = ("stripe", "adyen", "third")
 
@@ -28,11 +28,22 @@ def an_offer(
     share: float = 1.0,
     busy: bool = False,
 ) -> Offer:
-    """What is known of one provider; its value's reason is `worth` and the figure."""
-    params = {"amount": 1} if possible and obstacle is None else None
-    worth = Value(Decimal(value), Decimal("0.25"), f"worth {value}")
+    """What is known of one provider; of a payment of nothing, it is worth what its attempt costs less."""
+    terms = Terms(1.0, 1.0, 0.0, -float(value))
     why = f"held back: {share:.0%}" if share < 1 else None
-    return Offer(provider, params, obstacle, circuit, worth, share=share, held_back=why, busy=busy)
+    if obstacle is None and not possible:
+        obstacle = "cannot take this payment"
+    return Offer(provider, terms, circuit, obstacle, share=share, held_back=why, busy=busy)
+
+
+def decide(offers: Sequence[Offer], flags: RoutingFlags, *, draw: float = 0.0, amount: float = 0.0) -> Decision:
+    """A decision on a payment of nothing, which explores nothing."""
+    return decide_on(offers, flags, amount, draws=Draws(share=draw))
+
+
+def reasons(decision: Decision, provider: str) -> list[str]:
+    """Without the line of its value."""
+    return decision.reasons(of(decision, provider))[:-1]
 
 
 def of(decision: Decision, provider: str) -> Candidate:
@@ -47,8 +58,8 @@ def test_the_primary_leads_and_the_rest_follow_by_value() -> None:
     assert decide(offers, RoutingFlags(primary="adyen")).order == ["adyen", "third", "stripe"]
 
 
-def test_under_best_value_the_primary_has_no_advantage() -> None:
-    """The value alone decides."""
+def test_under_best_value_the_value_leads() -> None:
+    """The primary is only one of them."""
     offers = [an_offer("stripe", value="1"), an_offer("adyen", value="2"), an_offer("third", value="-3")]
     decision = decide(offers, RoutingFlags(primary="third", strategy="best-value"))
     assert decision.order == ["adyen", "stripe", "third"]
@@ -67,7 +78,7 @@ def test_a_disabled_provider_is_left_out_for_now() -> None:
     decision = decide([an_offer("stripe"), an_offer("adyen")], RoutingFlags(enabled={"stripe": False}))
     assert decision.order == ["adyen"]
     assert of(decision, "stripe").standing is Standing.NOT_NOW
-    assert of(decision, "stripe").reasons == ["primary", "disabled by flag", "worth 1"]
+    assert reasons(decision, "stripe") == ["primary", "disabled by flag"]
     assert decision.possible
 
 
@@ -76,7 +87,7 @@ def test_a_provider_whose_circuit_is_not_closed_is_left_out_for_now(circuit: Sta
     """The flag is advice, the breaker is law."""
     decision = decide([an_offer("stripe", circuit=circuit), an_offer("adyen")], RoutingFlags())
     assert decision.order == ["adyen"]
-    assert of(decision, "stripe").reasons == ["primary", f"circuit {circuit.value}", "worth 1"]
+    assert reasons(decision, "stripe") == ["primary", f"circuit {circuit.value}"]
 
 
 def test_a_provider_that_cannot_take_the_payment_is_never_tried() -> None:
@@ -111,18 +122,32 @@ def test_the_refusals_name_obstacles_only() -> None:
 
 
 def test_a_decision_is_shown_as_the_contract_has_it() -> None:
-    """What is not measured yet is null, not made up."""
-    shown = decide([an_offer("stripe", value="4.61789"), an_offer("adyen", possible=False)], RoutingFlags()).to_json()
-    assert (shown["strategy"], shown["primary"]) == ("primary-first", "stripe")
+    """Every figure of the formula, and what a replay of another policy needs."""
+    stripe = Offer("stripe", Terms(0.8731, 0.9991, 0.88, 0.0))
+    shown = decide_on([stripe, an_offer("adyen", possible=False)], RoutingFlags(), 19.99).to_json()
+    assert {name: shown[name] for name in ("strategy", "primary", "lane", "choice", "incumbent")} == {
+        "strategy": "primary-first",
+        "primary": "stripe",
+        "lane": "strategy",
+        "choice": "stripe",
+        "incumbent": None,
+    }
+    assert (shown["margin"], shown["amount"]) == (0.1, 19.99)
     assert shown["candidates"][0] == {
         "provider": "stripe",
         "eligible": True,
-        "value": 4.6179,
-        "approval": None,
-        "availability": None,
-        "cost": 0.25,
+        "value": 0.9761,
+        "approval": 0.8731,
+        "availability": 0.9991,
+        "cost": 0.88,
+        "fee": 0.88,
+        "attempt_fee": 0.0,
+        "share": 1.0,
         "propensity": 1.0,
-        "reasons": ["primary", "worth 4.61789"],
+        "reasons": [
+            "primary",
+            "stripe 0.98 = approval 87.31% × availability 99.91% × (10% × 19.99 − fee 0.88) − attempt 0.00",
+        ],
     }
     assert (shown["candidates"][1]["eligible"], shown["candidates"][1]["propensity"]) == (False, 0.0)
 
@@ -143,7 +168,7 @@ def test_beyond_its_share_it_is_the_last_resort(draw: float) -> None:
     offers = [an_offer("stripe", circuit=State.SLOW_START, share=0.1), an_offer("adyen"), an_offer("third")]
     decision = decide(offers, RoutingFlags(), draw=draw)
     assert decision.order == ["adyen", "third", "stripe"]
-    assert of(decision, "stripe").reasons == ["primary", "held back: 10%", "worth 1"]
+    assert reasons(decision, "stripe") == ["primary", "held back: 10%"]
 
 
 @pytest.mark.parametrize("draw", [0.0, 0.5, 0.999])
@@ -174,7 +199,7 @@ def test_a_provider_with_no_place_left_is_not_asked_now() -> None:
     """Its bulkhead is full: the next one takes the payment."""
     decision = decide([an_offer("stripe", busy=True), an_offer("adyen")], RoutingFlags())
     assert decision.order == ["adyen"]
-    assert of(decision, "stripe").reasons == ["primary", "too many calls under way", "worth 1"]
+    assert reasons(decision, "stripe") == ["primary", "too many calls under way"]
     assert decision.possible
 
 
@@ -213,12 +238,13 @@ def test_whatever_is_offered_the_rules_hold(
     offers: list[Offer], primary: str, strategy: Strategy, enabled: dict[str, bool]
 ) -> None:
     """Only enabled, closed, able providers are tried; the primary first, then by value; one is certain."""
-    decision = decide(offers, RoutingFlags(primary=primary, strategy=strategy, enabled=enabled))
+    sure = RoutingTuning(explore=0.0)
+    decision = decide(offers, RoutingFlags(primary=primary, strategy=strategy, enabled=enabled, tuning=sure))
     by_name = {offer.provider: offer for offer in offers}
     eligible = {
         name
         for name, offer in by_name.items()
-        if offer.params is not None and offer.circuit in ADMITTING and enabled.get(name, True)
+        if offer.obstacle is None and offer.circuit in ADMITTING and enabled.get(name, True)
     }
     assert set(decision.order) == eligible
     assert len(decision.candidates) == len(offers)
@@ -231,4 +257,156 @@ def test_whatever_is_offered_the_rules_hold(
     rest = list(decision.order)
     if strategy == "primary-first" and primary in eligible:
         assert rest.pop(0) == primary
-    assert rest == sorted(rest, key=lambda name: (-by_name[name].value.value, name))
+    assert rest == sorted(rest, key=lambda name: (by_name[name].terms.attempt, name))
+
+
+# ---------------------------------------------------------------- best value: advantage, exploration, holdout
+
+LEVEL = Terms(0.90, 1.0, 1.0, 0.0)
+"""On a payment of 100 at a margin of 10%, a percentage point is worth 0.09, and half of one 0.045."""
+BEST = RoutingFlags(primary="stripe", strategy="best-value", tuning=RoutingTuning(explore=0.0))
+
+
+def better_by(points: float) -> Terms:
+    """Terms with so many percentage points more of approvals."""
+    return LEVEL._replace(approval=round(LEVEL.approval + points / 100, 4))
+
+
+def between(stripe: Terms, adyen: Terms, *, incumbent: str | None = None, flags: RoutingFlags = BEST) -> Decision:
+    """A decision between two, on a payment of 100."""
+    return decide_on([Offer("stripe", stripe), Offer("adyen", adyen)], flags, 100.0, incumbent=incumbent)
+
+
+@pytest.mark.parametrize(("ahead_pp", "leads"), [(0.0, "stripe"), (0.49, "stripe"), (0.51, "adyen"), (3.0, "adyen")])
+def test_the_primary_wins_within_the_switch_advantage(ahead_pp: float, leads: str) -> None:
+    """Half a percentage point, unless the tuning says otherwise."""
+    decision = between(LEVEL, better_by(ahead_pp))
+    assert decision.order[0] == leads == decision.choice
+
+
+@pytest.mark.parametrize(
+    ("ahead_pp", "leads"), [(0.6, "adyen"), (0.2, "adyen"), (0.01, "adyen"), (0.0, "stripe"), (-0.1, "stripe")]
+)
+def test_the_choice_that_was_made_is_kept_until_nothing_speaks_for_it(ahead_pp: float, leads: str) -> None:
+    """Or two providers that are nearly alike would take turns."""
+    assert between(LEVEL, better_by(ahead_pp), incumbent="adyen").order[0] == leads
+
+
+def test_between_two_others_the_present_choice_is_kept_within_the_advantage() -> None:
+    """The primary is far behind and out of it."""
+    offers = [Offer("stripe", better_by(-9)), Offer("adyen", LEVEL), Offer("third", better_by(0.4))]
+    assert decide_on(offers, BEST, 100.0, incumbent="adyen").order == ["adyen", "third", "stripe"]
+    assert decide_on(offers, BEST, 100.0).order == ["third", "adyen", "stripe"]
+    offers[2] = Offer("third", better_by(0.6))
+    assert decide_on(offers, BEST, 100.0, incumbent="adyen").order == ["third", "adyen", "stripe"]
+
+
+def test_a_present_choice_that_cannot_take_the_payment_counts_for_nothing() -> None:
+    """Then the primary is what is left only for an advantage."""
+    offers = [Offer("stripe", LEVEL), Offer("adyen", LEVEL, State.OPEN), Offer("third", better_by(0.4))]
+    assert decide_on(offers, BEST, 100.0, incumbent="adyen").order[0] == "stripe"
+
+
+def test_what_the_advantage_needs_is_the_tunings() -> None:
+    """In percentage points, worth more on a dearer payment."""
+    flags = RoutingFlags(
+        primary="stripe", strategy="best-value", tuning=RoutingTuning(switch_advantage_pp=2, explore=0)
+    )
+    assert between(LEVEL, better_by(1.9), flags=flags).order[0] == "stripe"
+    assert between(LEVEL, better_by(2.1), flags=flags).order[0] == "adyen"
+
+
+def test_each_is_told_why_it_stands_where_it_stands() -> None:
+    """The loser as plainly as the winner."""
+    decision = between(LEVEL, better_by(0.3))
+    assert reasons(decision, "stripe") == [
+        "primary",
+        "kept: adyen is ahead by 0.0270, a switch takes 0.0450 (0.5 pp)",
+    ]
+    assert reasons(decision, "adyen") == ["0.0270 ahead of stripe"]
+    decision = between(LEVEL, better_by(1.0))
+    assert (reasons(decision, "adyen"), reasons(decision, "stripe")) == (
+        ["highest value"],
+        ["primary", "0.0900 behind adyen"],
+    )
+    decision = between(LEVEL, better_by(1.0), flags=RoutingFlags(primary="stripe"))
+    assert reasons(decision, "adyen") == ["0.0900 ahead of stripe, which leads as the primary"]
+
+
+EXPLORING = RoutingFlags(primary="stripe", strategy="best-value", tuning=RoutingTuning(holdout=0.1, explore=0.1))
+THREE = [Offer("stripe", LEVEL), Offer("adyen", better_by(2)), Offer("third", better_by(1))]
+
+
+@pytest.mark.parametrize(
+    ("draws", "lane", "order"),
+    [
+        (Draws(lane=0.0), Lane.HOLDOUT, ["stripe", "adyen", "third"]),
+        (Draws(lane=0.0999), Lane.HOLDOUT, ["stripe", "adyen", "third"]),
+        (Draws(lane=0.1, pick=0.0), Lane.EXPLORE, ["adyen", "third", "stripe"]),
+        (Draws(lane=0.1, pick=0.34), Lane.EXPLORE, ["third", "adyen", "stripe"]),
+        (Draws(lane=0.1899, pick=0.999999), Lane.EXPLORE, ["stripe", "adyen", "third"]),
+        (Draws(lane=0.19), Lane.STRATEGY, ["adyen", "third", "stripe"]),
+    ],
+)
+def test_a_draw_may_hold_out_or_explore(draws: Draws, lane: Lane, order: list[str]) -> None:
+    """A tenth on the primary; of the rest a tenth anywhere."""
+    decision = decide_on(THREE, EXPLORING, 100.0, draws=draws)
+    assert (decision.lane, decision.order) == (lane, order)
+    assert decision.choice == "adyen"
+    chances = {each.provider: each.propensity for each in decision.candidates}
+    assert chances == pytest.approx({"stripe": 0.1 + 0.03, "adyen": 0.03 + 0.81, "third": 0.03}, abs=1e-6)
+
+
+def test_a_draw_is_told_in_the_reasons() -> None:
+    """Or nobody could say why that provider led."""
+    held_out, explored = (decide_on(THREE, EXPLORING, 100.0, draws=Draws(lane=lane)) for lane in (0.0, 0.1))
+    assert reasons(held_out, "stripe") == ["primary", "held out: the primary leads", "0.1800 behind adyen"]
+    assert reasons(explored, "adyen") == ["explored: one of the eligible, each as likely", "highest value"]
+
+
+@pytest.mark.parametrize(("strategy", "share"), [("best-value", 0.02), ("primary-first", 0.0)])
+def test_what_is_explored_where_the_tuning_says_nothing(strategy: Strategy, share: float) -> None:
+    """Under `primary-first` a payment goes elsewhere only if the flag asks for it."""
+    decision = decide_on(THREE, RoutingFlags(primary="stripe", strategy=strategy), 100.0)
+    leader, *others = decision.candidates
+    assert leader.propensity == pytest.approx(1 - share * 2 / 3, abs=1e-6)
+    assert [each.propensity for each in others] == pytest.approx([share / 3] * 2, abs=1e-6)
+
+
+def test_what_is_recovering_is_not_explored_beyond_its_share() -> None:
+    """Its share is what it may be asked to carry."""
+    offers = [Offer("stripe", LEVEL), Offer("adyen", LEVEL, State.SLOW_START, share=0.1, held_back="slow start")]
+    for pick in (0.0, 0.99):
+        assert decide_on(offers, EXPLORING, 100.0, draws=Draws(0.1, 0.15, pick)).order[0] == "stripe"
+    assert decide_on(offers, EXPLORING, 100.0, draws=Draws(0.09, 0.15, 0.0)).order[0] == "adyen"
+
+
+DRAWN = st.floats(0, 1, exclude_max=True)
+
+
+@given(
+    worths=st.lists(st.floats(0.5, 1.0), min_size=3, max_size=3),
+    shares=st.lists(st.sampled_from([0.01, 0.1, 0.25, 1.0]), min_size=3, max_size=3),
+    holdout=st.sampled_from([0.0, 0.2]),
+    explore=st.sampled_from([0.0, 0.1]),
+    strategy=st.sampled_from(["primary-first", "best-value"]),
+)
+def test_the_propensities_are_what_the_draws_do(
+    worths: list[float], shares: list[float], holdout: float, explore: float, strategy: Strategy
+) -> None:
+    """Counted over a grid of all draws, each provider leads as often as its propensity says."""
+    offers = [
+        Offer(name, Terms(round(approval, 4), 1.0, 0.0, 0.0), share=share)
+        for name, approval, share in zip(NAMES, worths, shares, strict=True)
+    ]
+    flags = RoutingFlags(primary="stripe", strategy=strategy, tuning=RoutingTuning(holdout=holdout, explore=explore))
+    by_share = [0.005, 0.05, 0.15, 0.5]
+    widths = [0.01, 0.09, 0.15, 0.75]
+    led: dict[str, float] = dict.fromkeys(NAMES, 0.0)
+    lanes = [(0.0, holdout), (holdout, (1 - holdout) * explore), (0.999, (1 - holdout) * (1 - explore))]
+    for (draw, width), (lane, weight), pick in itertools.product(zip(by_share, widths, strict=True), lanes, range(6)):
+        if weight:
+            draws = Draws(draw, lane, (pick + 0.5) / 6)
+            led[decide_on(offers, flags, 100.0, draws=draws).order[0]] += width * weight / 6
+    propensity = {each.provider: each.propensity for each in decide_on(offers, flags, 100.0).candidates}
+    assert propensity == pytest.approx(led, abs=1e-5)

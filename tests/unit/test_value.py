@@ -10,11 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from providers.contract import Money
-from providers.fees import DEFAULT_SCHEDULES, FeeSchedule
-from router.value import Value, by_fees, major_units
+from router.value import GUARD, Stakes, Terms, in_major_units, line, major_units, stakes, to_json, value, worth_of
 
-EUR = Money(6000, "EUR")
-LINE = re.compile(r"(-?[\d.]+) = ([\d.]+)% × ([\d.]+) − fee (-?[\d.]+) − attempt (-?[\d.]+)")
+TERMS = Terms(0.8731, 0.9990, 0.64, 0.05)
+SIXTY = Stakes(0.1, 60.0)
 
 
 @pytest.mark.parametrize(
@@ -22,64 +21,88 @@ LINE = re.compile(r"(-?[\d.]+) = ([\d.]+)% × ([\d.]+) − fee (-?[\d.]+) − at
     [
         (Money(1999, "EUR"), "19.99"),
         (Money(500, "JPY"), "500"),
-        (Money(1230, "KWD"), "1.230"),
-        (Money(300, "ISK"), "300"),
-        (Money(1000, "CLP"), "1000"),
-        (Money(12345, "CLF"), "1.2345"),
+        (Money(1234, "KWD"), "1.234"),
+        (Money(1, "USD"), "0.01"),
     ],
 )
-def test_minor_units_become_the_amount_that_people_write(money: Money, major: str) -> None:
-    """By ISO 4217, written with all its digits."""
-    assert str(major_units(money)) == major
+def test_money_is_shown_as_people_write_it(money: Money, major: str) -> None:
+    """Each currency with its own number of decimals."""
+    assert major_units(money) == Decimal(major)
+    assert in_major_units(money) == float(major)
 
 
-def test_the_value_is_the_margin_less_the_fees() -> None:
-    """10% of 60.00, less 2.1% of it and 0.13 an attempt."""
-    value = by_fees(EUR, DEFAULT_SCHEDULES["adyen"], margin=0.10, international=False)
-    assert value == Value(Decimal("4.610"), Decimal("1.390"), "4.61 = 10% × 60.00 − fee 1.26 − attempt 0.13")
+def test_the_value_is_what_the_formula_says() -> None:
+    """As facts/routing.md has its example."""
+    assert value(TERMS, SIXTY) == pytest.approx(0.999 * 0.8731 * (6 - 0.64) - 0.05)
+    assert line("adyen", TERMS, SIXTY) == (
+        "adyen 4.63 = approval 87.31% × availability 99.90% × (10% × 60.00 − fee 0.64) − attempt 0.05"
+    )
+    assert to_json(TERMS, SIXTY) == {
+        "value": 4.6251,
+        "approval": 0.8731,
+        "availability": 0.999,
+        "cost": 0.69,
+        "fee": 0.64,
+        "attempt_fee": 0.05,
+    }
 
 
-def test_a_provider_without_a_schedule_is_taken_to_cost_nothing_and_says_so() -> None:
-    """A missing schedule must be seen by whoever reads the decision."""
-    value = by_fees(EUR, None, margin=0.10, international=True)
-    assert (value.value, value.cost) == (Decimal(6), Decimal(0))
-    assert value.reason.endswith("(no fee schedule)")
+def test_a_provider_without_a_schedule_says_so() -> None:
+    """It is taken to cost nothing: whoever reads must know."""
+    assert line("third", TERMS._replace(scheduled=False), SIXTY).endswith("(no fee schedule)")
 
 
-def test_a_card_from_another_country_costs_more() -> None:
-    """Stripe's 1.5% of 60.00."""
-    costs = [by_fees(EUR, DEFAULT_SCHEDULES["stripe"], margin=0.1, international=each).cost for each in (False, True)]
-    assert costs[1] - costs[0] == Decimal("0.9")
+def test_the_guard_lets_an_approval_be_worth_more_than_the_dearest_fee() -> None:
+    """At a margin of 1% on 20.00 each approval would lose money, and the worst approver look best."""
+    good, bad = Terms(0.95, 1.0, 0.88, 0.0), Terms(0.50, 1.0, 0.88, 0.0)
+    unguarded = Stakes(0.01, 20.0)
+    assert value(bad, unguarded) > value(good, unguarded)
+    guarded = stakes(0.01, 20.0, [good, bad])
+    assert guarded.floor == pytest.approx(GUARD * 0.88)
+    assert value(good, guarded) > value(bad, guarded) > 0
+    assert line("stripe", good, guarded) == (
+        "stripe 0.84 = approval 95.00% × availability 100.00% × (guard 1.76 − fee 0.88) − attempt 0.00"
+    )
 
 
-@pytest.mark.parametrize("margin", [0.0, 0.005, 0.1, 0.125, 0.33, 1.0])
-def test_the_margin_is_printed_as_it_was_set(margin: float) -> None:
-    """12.5% must not be shown as 12%."""
-    reason = by_fees(EUR, None, margin=margin, international=False).reason
-    found = LINE.match(reason)
-    assert found is not None
-    assert Decimal(found[2]) == Decimal(str(margin)) * 100
+def test_the_guard_leaves_alone_what_earns_enough() -> None:
+    """It begins where the margin is less than twice the dearest fee, without a step."""
+    assert stakes(0.1, 60.0, [TERMS]).floor is None
+    just, below = stakes(0.1, 12.8, [TERMS]), stakes(0.1, 12.79, [TERMS])
+    assert (just.floor, below.floor) == (None, 1.28)
+    assert value(TERMS, just) == pytest.approx(value(TERMS, below))
 
 
-@example(amount=1999, currency="EUR", margin=0.125, name="adyen", international=False)
-@example(amount=999_999_999_999, currency="KWD", margin=0.333, name="stripe", international=True)
-@given(
-    amount=st.integers(1, 999_999_999_999),
-    currency=st.sampled_from(["EUR", "USD", "JPY", "KWD", "CLP", "ISK"]),
-    margin=st.decimals(0, 1, places=4).map(float),
-    name=st.sampled_from(["stripe", "adyen", None]),
-    international=st.booleans(),
+def test_what_a_percentage_point_is_worth() -> None:
+    """In money, at the provider that would be left."""
+    assert worth_of(0.5, TERMS, SIXTY) == pytest.approx(0.005 * 0.999 * 5.36)
+
+
+LINE = re.compile(
+    r"(?P<provider>\w+) (?P<value>-?[\d.]+) = approval (?P<approval>[\d.]+)% × availability (?P<availability>[\d.]+)% × "
+    r"\((?:(?P<margin>[\d.]+)% × (?P<amount>[\d.]+)|guard (?P<guard>[\d.]+)) − fee (?P<fee>[\d.]+)\) "
+    r"− attempt (?P<attempt>[\d.]+)"
 )
-def test_the_printed_line_recomputes_to_the_value(
-    amount: int, currency: str, margin: float, name: str | None, international: bool
+
+
+@given(
+    approval=st.floats(0, 1),
+    availability=st.floats(0, 1),
+    fee=st.floats(0, 50),
+    attempt=st.floats(0, 1),
+    margin=st.floats(0, 1).map(lambda margin: round(margin, 4)),
+    money=st.builds(Money, st.integers(1, 10**9), st.sampled_from(["EUR", "JPY", "KWD"])),
+)
+@example(0.87654321, 0.99996, 0.6437, 0.13, 0.125, Money(10**9, "JPY"))
+def test_the_printed_terms_recompute_to_the_printed_value(
+    approval: float, availability: float, fee: float, attempt: float, margin: float, money: Money
 ) -> None:
-    """Whoever takes a calculator to it arrives at the printed figure, but for the rounding of each part shown."""
-    schedule: FeeSchedule | None = None if name is None else DEFAULT_SCHEDULES[name]
-    value = by_fees(Money(amount, currency), schedule, margin=margin, international=international)
-    found = LINE.match(value.reason)
-    assert found is not None, value.reason
-    shown, percent, major, fee, attempt = (Decimal(each) for each in found.groups())
-    assert major == major_units(Money(amount, currency))
-    assert abs(shown - value.value) <= Decimal("0.005")
-    assert abs(percent * major / 100 - fee - attempt - shown) <= Decimal("0.015")
-    assert abs(fee + attempt - value.cost) <= Decimal("0.01")
+    """To the cent, with whatever digits are printed, and no other."""
+    terms = Terms(approval, availability, fee, attempt).rounded()
+    at_stake = stakes(margin, in_major_units(money), [terms])
+    found = LINE.fullmatch(line("stripe", terms, at_stake))
+    assert found is not None
+    printed = {name: Decimal(text) for name, text in found.groupdict().items() if text and name != "provider"}
+    gain = printed["guard"] if "guard" in printed else printed["margin"] / 100 * printed["amount"]
+    made = printed["approval"] / 100 * printed["availability"] / 100 * (gain - printed["fee"]) - printed["attempt"]
+    assert abs(made - printed["value"]) <= Decimal("0.00501")
