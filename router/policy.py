@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -71,6 +71,11 @@ class Draws(NamedTuple):
     """Whether it is held out or explores; 1 never does."""
     pick: float = 0.0
     """Which provider is explored."""
+
+
+def drawn(flags: RoutingFlags, draw: Callable[[], float]) -> Draws:
+    """One payment's numbers; none is drawn for what these flags never do."""
+    return Draws(draw()) if _lanes(flags) == _NO_LANES else Draws(draw(), draw(), draw())
 
 
 class Candidate(NamedTuple):

@@ -1,0 +1,80 @@
+"""What is known of each provider for one payment: scores as measured, fees by the schedule."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from providers.contract import Money
+from providers.fees import FeeBook, Sale
+from providers.regions import region_of
+from router import value
+from router.order import Order
+from router.scores import Score
+from router.segments import Segment, segment
+from router.value import Terms
+
+EVERYONE = "*"
+"""In a setting by merchant: whoever is not named."""
+
+
+class ScoreReader(Protocol):
+    """Where approval and availability come from."""
+
+    def read(self, segment: Segment, at: float) -> Mapping[str, Score]:
+        """Each provider's for this kind of payment; `at` in seconds since 1970."""
+
+
+class Appraiser:
+    """Puts both together. Thread-safe; waits for nothing."""
+
+    def __init__(
+        self,
+        providers: Iterable[str],
+        *,
+        scores: ScoreReader,
+        fees: FeeBook,
+        countries: Mapping[str, str] | None = None,
+    ) -> None:
+        self._providers = tuple(providers)
+        self._scores = scores
+        self._fees = fees
+        self._countries = countries or {}
+
+    def terms(self, order: Order, merchant: str, now: dt.datetime) -> Mapping[str, Terms]:
+        """Each provider's terms for this order, rounded as they are printed."""
+        card, money = order.payment_method.card, Money(order.amount, order.currency)
+        country = self._countries.get(merchant) or self._countries.get(EVERYONE) or order.customer.country
+        sale = Sale(
+            amount=value.major_units(money),
+            currency=order.currency,
+            brand=None if card is None else card.brand,
+            funding=None if card is None else card.funding,
+            # Where a merchant's country is not set, its customer's is the nearest sign of where the sale is made.
+            region=region_of(None if card is None else card.country, country),
+            at=now.date(),
+        )
+        return self.terms_of(segment_of(order), sale, now)
+
+    def terms_of(self, kind: Segment, sale: Sale, now: dt.datetime) -> Mapping[str, Terms]:
+        """Each provider's terms for a sale of this kind."""
+        scores = self._scores.read(kind, now.timestamp())
+        found = {}
+        for name in self._providers:
+            score, fee = scores[name], self._fees.quote(name, sale)
+            found[name] = Terms(
+                round(score.approval, value.RATE_DIGITS),
+                round(score.availability, value.RATE_DIGITS),
+                float(fee.fee),
+                float(fee.attempt),
+                fee.scheduled,
+            )
+        return found
+
+
+def segment_of(order: Order) -> Segment:
+    """The kind of payment that an order is."""
+    card = order.payment_method.card
+    brand, country = (None, None) if card is None else (card.brand, card.country)
+    return segment(order.amount, brand, country, order.payment_method.type)
