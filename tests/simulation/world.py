@@ -141,7 +141,7 @@ class Process(SimProcess):
                 providers=providers,
                 flags=world.flags,
                 health=self.health,
-                fees={},
+                appraiser=an_appraiser(providers),
                 ids=ids,
                 draw=world.rng.random,
             ),
