@@ -59,17 +59,12 @@ class Appraiser:
 
     def terms_of(self, kind: Segment, sale: Sale, now: dt.datetime) -> Mapping[str, Terms]:
         """Each provider's terms for a sale of this kind."""
-        scores = self._scores.read(kind, now.timestamp())
+        scores, quote, rate = self._scores.read(kind, now.timestamp()), self._fees.quote, value.rate
         found = {}
         for name in self._providers:
-            score, fee = scores[name], self._fees.quote(name, sale)
-            found[name] = Terms(
-                round(score.approval, value.RATE_DIGITS),
-                round(score.availability, value.RATE_DIGITS),
-                float(fee.fee),
-                float(fee.attempt),
-                fee.scheduled,
-            )
+            approval, availability, _ = scores[name]
+            fee, attempt, scheduled = quote(name, sale)
+            found[name] = Terms(rate(approval), rate(availability), float(fee), float(attempt), scheduled)
         return found
 
 

@@ -161,7 +161,12 @@ def build_house(
     payments = Payments(
         ledger=ledger,
         planner=Planner(
-            providers=contracts, flags=source, health=health, appraiser=an_appraiser(contracts), ids=ids, tries_of=CardLedger(database).tries
+            providers=contracts,
+            flags=source,
+            health=health,
+            appraiser=an_appraiser(contracts),
+            ids=ids,
+            tries_of=CardLedger(database).tries,
         ),
         sender=sender,
         health=health,

@@ -35,7 +35,9 @@ def random_offers(rng: random.Random) -> list[Offer]:
     return [
         Offer(
             name,
-            Terms(rng.random(), rng.uniform(0.5, 1), rng.uniform(0, 3), rng.choice([0, 0.13]), rng.random() < 0.9).rounded(),
+            Terms(
+                rng.random(), rng.uniform(0.5, 1), rng.uniform(0, 3), rng.choice([0, 0.13]), rng.random() < 0.9
+            ).rounded(),
             rng.choice([State.CLOSED, State.CLOSED, State.CLOSED, State.OPEN, State.SLOW_START]),
             rng.choice([None, None, None, "no token for this provider"]),
             busy=rng.random() < 0.1,
@@ -101,13 +103,17 @@ def test_a_change_changes_the_right_reason_and_no_other() -> None:
         else:
             new = {
                 "circuit": offers[victim]._replace(circuit=State.OPEN),
-                "fee": offers[victim]._replace(terms=terms._replace(fee=terms.fee - 0.01 if terms.fee > 1 else terms.fee + 0.01)),
+                "fee": offers[victim]._replace(
+                    terms=terms._replace(fee=terms.fee - 0.01 if terms.fee > 1 else terms.fee + 0.01)
+                ),
                 "approval": offers[victim]._replace(terms=terms._replace(approval=round(terms.approval / 2, 4))),
             }[what]
             offers[victim] = new
         after = reasons(decide(offers, flags, 60.0))
         fresh = set(after[name]) - set(before[name])
-        expected = {"flag": "disabled by flag", "circuit": "circuit open", "fee": "fee ", "approval": "approval "}[what]
+        expected = {"flag": "disabled by flag", "circuit": "circuit open", "fee": "fee ", "approval": "approval "}[
+            what
+        ]
         assert any(expected in reason for reason in fresh), (what, before[name], after[name])
         for other in NAMES:
             # What another provider is worth is its own affair; only where it stands may be told anew.
