@@ -115,7 +115,7 @@ class _Chosen(NamedTuple):
     scheduled: bool
 
 
-_UNKNOWN = _Chosen(_ZERO, _ZERO, _ZERO, False)
+_UNKNOWN = _Chosen(_ZERO, _ZERO, _ZERO.quantize(FOUR_PLACES), False)
 Mask = tuple[bool, bool, bool, bool]
 """Which of the four a line names."""
 MASKS: Sequence[Mask] = sorted(itertools.product((True, False), (True, False), (True, False), (True, False)), key=sum)

@@ -37,7 +37,7 @@ from flags.values import WrongValue
 from flags.watching import WatchedStore
 from providers.adyen import AdyenProvider
 from providers.contract import Provider, Timeouts
-from providers.fees import DEFAULT_SCHEDULES
+from providers.fees import DEFAULT_SCHEDULES, FeeBook
 from providers.stripe import StripeProvider
 from router import alerts as alerting
 from router import telemetry
@@ -46,6 +46,7 @@ from router.api import payments as payments_api
 from router.baseline import Fixed
 from router.breaker import BreakerSettings
 from router.clock import Clock, Ids, SystemClock, TimeOrderedIds
+from router.fee_book import fee_book
 from router.flag_watch import FlagWatch
 from router.fleet import FleetCounts
 from router.flip_cases import Cases
@@ -119,6 +120,7 @@ class Core:
     ids: Ids
     database: Database
     providers: Mapping[str, Provider]
+    fees: FeeBook
     flags: FlagSource
     flag_mover: FlagMover | None
     """None: flags come from LaunchDarkly, and there is no token to write with."""
@@ -148,9 +150,10 @@ class Core:
 
 
 def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids | None = None) -> Core:
-    """Everything that a payment needs, from the settings. Raises LedgerUnavailableError."""
+    """Everything that a payment needs, from the settings. Raises LedgerUnavailableError, SettingsError."""
     clock = clock or SystemClock()
     ids = ids or TimeOrderedIds(clock)
+    fees = fee_book(settings, clock.now().date())
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     database = Database(settings.ledger_url, pool_size=settings.web_threads + 8)
     migrate(database)
@@ -219,6 +222,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         ids=ids,
         database=database,
         providers=providers,
+        fees=fees,
         flags=source,
         flag_mover=mover,
         override=override,
