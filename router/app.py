@@ -37,12 +37,12 @@ from flags.values import WrongValue
 from flags.watching import WatchedStore
 from providers.adyen import AdyenProvider
 from providers.contract import Provider, Timeouts
-from providers.fees import DEFAULT_SCHEDULES, FeeBook
 from providers.stripe import StripeProvider
 from router import alerts as alerting
 from router import telemetry
 from router.api import attention, circuits, gate, operations, problems, webhooks
 from router.api import payments as payments_api
+from router.appraisal import Appraiser
 from router.baseline import Fixed
 from router.breaker import BreakerSettings
 from router.clock import Clock, Ids, SystemClock, TimeOrderedIds
@@ -120,7 +120,6 @@ class Core:
     ids: Ids
     database: Database
     providers: Mapping[str, Provider]
-    fees: FeeBook
     flags: FlagSource
     flag_mover: FlagMover | None
     """None: flags come from LaunchDarkly, and there is no token to write with."""
@@ -128,6 +127,7 @@ class Core:
     flag_watch: FlagWatch
     health: ProviderHealth
     scores: Scores
+    appraiser: Appraiser
     score_sharing: ScoreSharing
     ledger: PaymentLedger
     journals: Journals
@@ -171,6 +171,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     source, mover = build_flags(settings, store)
     override = LocalOverride(FlipLedger(database).overrides)
     scores = Scores(providers)
+    appraiser = Appraiser(providers, scores=scores, fees=fees, country_of=settings.country_of)
     # A name of its own for every life of a process: counts of one that is gone are never taken for another's.
     process = ids.new(role)
     health = ProviderHealth(
@@ -203,11 +204,12 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
             providers=providers,
             flags=source,
             health=health,
-            fees=DEFAULT_SCHEDULES,
+            appraiser=appraiser,
             ids=ids,
             tries_of=CardLedger(database).tries,
             draw=chance,
             override=override.apply,
+            allowed=settings.providers_of,
         ),
         sender=sender,
         health=health,
@@ -222,13 +224,13 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         ids=ids,
         database=database,
         providers=providers,
-        fees=fees,
         flags=source,
         flag_mover=mover,
         override=override,
         flag_watch=FlagWatch(store, values, source=name, seen_by=actor, clock=clock),
         health=health,
         scores=scores,
+        appraiser=appraiser,
         score_sharing=ScoreSharing(
             scores,
             store=ScoreLedger(database),
@@ -540,7 +542,7 @@ def _add_flips(loops: Loops, core: Core) -> None:
         flips=FlipLedger(core.database),
         alerts=alert_ledger,
         source=core.flags,
-        fees=DEFAULT_SCHEDULES,
+        appraiser=core.appraiser,
         clock=core.clock,
         ids=core.ids,
         limits=Limits(settings.flip_cooldown_seconds, settings.flips_per_hour),

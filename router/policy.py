@@ -113,7 +113,7 @@ class Decision:
     at_stake: Stakes
     lane: Lane = Lane.STRATEGY
     choice: str | None = None
-    """Whom the strategy puts first, before any draw; the next decision of the kind leaves it only for an advantage."""
+    """Whom the strategy puts first, before any draw; the next of its kind leaves it only for an advantage."""
     incumbent: str | None = None
     """The choice before this one."""
     advantage_pp: float = 0.0
@@ -311,7 +311,7 @@ def _chances(
     if choice is None or kept_out is None:
         return {}
     chances: dict[str, float] = {}
-    if all([each.offer.share >= 1 for each in eligible]):
+    if min([each.offer.share for each in eligible]) >= 1:
         # Nearly always; and the same as below, quicker.
         if lanes == _NO_LANES:
             return {choice.offer.provider: 1.0}

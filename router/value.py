@@ -3,8 +3,9 @@
     value = availability × approval × (margin × amount − fee) − attempt fee
 
 in major units of the payment's currency, as facts/routing.md has it: simulated, it beat "approval only" at every
-margin up to 20%. Where the margin on the amount is less than twice the dearest fee, that much stands in its place (the
-guard): otherwise an approval would be worth next to nothing or less, and the provider most likely to decline the best.
+margin up to 20%. Where the margin on the amount is less than twice the dearest fee, that much stands in its place
+(the guard): otherwise an approval would be worth next to nothing or less, and the best provider the one most likely
+to decline.
 
 Every term is rounded as it is printed before the value is made of it, so whoever reads the line can compute it.
 """

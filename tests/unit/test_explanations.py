@@ -13,8 +13,9 @@ from router.value import Terms
 
 NAMES = ("stripe", "adyen", "third")
 LINE = re.compile(
-    r"(?P<provider>\w+) (?P<value>-?[\d.]+) = approval (?P<approval>[\d.]+)% × availability (?P<availability>[\d.]+)% × "
-    r"\((?:(?P<margin>[\d.]+)% × (?P<amount>[\d.]+)|guard (?P<guard>[\d.]+)) − fee (?P<fee>[\d.]+)\) "
+    r"(?P<provider>\w+) (?P<value>-?[\d.]+) = approval (?P<approval>[\d.]+)% "
+    r"× availability (?P<availability>[\d.]+)% "
+    r"× \((?:(?P<margin>[\d.]+)% × (?P<amount>[\d.]+)|guard (?P<guard>[\d.]+)) − fee (?P<fee>[\d.]+)\) "
     r"− attempt (?P<attempt>[\d.]+)(?: \(no fee schedule\))?"
 )
 

@@ -79,8 +79,9 @@ def test_what_a_percentage_point_is_worth() -> None:
 
 
 LINE = re.compile(
-    r"(?P<provider>\w+) (?P<value>-?[\d.]+) = approval (?P<approval>[\d.]+)% × availability (?P<availability>[\d.]+)% × "
-    r"\((?:(?P<margin>[\d.]+)% × (?P<amount>[\d.]+)|guard (?P<guard>[\d.]+)) − fee (?P<fee>[\d.]+)\) "
+    r"(?P<provider>\w+) (?P<value>-?[\d.]+) = approval (?P<approval>[\d.]+)% "
+    r"× availability (?P<availability>[\d.]+)% "
+    r"× \((?:(?P<margin>[\d.]+)% × (?P<amount>[\d.]+)|guard (?P<guard>[\d.]+)) − fee (?P<fee>[\d.]+)\) "
     r"− attempt (?P<attempt>[\d.]+)"
 )
 
