@@ -184,6 +184,7 @@ class Scores:
         self._answers: _Table | None = None
         self._calls: _Calls | None = None
         self._empty = _Table(self.providers, self._half_life_h * 3600, 0.0)
+        self._no_calls = dict.fromkeys(self.providers, _NOTHING)
         self._pruned_at = float("-inf")
         self._heard: deque[Heard] = deque(maxlen=HEARD_HELD)
 
@@ -265,29 +266,28 @@ class Scores:
 
     def read(self, segment: Segment, at: float) -> dict[str, Score]:
         """What is expected of such a payment at each provider, in the order in which they were named."""
+        # Written out, step by step: every payment that is decided pays for it.
         table, calls = self._answers or self._empty, self._calls
-        now = _growth((at - table.landmark) * table.doublings_per_s)
-        chains = table.chains.get(segment) or table.known(segment)
+        grown = (at - table.landmark) * table.doublings_per_s
+        now = 2.0**grown if -HALF_LIVES_HELD < grown < _LONGEST else _growth(grown)
         # Priors are weighed as answers of this moment: all terms then have the factor that a division takes away.
         of_branch, of_country, of_provider, of_all = PRIOR_ANSWERS
-        of_branch, of_country, of_provider, of_all = (
-            of_branch * now,
-            of_country * now,
-            of_provider * now,
-            of_all * now,
-        )
+        of_branch *= now
+        of_country *= now
+        of_provider *= now
+        of_all *= now
         declined, approved = table.everyone
         prior = PRIOR_ALL_ANSWERS * now
-        everyone = (approved + prior * self._prior) / (approved + declined + prior)
-        if calls is None:
-            cells, usual = None, 1.0
-        else:
-            cells = calls.cells
-            usual = PRIOR_CALLS * _growth((at - calls.landmark) / AVAILABILITY_HALF_LIFE_S)
+        from_all = of_all * ((approved + prior * self._prior) / (approved + declined + prior))
+        cells, usual = self._no_calls, PRIOR_CALLS
+        if calls is not None:
+            cells, grown = calls.cells, (at - calls.landmark) / AVAILABILITY_HALF_LIFE_S
+            usual *= 2.0**grown if -HALF_LIVES_HELD < grown < _LONGEST else _growth(grown)
+        usually_well = usual * PRIOR_AVAILABILITY
         scores = {}
-        for name, (leaf, branch, country, root) in chains.items():
+        for name, (leaf, branch, country, root) in (table.chains.get(segment) or table.known(segment)).items():
             declined, approved = root
-            rate = (approved + of_all * everyone) / (approved + declined + of_all)
+            rate = (approved + from_all) / (approved + declined + of_all)
             declined, approved = country
             rate = (approved + of_provider * rate) / (approved + declined + of_provider)
             declined, approved = branch
@@ -295,12 +295,8 @@ class Scores:
             declined, approved = leaf
             answers = approved + declined
             rate = (approved + of_branch * rate) / (answers + of_branch)
-            if cells is None:
-                availability = PRIOR_AVAILABILITY
-            else:
-                failed, answered = cells[name]
-                availability = (answered + usual * PRIOR_AVAILABILITY) / (answered + failed + usual)
-            scores[name] = _score((rate, availability, answers / now))
+            failed, well = cells[name]
+            scores[name] = _new(Score, (rate, (well + usually_well) / (well + failed + usual), answers / now))
         return scores
 
     def availability(self, provider: str, at: float) -> float:
@@ -395,8 +391,9 @@ class Scores:
         return True
 
 
-_score = Score._make
-_LONGEST = 1000.0
+_new = tuple.__new__
+"""A third of what a call of the class takes."""
+_LONGEST = 900.0
 """Half-lives: after so many nothing is left, and 2^1024 is no float."""
 
 
