@@ -187,7 +187,9 @@ def test_the_probe_becomes_the_sdks_balance(sdk: stripe.StripeClient) -> None:
 
 def test_what_was_kept_of_a_capture_is_the_sdks_object(sdk: stripe.StripeClient) -> None:
     """As an adapter asks for it; every field is one that the SDK's type knows, and the answer is the contract's."""
-    paid = sdk.v1.payment_intents.create(charge(capture_method="automatic", expand=["latest_charge.balance_transaction"]))
+    paid = sdk.v1.payment_intents.create(
+        charge(capture_method="automatic", expand=["latest_charge.balance_transaction"])
+    )
     kept = paid.latest_charge
     assert isinstance(kept, stripe.Charge)
     assert isinstance(kept.balance_transaction, stripe.BalanceTransaction)
