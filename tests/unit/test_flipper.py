@@ -15,6 +15,7 @@ from providers.contract import Health
 from router.clock import ManualClock
 from router.flip_rules import Limits
 from router.ledger.engine import Database
+from router.scores import PRIOR_APPROVAL, PRIOR_AVAILABILITY
 from router.transitions import State
 from tests.fakes.clocks import SteppedClock
 from tests.fakes.flags import FakeStore, Told
@@ -399,8 +400,11 @@ def test_the_record_explains_the_flip(worker: FlipWorker, store: FakeStore) -> N
         "open_seconds": 61.5,
         "incident_started_at": opened_at.isoformat(),
         "window": None,
-        # 20% of 50.00, less 1% and 2% of it.
-        "candidates": [{"provider": "third", "value": 9.5}, {"provider": "adyen", "value": 9.0}],
+        # 20% of 50.00, less 1% and 2% of it, with the rates that are taken before any is known.
+        "candidates": [
+            {"provider": name, "value": round(PRIOR_AVAILABILITY * PRIOR_APPROVAL * (10 - fee), 4)}
+            for name, fee in (("third", 0.5), ("adyen", 1.0))
+        ],
     }
     ((served, comment),) = store.moves
     assert served == Serves("third")
