@@ -25,6 +25,7 @@ from router.flip_rules import (
     no_changes,
     persons_change,
     serves_of,
+    told_in_words,
 )
 from router.health import ProviderHealth
 from router.incidents import unfinished
@@ -103,7 +104,8 @@ class Cases:
         if theirs is None:
             return None
         old, new = (None if each is None else each.get("serves") for each in (theirs.old, theirs.new))
-        what = f"from {_shown(old)} to {_shown(new)}" if old != new else "its rules, its targets or whether it is on"
+        moved = f"from {told_in_words(old)} to {told_in_words(new)}"
+        what = moved if old != new else "its rules, its targets or whether it is on"
         return f"a person changed {flag} at {theirs.at:%H:%M:%S} ({what}), and their word holds for this incident"
 
     def is_told(self, flip: Flip) -> bool:
@@ -132,12 +134,6 @@ def say(alert: Alert, provider: str) -> None:
     """Tell Sentry what was committed; a flip that went well is an event too: payments have moved."""
     about = {"provider": provider, "incident": alert.incident, "flip": alert.flip_id, "cause": alert.text}
     log.error(alert.kind, **about)
-
-
-def _shown(serves: object) -> str:
-    if isinstance(serves, Mapping) and isinstance(serves.get("per_cent"), Mapping):
-        return ", ".join(f"{share:g}% {value}" for value, share in serves["per_cent"].items())
-    return str(serves)
 
 
 def _detail(flip: Flip) -> Mapping[str, object]:

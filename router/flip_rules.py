@@ -126,12 +126,16 @@ def as_told(serves: Serves) -> Any:
     return {"per_cent": {value: round(each * 100 / WHOLE, 3) for value, each in serves.weights.items() if each}}
 
 
-def in_words(serves: Serves) -> str:
-    """What a flag serves, for people."""
-    told = as_told(serves)
-    if serves.weights:
+def told_in_words(told: Any) -> str:
+    """What the audit has of what a flag serves, for people."""
+    if isinstance(told, Mapping) and isinstance(told.get("per_cent"), Mapping):
         return ", ".join(f"{share:g}% {value}" for value, share in told["per_cent"].items())
     return str(told)
+
+
+def in_words(serves: Serves) -> str:
+    """What a flag serves, for people."""
+    return told_in_words(as_told(serves))
 
 
 def to_json(serves: Serves) -> Mapping[str, Any]:
