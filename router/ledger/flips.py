@@ -144,9 +144,6 @@ class FlipLedger:
         if not self._database.is_sqlite:
             # Two claims of two incidents would not see each other: the second waits for the first one's commit.
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CLAIM_LOCK)))
-        return self._is_another_begun(connection, flag)
-
-    def _is_another_begun(self, connection: sa.Connection, flag: str) -> bool:
         query = sa.select(flips.c.id).where(flips.c.flag == flag, flips.c.state.in_(UNWRITTEN)).limit(1)
         return connection.scalar(query) is not None
 
