@@ -211,18 +211,3 @@ class FlagMover(Protocol):
 
     def close(self) -> None:
         """Let go of connections."""
-
-
-class FlagWriter(Protocol):
-    """Changes what a flag serves to everyone whom no rule or target catches."""
-
-    def current(self, key: str) -> Any:
-        """The value served now. Raises FlagWriteError where it cannot be read."""
-
-    def set(self, key: str, value: Any, *, expected: Any | None, comment: str) -> bool:
-        """Serve `value` from now on.
-
-        With `expected` (not None), only while the flag still serves that value, so that a person's change
-        is never overwritten: False says that it did not, and nothing was changed.
-        Raises FlagWriteError for an unknown key, a value of the wrong kind, or a store that cannot be written.
-        """
