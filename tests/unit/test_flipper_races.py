@@ -24,6 +24,7 @@ from flags.file import FileFlags
 from flags.filemover import FileFlagMover
 from flags.filewriter import FileFlagWriter, complete_file
 from router.clock import ManualClock
+from router.flip_ending import LOOK_AGAIN_S, SEEN_AFTER_S, UNHEARD_AFTER_S
 from router.flip_writing import LEASE_S, REFUSALS
 from router.ledger import tables
 from router.ledger.engine import Database
@@ -506,40 +507,77 @@ def test_the_override_is_dropped_when_the_flag_itself_is_seen_to_serve_the_targe
     assert worker.primary == "stripe"
 
 
-@pytest.mark.parametrize("by", ["a sound stream", "another process"])
+@pytest.mark.parametrize("by", ["a person, who is not heard of", "another process"])
 def test_of_a_rollout_the_override_stays_until_a_stream_has_told_the_change(
     database: Database, store: FakeStore, clock: ManualClock, by: str
 ) -> None:
     """What the worker is served says nothing: its own share is another provider's, before as after."""
     told: list[Told] = []
-    store.serves = Serves(weights={"adyen": 60_000, "stripe": 40_000})
+    store.serves = before = Serves(weights={"adyen": 60_000, "stripe": 40_000})
     worker = FlipWorker(database, clock, store.source, store, changes=lambda _key, _since: told)
     store.source.read(FlagContext())
-    store.source.stalled, store.source.state = True, "interrupted"
+    store.source.stalled = True
     worker.go(State.OPEN)
     assert worker.run_after(60) == 1
-    worker.run_after(2.5)
+    worker.run_after(SEEN_AFTER_S)
     worker.run_after(60)
     flags, _ = worker.override.apply(RoutingFlags(primary="stripe"))
     assert flags.primary == "third"
     if by == "another process":
         told = store.audit
     else:
-        store.source.state = "valid"
+        store.set(before)
+        worker.clock.advance(LOOK_AGAIN_S)
     worker.run_after(0.5)
     assert not worker.override.in_force
 
 
-def test_a_sound_stream_that_tells_nothing_keeps_the_override_for_half_a_minute(
-    worker: FlipWorker, store: FakeStore
+@pytest.mark.parametrize("state", ["valid", "interrupted"])
+def test_a_stream_that_tells_nothing_keeps_the_override_while_the_flag_holds_what_was_written(
+    worker: FlipWorker, store: FakeStore, state: Literal["valid", "interrupted"]
 ) -> None:
-    """A person may have set the flag back in the same moment."""
+    """A stream that is silently stalled says that it is well for five minutes. One look in half a minute."""
+    store.source.stalled = True
+    store.source.read(FlagContext())
+    store.source.state = state
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    looks = store.looks
+    for _ in range(100):
+        worker.run_after(3)
+        assert worker.primary == "third"
+    assert store.looks - looks == 10
+    store.fault = AWAY
+    worker.run_after(LOOK_AGAIN_S)
+    assert (worker.primary, worker.flip.state, worker.flip.cause) == ("third", "confirmed", None)
+
+
+@pytest.mark.parametrize("to", ["stripe", "adyen"])
+def test_a_person_whom_no_stream_has_told_of_ends_the_override_within_half_a_minute(
+    database: Database, store: FakeStore, clock: ManualClock, to: str
+) -> None:
+    """Where the flag sends payments to the failing provider again; to another one, its stream will tell."""
+    worker = FlipWorker(database, clock, store.source, store)
     store.source.stalled = True
     worker.go(State.OPEN)
     worker.run_after(60)
-    worker.run_after(29)
+    store.set(to)
+    worker.run_after(UNHEARD_AFTER_S - 1)
     assert worker.override.in_force
     worker.run_after(1)
+    assert bool(worker.override.in_force) == (to == "adyen")
+
+
+def test_the_override_outlasts_the_write_by_what_other_processes_need_to_hear_of_it(
+    worker: FlipWorker, store: FakeStore
+) -> None:
+    """The worker's own stream is no proof: another process's may just be opened again."""
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 1
+    worker.run_after(SEEN_AFTER_S - 0.1)
+    flags, _ = worker.override.apply(RoutingFlags(primary="stripe"))
+    assert flags.primary == "third"
+    worker.run_after(0.1)
     assert not worker.override.in_force
 
 
