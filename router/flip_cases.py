@@ -31,7 +31,7 @@ from router.health import ProviderHealth
 from router.incidents import unfinished
 from router.ledger.alerts import Alert, AlertKind, AlertLedger
 from router.ledger.circuits import CircuitLedger
-from router.ledger.flips import Flip, FlipLedger
+from router.ledger.flips import Flip, FlipLedger, Unless
 from router.transitions import State, Transition
 
 log = structlog.get_logger("router.flips")
@@ -89,8 +89,13 @@ class Cases:
 
     def held(self, now: dt.datetime) -> str | None:
         """Why the machine may not write now."""
+        unless = self.unless_held(now)
+        return unless.held(self.flips.writes(unless.since))
+
+    def unless_held(self, now: dt.datetime) -> Unless:
+        """The same, for the ledger to look at as it decides: two workers may both have found that it may."""
         horizon = max(HOUR, dt.timedelta(seconds=self.limits.cooldown_s))
-        return held(self.flips.writes(now - horizon), now, self.limits)
+        return Unless(now - horizon, lambda moves: held(moves, now, self.limits))
 
     def persons_change(self, flag: str, incident: str) -> str | None:
         """In words, how a person changed the flag during the incident; None: nobody did."""

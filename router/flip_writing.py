@@ -162,12 +162,14 @@ class FlipWriting:
         if self._mover is None:
             return self._failed(flip, NO_WAY)
         seen = self._mover.look(flip.flag)
+        # By another incident's flip the same change may have been made, while the store was away for this one.
+        other = self._flips.wrote(flip.flag, seen.mark, but=flip.id)
         match found(flip, seen):
-            case Found.WRITTEN:
+            case Found.WRITTEN if other is None:
                 return self._confirmed(flip, seen)
-            case Found.TAKEN:
+            case Found.WRITTEN | Found.TAKEN:
                 self._withdraw(flip)
-                return self._superseded(flip, f"by a person: the flag {_as_seen(seen)}")
+                return self._superseded(flip, _taken(flip, seen, other))
             case Found.OFF:
                 if ended is not None:
                     return self._superseded(flip, ended)
@@ -381,6 +383,13 @@ def _comment(flip: Flip) -> str:
 
 def _as_seen(seen: FlagState) -> str:
     return f"serves {in_words(seen.serves)}" if seen.is_on else f"is off, and serves {seen.off}"
+
+
+def _taken(flip: Flip, seen: FlagState, other: str | None) -> str:
+    if other is not None:
+        return f"the flag {_as_seen(seen)} by {other}"
+    # At the first look nobody knows since when: a rollout may have sent the failing provider nobody all along.
+    return f"by a person{', or all along' if flip.before is None else ''}: the flag {_as_seen(seen)}"
 
 
 def _pins(flip: Flip, seen: FlagState) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -120,6 +121,22 @@ def test_a_change_by_a_person_between_the_look_and_the_write_stands(worker: Flip
     assert worker.run_after(60) == 0
     assert (store.primary, worker.primary, store.moves) == ("adyen", "adyen", [])
     assert (worker.flip.state, worker.flip.confirmed_at, worker.flip.requested_at) == ("superseded", None, None)
+
+
+def test_a_flag_that_serves_the_failing_provider_to_nobody_is_not_said_to_be_a_persons_doing(
+    database: Database, store: FakeStore, clock: ManualClock
+) -> None:
+    """Payments without a customer get a rollout's first share, even one of nothing: so does the router itself."""
+    store.source.stalled = True
+    store.source.read(FlagContext())
+    store.serves = Serves(weights={"adyen": 100_000})
+    worker = FlipWorker(database, clock, store.source, store, changes=store.changes)
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 0
+    assert (worker.flip.state, worker.flip.cause) == (
+        "superseded",
+        "by a person, or all along: the flag serves 100% adyen",
+    )
 
 
 def test_a_change_of_something_else_in_that_moment_is_looked_at_and_the_flip_goes_on(
@@ -482,6 +499,62 @@ def test_a_waiting_flip_is_dropped_when_a_person_moves_the_flag(waiting: FlipWor
     assert (waiting.flip.state, waiting.primary) == ("superseded", "stripe")
     assert waiting.run_after(600) == 0
     assert store.moves == []
+
+
+def in_doubt(worker: FlipWorker, store: FakeStore, *, is_written: bool) -> None:
+    """A flip whose write was lost, or only its answer, and whose incident has ended; the store is away since."""
+
+    def lose() -> None:
+        store.before_move = None
+        if is_written:
+            store.set("third")
+        store.fault = AWAY
+        raise AWAY
+
+    store.source.stalled = True
+    store.before_move = lose
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    worker.go(State.CLOSED)
+    worker.run_after(301)
+    assert (worker.flip.state, worker.override.in_force) == ("requested", [])
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+def test_a_write_in_doubt_of_an_incident_that_is_over_keeps_no_override_from_the_next_one(
+    worker: FlipWorker, store: FakeStore, is_written: bool
+) -> None:
+    """Nobody was told, and payments led to the failing provider for as long as the store was away."""
+    in_doubt(worker, store, is_written=is_written)
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    assert ([flip.state for flip in worker.rows()], worker.primary) == (["overriding", "requested"], "third")
+    store.fault, store.source.stalled = None, False
+    for _ in range(120):
+        worker.run_after(1)
+    assert (store.primary, worker.primary) == ("third", "third")
+    # One of them has moved it, and is on record as the one that did.
+    expected = ["superseded", "confirmed"] if is_written else ["confirmed", "superseded"]
+    assert [flip.state for flip in worker.rows()] == expected
+    assert not worker.override.in_force
+
+
+def test_a_flip_in_doubt_does_not_take_another_flips_write_for_its_own(worker: FlipWorker, store: FakeStore) -> None:
+    """It looks when its time has come: then the next incident's flip has made the very same change."""
+    in_doubt(worker, store, is_written=False)
+    (first,) = worker.rows()
+    worker.flips.change(
+        worker.flips.take(first, "t", now=worker.clock.now(), until=worker.clock.now()) or first,
+        at=worker.clock.now(),
+        next_try_at=worker.clock.now() + dt.timedelta(seconds=600),
+    )
+    worker.go(State.OPEN)
+    store.fault = None
+    assert worker.run_after(60) == 1
+    assert worker.run_after(600) == 0
+    second, first = worker.rows()
+    assert (second.state, first.state) == ("confirmed", "superseded")
+    assert first.cause == f"the flag serves third by {second.id}"
 
 
 # ---------------------------------------------------------------- the override
