@@ -153,9 +153,12 @@ class Serves:
         """The same with `target` in the place of `source`: in a rollout only the weight of `source` moves."""
         if not self.weights:
             return Serves(target) if self.value == source else self
-        weights = dict(self.weights)
-        gone = weights.pop(source, 0)
-        return Serves(weights={**weights, target: weights.get(target, 0) + gone})
+        weights: dict[str, int] = {}
+        for value, weight in self.weights.items():
+            # In its place: whom each of the others is served to goes by the order, too.
+            name = target if value == source else value
+            weights[name] = weights.get(name, 0) + weight
+        return Serves(weights=weights)
 
 
 @dataclass(frozen=True, slots=True)
