@@ -77,9 +77,7 @@ class Ending:
             seen = self._mover.look(flip.flag)
         except FlagWriteError:
             return None
-        if seen.mark == flip.written or not _serves(seen, flip.from_value):
-            return None
-        return f"the flag was changed since, and serves {flip.from_value}"
+        return f"the flag was changed since, and serves {flip.from_value}" if _serves(seen, flip.from_value) else None
 
     def _is_overriding(self, flip: Flip) -> bool:
         return flip.id in {each.flip for each in self._cases.flips.overrides()}
