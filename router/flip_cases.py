@@ -19,6 +19,7 @@ from router.flip_rules import (
     ChangesOf,
     Limits,
     Target,
+    audit_since,
     held,
     in_words,
     is_told,
@@ -105,7 +106,8 @@ class Cases:
         changes = self.changes(flag, opening.at)
         if not changes:
             return None
-        theirs = persons_change(changes, self.flips.newest(limit=OURS_AMONG))
+        ours = self.flips.newest(limit=OURS_AMONG)
+        theirs = persons_change(self.changes(flag, audit_since(opening.at, ours)), ours, opening.at)
         if theirs is None:
             return None
         old, new = (None if each is None else each.get("serves") for each in (theirs.old, theirs.new))
@@ -122,6 +124,10 @@ class Cases:
         flags, last = self.flags(), self.last(provider)
         if last is not None and (last.state is not State.CLOSED or last.suspect):
             return f"{provider} is {'suspect' if last.state is State.CLOSED else last.state.value}"
+        incident = unfinished(last, self.clock.now())
+        if incident is not None:
+            # Should it open again, the incident has had its flip.
+            return f"the incident {incident} is not over"
         if not flags.auto_flip_enabled:
             return "flips were switched off by the flag payments-auto-flip-enabled"
         if not flags.is_enabled(provider):
