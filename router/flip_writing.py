@@ -127,7 +127,7 @@ class FlipWriting:
                         raise LostFlipError(flip.id)
                     moved = self._once(flip)
         except FlagChangedError as error:
-            self._wait(self._flips.get(flip.id) or flip, 1.0, str(error))
+            self._changes_again(self._flips.get(flip.id) or flip, error)
         except FlagUnavailableError as error:
             self._not_reached(self._flips.get(flip.id) or flip, error)
         except FlagWriteError as error:
@@ -338,6 +338,14 @@ class FlipWriting:
             return
         text = f"{flip.flag} cannot be moved yet, the override to {flip.to_value} is in force: {error}"
         self._end(flip, "flip_waits", text, **values)
+
+    def _changes_again(self, flip: Flip, error: FlagChangedError) -> None:
+        """With every look of a round. No person does that for half a minute: then it is told, and waited for."""
+        if flip.tries >= REFUSALS:
+            self._not_reached(flip, FlagUnavailableError(str(error)))
+            return
+        again_at = self._in(self._backoff_s(flip.tries))
+        self._change(flip, tries=flip.tries + 1, next_try_at=again_at, cause=str(error))
 
     def _refused(self, flip: Flip, error: FlagWriteError) -> None:
         if flip.refusals + 1 < REFUSALS:

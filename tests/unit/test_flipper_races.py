@@ -14,6 +14,7 @@ import pytest
 
 from flags.contract import (
     PRIMARY_PROVIDER,
+    FlagChangedError,
     FlagContext,
     FlagSource,
     FlagUnavailableError,
@@ -182,6 +183,25 @@ def test_a_flag_that_changes_with_every_look_is_tried_three_times_a_round(
     assert (store.looks, worker.flip.state, worker.primary) == (3, "overriding", "third")
     store.before_move = None
     assert worker.run_after(1) == 1
+
+
+def test_a_store_that_says_for_ever_that_the_flag_changes_is_asked_less_and_less_often_and_people_are_told(
+    worker: FlipWorker, store: FakeStore
+) -> None:
+    """It was asked three times a second, and nobody heard of it."""
+
+    def conflict() -> None:
+        raise FlagChangedError("409")
+
+    store.before_move = conflict
+    worker.go(State.OPEN)
+    worker.clock.advance(60)
+    for _ in range(300):
+        worker.run_after(1)
+    assert store.looks <= 3 * 12
+    assert (worker.told, worker.flip.state, worker.primary) == (["flip_waits"], "overriding", "third")
+    store.before_move = None
+    assert sum(worker.run_after(1) for _ in range(61)) == 1
 
 
 # ---------------------------------------------------------------- the store's errors
