@@ -55,6 +55,8 @@ SEEN_AFTER_S = 2.0
 """After the write every process's stream has had so long: this one's alone is no proof that the others have it."""
 DROPPED_AFTER_S = 30.0
 """A stream that is sound has told the change long before."""
+RECONNECTED_AFTER_S = 35.0
+"""So long after this process's stream may another's come back: the SDK waits up to 30 s before it tries again."""
 
 
 class FlipWriting:
@@ -78,10 +80,30 @@ class FlipWriting:
         self._moves_pins = moves_pins
         self._random = random
         self._restoring = Restoring(cases, mover)
+        self._began_at = cases.clock.now()
+        self._source_since: dt.datetime | None = None
+        self._sound_from, self._was_away = cases.clock.monotonic(), False
 
     def run_once(self) -> int:
         """Carry on every flip that waits for it. Answers how many flags were moved."""
+        self._see_source()
         return sum(self._carry_on(task) for task in self._flips.tasks(self._holder, self._clock.now()))
+
+    def _see_source(self) -> None:
+        """Notice that the flags' stream was away."""
+        status = self._cases.source.status()
+        if status.state != "valid" or self._source_since not in (None, status.since):
+            self._sound_from, self._was_away = self._clock.monotonic(), True
+        self._source_since = status.since
+
+    def _may_others_lag(self, flip: Flip) -> bool:
+        """Whether processes may be without a stream still, although this one has its own: the flag store was away.
+
+        Who has begun during the flip cannot know whether it was.
+        """
+        if not self._was_away and flip.created_at >= self._began_at:
+            return False
+        return self._clock.monotonic() - self._sound_from < RECONNECTED_AFTER_S
 
     def _carry_on(self, task: Task) -> int:
         if not self._has_work(task):
@@ -392,7 +414,7 @@ class FlipWriting:
             return ended
         age_s = (self._clock.now() - (flip.confirmed_at or flip.created_at)).total_seconds()
         is_sound = self._cases.source.status().state == "valid"
-        if age_s < SEEN_AFTER_S:
+        if age_s < SEEN_AFTER_S or self._may_others_lag(flip):
             return None
         if serves_of(flip.before or {}).weights:
             # The worker is served one share of it, which may never have been the failing provider's.

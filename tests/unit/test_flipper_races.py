@@ -489,7 +489,7 @@ def test_a_waiting_flip_is_dropped_when_a_person_moves_the_flag(waiting: FlipWor
 def test_the_override_is_dropped_when_the_flag_itself_is_seen_to_serve_the_target(
     worker: FlipWorker, store: FakeStore
 ) -> None:
-    """And a stream that stalls keeps it; a sound one has had long enough after half a minute."""
+    """And a stream that stalls keeps it; so does one that is back, until every other process may be on its own."""
     store.source.stalled = True
     store.source.read(FlagContext())
     store.source.state = "interrupted"
@@ -498,7 +498,9 @@ def test_the_override_is_dropped_when_the_flag_itself_is_seen_to_serve_the_targe
     for _ in range(20):
         worker.run_after(10)
         assert worker.primary == "third"
-    store.source.stalled = False
+    store.source.stalled, store.source.state = False, "valid"
+    worker.run_after(34)
+    assert worker.override.in_force
     worker.run_after(1)
     assert not worker.override.in_force
     assert worker.primary == "third"
@@ -515,19 +517,37 @@ def test_of_a_rollout_the_override_stays_until_a_stream_has_told_the_change(
     store.serves = Serves(weights={"adyen": 60_000, "stripe": 40_000})
     worker = FlipWorker(database, clock, store.source, store, changes=lambda _key, _since: told)
     store.source.read(FlagContext())
-    store.source.stalled, store.source.state = True, "interrupted"
+    store.source.stalled = True
+    store.source.state = "valid" if by == "another process" else "interrupted"
     worker.go(State.OPEN)
     assert worker.run_after(60) == 1
     worker.run_after(2.5)
-    worker.run_after(60)
     flags, _ = worker.override.apply(RoutingFlags(primary="stripe"))
     assert flags.primary == "third"
     if by == "another process":
         told = store.audit
+        worker.run_after(0.5)
     else:
+        worker.run_after(60)
         store.source.state = "valid"
-    worker.run_after(0.5)
+        worker.run_after(34)
+        assert worker.override.in_force  # another process may have no stream yet
+        worker.run_after(1)
     assert not worker.override.in_force
+
+
+def test_a_worker_that_begins_during_a_flip_drops_its_override_late(
+    database: Database, store: FakeStore, clock: ManualClock
+) -> None:
+    """Whether the flag store was away before, and other processes may be without a stream still, it cannot know."""
+    first = FlipWorker(database, clock, store.source, store)
+    first.go(State.OPEN)
+    assert first.run_after(60) == 1
+    second = FlipWorker(database, clock, store.source, store)
+    second.run_after(34)
+    assert second.override.in_force
+    second.run_after(1)
+    assert not second.override.in_force
 
 
 def test_a_sound_stream_that_tells_nothing_keeps_the_override_for_half_a_minute(
