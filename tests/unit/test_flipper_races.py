@@ -543,6 +543,7 @@ def test_a_worker_that_begins_during_a_flip_drops_its_override_late(
     first = FlipWorker(database, clock, store.source, store)
     first.go(State.OPEN)
     assert first.run_after(60) == 1
+    first.run_after(1)
     second = FlipWorker(database, clock, store.source, store)
     second.run_after(34)
     assert second.override.in_force
