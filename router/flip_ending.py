@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 from flags.contract import FlagMover, FlagState, FlagWriteError
 from router.flip_cases import Cases
 from router.flip_rules import serves_of
@@ -16,6 +18,8 @@ SDK opens a stream that broke at that moment after 1 s, and after 2 s more where
 UNHEARD_AFTER_S = 30.0
 """A stream that is sound has told the change long before; one that is silently stalled is noticed after 300 s."""
 LOOK_AGAIN_S = 30.0
+RECONNECTED_AFTER_S = 35.0
+"""So long after this process's stream may another's come back: the SDK waits up to 30 s before it tries again."""
 
 
 class Ending:
@@ -25,6 +29,16 @@ class Ending:
         self._cases = cases
         self._mover = mover
         self._looked: dict[str, float] = {}
+        self._began_at = cases.clock.now()
+        self._source_since: dt.datetime | None = None
+        self._sound_from, self._was_away = cases.clock.monotonic(), False
+
+    def see_source(self) -> None:
+        """Notice that the flags' stream was away; to be called in every round."""
+        status = self._cases.source.status()
+        if status.state != "valid" or self._source_since not in (None, status.since):
+            self._sound_from, self._was_away = self._cases.clock.monotonic(), True
+        self._source_since = status.since
 
     def why_ended(self, flip: Flip) -> str | None:
         """Why this flip is not wanted any more, for good; a change that may be ours is told from a person's."""
@@ -49,7 +63,7 @@ class Ending:
         ended = self.why_ended(flip)
         if ended is not None or flip.state == "failed":
             return ended
-        if self._age_s(flip) < SEEN_AFTER_S:
+        if self._age_s(flip) < SEEN_AFTER_S or self._may_others_lag(flip):
             return None
         if serves_of(flip.before or {}).weights:
             # The worker is served one share of it, which may never have been the failing provider's.
@@ -78,6 +92,15 @@ class Ending:
         except FlagWriteError:
             return None
         return f"the flag was changed since, and serves {flip.from_value}" if _serves(seen, flip.from_value) else None
+
+    def _may_others_lag(self, flip: Flip) -> bool:
+        """Whether processes may be without a stream still, although this one has its own: the flag store was away.
+
+        Who has begun during the flip cannot know whether it was.
+        """
+        if not self._was_away and flip.created_at >= self._began_at:
+            return False
+        return self._cases.clock.monotonic() - self._sound_from < RECONNECTED_AFTER_S
 
     def _is_overriding(self, flip: Flip) -> bool:
         return flip.id in {each.flip for each in self._cases.flips.overrides()}

@@ -76,6 +76,7 @@ class FlipWriting:
 
     def run_once(self) -> int:
         """Carry on every flip that waits for it. Answers how many flags were moved."""
+        self._ending.see_source()
         return sum(self._carry_on(task) for task in self._flips.tasks(self._holder, self._clock.now()))
 
     def _carry_on(self, task: Task) -> int:

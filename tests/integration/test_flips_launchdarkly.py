@@ -270,7 +270,9 @@ def test_away_for_the_whole_incident_the_override_holds_and_the_flip_completes_w
     house.after(76)
     assert (house.flip.state, house.served, house.answered) == ("confirmed", "adyen", [200])
     house.caught_up()
-    house.after(SEEN_AFTER_S)
+    house.after(5)
+    assert (house.overriding, house.last.primary) == (True, "adyen")  # another process may have no stream yet
+    house.after(35)
     assert (house.overriding, house.last.primary) == (False, "adyen")
     assert house.told == ["flip_waits", "flip_confirmed"]
 
@@ -323,7 +325,9 @@ def test_away_at_start_the_router_starts_and_flips_by_what_is_known(
         assert house.shop.core.flags.status().serves == "current"
         ends = ("superseded", "stripe", 0) if over else ("confirmed", "adyen", 1)
         assert (house.flip.state, house.served, house.writes) == ends
-        house.after(SEEN_AFTER_S)
+        house.after(5)
+        assert house.overriding == (not over)  # another process may have no stream yet
+        house.after(35)
         assert (house.overriding, house.last.primary) == (False, "stripe" if over else "adyen")
         house.check_payments()
 

@@ -583,7 +583,7 @@ def test_a_flip_in_doubt_does_not_take_another_flips_write_for_its_own(worker: F
 def test_the_override_is_dropped_when_the_flag_itself_is_seen_to_serve_the_target(
     worker: FlipWorker, store: FakeStore
 ) -> None:
-    """And a stream that stalls keeps it; a sound one has had long enough after half a minute."""
+    """And a stream that stalls keeps it; so does one that is back, until every other process may be on its own."""
     store.source.stalled = True
     store.source.read(FlagContext())
     store.source.state = "interrupted"
@@ -592,7 +592,9 @@ def test_the_override_is_dropped_when_the_flag_itself_is_seen_to_serve_the_targe
     for _ in range(20):
         worker.run_after(10)
         assert worker.primary == "third"
-    store.source.stalled = False
+    store.source.stalled, store.source.state = False, "valid"
+    worker.run_after(34)
+    assert worker.override.in_force
     worker.run_after(1)
     assert not worker.override.in_force
     assert worker.primary == "third"
@@ -618,11 +620,27 @@ def test_of_a_rollout_the_override_stays_until_a_stream_has_told_the_change(
     assert flags.primary == "third"
     if by == "another process":
         told = store.audit
+        worker.run_after(0.5)
     else:
         store.set(before)
         worker.clock.advance(LOOK_AGAIN_S)
     worker.run_after(0.5)
     assert not worker.override.in_force
+
+
+def test_a_worker_that_begins_during_a_flip_drops_its_override_late(
+    database: Database, store: FakeStore, clock: ManualClock
+) -> None:
+    """Whether the flag store was away before, and other processes may be without a stream still, it cannot know."""
+    first = FlipWorker(database, clock, store.source, store)
+    first.go(State.OPEN)
+    assert first.run_after(60) == 1
+    first.run_after(1)
+    second = FlipWorker(database, clock, store.source, store)
+    second.run_after(34)
+    assert second.override.in_force
+    second.run_after(1)
+    assert not second.override.in_force
 
 
 @pytest.mark.parametrize("state", ["valid", "interrupted"])
