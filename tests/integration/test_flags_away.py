@@ -30,7 +30,6 @@ from router.clock import SystemClock
 from router.flag_watch import FlagWatch
 from router.ledger.engine import Database
 from router.ledger.flag_values import FlagValueLedger
-from router.ledger.migrate import migrate
 from router.settings import Settings
 from tests.fakes.launchdarkly import FakeLaunchDarkly
 
@@ -77,11 +76,8 @@ Start = Callable[..., Process]
 
 
 @pytest.fixture
-def ledger(ledger_url: str) -> Iterator[FlagValueLedger]:
-    database = Database(ledger_url, pool_size=8)
-    migrate(database)
-    yield FlagValueLedger(database)
-    database.close()
+def ledger(database: Database) -> FlagValueLedger:
+    return FlagValueLedger(database)
 
 
 @pytest.fixture
