@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask_openapi3 import utils
+from flask_openapi3 import openapi, utils
 from pydantic import BaseModel
 from werkzeug.test import TestResponse
 
@@ -43,6 +43,8 @@ def _schemas_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utils, "get_model_schema", get)
+        # Which pages of documentation are installed is looked for in every package there is, by each router.
+        patch.setattr(openapi, "entry_points", functools.cache(openapi.entry_points))
         yield
 
 
