@@ -8,11 +8,12 @@ import json
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask_openapi3 import openapi, utils
+from flask_openapi3 import utils
 from pydantic import BaseModel
 from werkzeug.test import TestResponse
 
@@ -44,7 +45,7 @@ def _schemas_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utils, "get_model_schema", get)
         # Which pages of documentation are installed is looked for in every package there is, by each router.
-        patch.setattr(openapi, "entry_points", functools.cache(openapi.entry_points))
+        patch.setattr("flask_openapi3.openapi.entry_points", functools.cache(entry_points))
         yield
 
 
