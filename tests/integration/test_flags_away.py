@@ -30,6 +30,7 @@ from router.clock import SystemClock
 from router.flag_watch import FlagWatch
 from router.ledger.engine import Database
 from router.ledger.flag_values import FlagValueLedger
+from router.ledger.migrate import migrate
 from router.settings import Settings
 from tests.fakes.launchdarkly import FakeLaunchDarkly
 
@@ -76,8 +77,11 @@ Start = Callable[..., Process]
 
 
 @pytest.fixture
-def ledger(database: Database) -> FlagValueLedger:
-    return FlagValueLedger(database)
+def ledger(ledger_url: str) -> Iterator[FlagValueLedger]:
+    database = Database(ledger_url, pool_size=8)
+    migrate(database)
+    yield FlagValueLedger(database)
+    database.close()
 
 
 @pytest.fixture
