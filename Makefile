@@ -19,8 +19,9 @@ $(VENV)/installed: requirements/dev.txt pyproject.toml
 run: $(VENV)/installed  ## sandbox providers, web, worker and a little traffic; Ctrl-C stops it all
 	@$(BIN)/pointsman run
 
+# Compiled modules are kept, whatever the environment says: else each of four test processes compiles for 5 s.
 test: $(VENV)/installed  ## every test, on SQLite and on a real PostgreSQL
-	$(BIN)/pytest -n 3 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist worksteal
 
 chaos: $(VENV)/installed  ## every fault, kills and pauses on real processes, on both databases; 4 minutes
 	$(BIN)/python -m tests.e2e.at_length $(CHAOS)

@@ -363,7 +363,7 @@ def _add_health(loops: Loops, core: Core, *, patience: float) -> None:
     """What keeps a process's circuits right: with the ledger, with the other processes, and by itself."""
     health = core.health
 
-    loops.add(Loop("circuits", health.sync_once, lambda: health.wait_for_news(SYNC_INTERVAL_S)))
+    loops.add(Loop("circuits", health.sync_once, lambda: health.wait_for_news(SYNC_INTERVAL_S), health.wake))
     # Not behind the circuits: a transition that cannot be written must not keep an override from being obeyed.
     loops.add(Loop("override", core.override.refresh, loops.pause(SYNC_INTERVAL_S)))
     loops.add(Loop("scores", core.score_sharing.exchange_once, loops.pause(SCORES_INTERVAL_S)))
@@ -373,7 +373,7 @@ def _add_health(loops: Loops, core: Core, *, patience: float) -> None:
     timeouts = Timeouts(core.settings.connect_timeout_seconds, min(PROBE_READ_S, core.settings.read_timeout_seconds))
     probes = ProbeLedger(core.database)
     recovery = Recovery(core.providers, health, probes=probes, timeouts=timeouts, clock=core.clock, patience=patience)
-    loops.add(Loop("recovery", recovery.run_once, lambda: recovery.wait_for_news(RECOVERY_INTERVAL_S)))
+    loops.add(Loop("recovery", recovery.run_once, lambda: recovery.wait_for_news(RECOVERY_INTERVAL_S), recovery.wake))
 
 
 # ---------------------------------------------------------------- the web

@@ -553,6 +553,10 @@ class ProviderHealth:
         self._wake.wait(timeout_s)
         self._wake.clear()
 
+    def wake(self) -> None:
+        """End such a wait now."""
+        self._wake.set()
+
 
 def _tell(written: Transition) -> None:
     """An incident is told once: by whoever wrote its opening, and not with every round of probes that fails."""

@@ -14,13 +14,18 @@ from router.ledger.unavailable import LedgerUnavailableError
 log = structlog.get_logger("router.loops")
 
 
+def _nobody() -> None:
+    """The wait is one of `Loops.pause`, which a stop cuts short by itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """One loop: a round, and how long to wait after it."""
+    """One loop: a round, how long to wait after it, and how a stop ends a wait for something else than a stop."""
 
     name: str
     run_once: Callable[[], object]
     wait: Callable[[], object]
+    wake: Callable[[], object] = _nobody
 
 
 class Loops:
@@ -28,10 +33,12 @@ class Loops:
 
     def __init__(self) -> None:
         self._stop = threading.Event()
+        self._loops: list[Loop] = []
         self._threads: list[threading.Thread] = []
 
     def add(self, loop: Loop) -> None:
         """One more loop; it begins with `start`."""
+        self._loops.append(loop)
         self._threads.append(threading.Thread(target=self._run, args=(loop,), name=loop.name, daemon=True))
 
     def start(self) -> None:
@@ -45,6 +52,8 @@ class Loops:
         A thread that is still inside a provider's call then is left behind: what it does is on record as started.
         """
         self._stop.set()
+        for loop in self._loops:
+            loop.wake()
         until = time.monotonic() + within_s
         for thread in self._threads:
             if thread.is_alive():
@@ -79,4 +88,6 @@ class Loops:
                 # An exit or interrupt that some library raises: on this thread it would end the loop alone, and
                 # silently. The process goes on, which has customers; who wants it to end sends it a signal.
                 log.critical("round_exited", loop=loop.name, exc_info=True)
-            loop.wait()
+            # A round may have taken the waking for the news that it was about; then this says what it was.
+            if not self._stop.is_set():
+                loop.wait()

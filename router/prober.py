@@ -124,6 +124,10 @@ class Prober:
         """Wait until a probe has ended, or the time is over."""
         self._news.wait(timeout_s)
 
+    def wake(self) -> None:
+        """End such a wait now."""
+        self._news.set()
+
     def _call(self, probe: Probe, ticket: Ticket) -> None:
         began_at = self._clock.monotonic()
         result, fault = ProbeResult(Health.IGNORED), None

@@ -99,6 +99,10 @@ class Recovery:
         """Wait until a probe has ended, or the time is over."""
         self._prober.wait_for_news(timeout_s)
 
+    def wake(self) -> None:
+        """End such a wait now."""
+        self._prober.wake()
+
     def _tend(self, name: str) -> int:
         circuit = self._health.snapshot(name)
         age_s = self._ages.of(circuit) / self._patience

@@ -1,12 +1,29 @@
-"""What every kind of test may use: the sandbox providers on real sockets."""
+"""What every kind of test may use: the sandbox providers on real sockets, and what a process makes only once."""
 
 from __future__ import annotations
 
+import functools
+import ssl
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from providers.sandbox.server import Sandbox
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _certificates_once() -> Iterator[None]:
+    """The machine's certificates are read once in a test process, not by each of a thousand HTTP clients."""
+    make = ssl.create_default_context
+    usual = functools.cache(make)
+
+    def context(*args: Any, **named: Any) -> ssl.SSLContext:
+        return make(*args, **named) if args or named else usual()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", context)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,9 @@ from flask_openapi3.models.tag import Tag
 from router import doubts
 from router.api import views
 from router.api.gate import require
-from router.api.operations import CursorQuery
+from router.api.paging import CursorQuery, page_of
 from router.api.problems import Problem
 from router.ledger.attention import AttentionLedger
-
-PAGE = 50
 
 
 def blueprint(queue: AttentionLedger) -> APIBlueprint:
@@ -28,8 +26,11 @@ def blueprint(queue: AttentionLedger) -> APIBlueprint:
     )
     def list_attention(query: CursorQuery) -> Response:
         caller = require("operate")
-        page = queue.page(merchant=caller.merchant, limit=PAGE + 1, after=query.cursor)
-        rows = [views.attention_json(each[0], doubts.of_payment(*each)) for each in page[:PAGE]]
-        return jsonify({"payments": rows, "next": rows[-1]["id"] if len(page) > PAGE else None})
+        page, cursor = page_of(
+            lambda limit: queue.page(merchant=caller.merchant, limit=limit, after=query.cursor),
+            lambda each: each[0].id,
+        )
+        rows = [views.attention_json(each[0], doubts.of_payment(*each)) for each in page]
+        return jsonify({"payments": rows, "next": cursor})
 
     return api

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from flags.contract import FlagContext, FlagSource
 from router.api import views
 from router.api.gate import require
+from router.api.paging import page_of
 from router.api.problems import Problem, ProblemError, invalid
 from router.clock import Clock
 from router.health import ProviderHealth
@@ -25,7 +26,6 @@ from router.overrides import AlreadyAutomaticError, AutomaticHasNoEndError, Ends
 
 log = structlog.get_logger("router.api")
 
-PAGE = 50
 RECOVERIES_OF = dt.timedelta(days=30)
 HIGHEST_VERSION = 2**31 - 1
 """What the ledger's column holds; more makes a database refuse the query."""
@@ -94,9 +94,10 @@ def blueprint(
     def list_transitions(path: ProviderPath, query: TransitionQuery) -> Response:
         require("operate", "reports")
         _known(path.name)
-        page = circuits.history(path.name, limit=PAGE + 1, before=query.cursor)
-        cursor = page[PAGE - 1].version if len(page) > PAGE else None
-        return jsonify({"transitions": [views.transition_json(each) for each in page[:PAGE]], "next": cursor})
+        page, cursor = page_of(
+            lambda limit: circuits.history(path.name, limit=limit, before=query.cursor), lambda each: each.version
+        )
+        return jsonify({"transitions": [views.transition_json(each) for each in page], "next": cursor})
 
     @api.post(
         "/v1/providers/<name>/breaker",

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from flags.contract import FlagSource
 from router.api import views
 from router.api.gate import require
+from router.api.paging import CursorQuery, page_of
 from router.api.problems import Problem, ProblemError
 from router.clock import Clock
 from router.health import ProviderHealth
@@ -25,15 +26,8 @@ from router.order import Text80, Text255
 
 log = structlog.get_logger("router.api")
 
-PAGE = 50
 HIGHEST_NUMBER = 2**63 - 1
 """What the ledger's column holds; more makes a database refuse the query."""
-
-
-class CursorQuery(BaseModel):
-    """Where in a list to go on."""
-
-    cursor: Text80 | None = Field(None, description="`next` of a page")
 
 
 class ChangesQuery(BaseModel):
@@ -97,9 +91,8 @@ def blueprint(
     )
     def list_flips(query: CursorQuery) -> Response:
         require("operate", "reports")
-        page = flips.page(limit=PAGE + 1, before=query.cursor)
-        cursor = page[PAGE - 1].id if len(page) > PAGE else None
-        return jsonify({"flips": [views.flip_json(each) for each in page[:PAGE]], "next": cursor})
+        page, cursor = page_of(lambda limit: flips.page(limit=limit, before=query.cursor), lambda each: each.id)
+        return jsonify({"flips": [views.flip_json(each) for each in page], "next": cursor})
 
     @api.post(
         "/v1/flips/<id>/restore",
@@ -127,9 +120,10 @@ def blueprint(
     )
     def list_flag_changes(query: ChangesQuery) -> Response:
         require("operate", "reports")
-        page = flag_values.page(limit=PAGE + 1, before=query.cursor, key=query.key)
-        cursor = page[PAGE - 1].number if len(page) > PAGE else None
-        return jsonify({"changes": [views.flag_change_json(each) for each in page[:PAGE]], "next": cursor})
+        page, cursor = page_of(
+            lambda limit: flag_values.page(limit=limit, before=query.cursor, key=query.key), lambda each: each.number
+        )
+        return jsonify({"changes": [views.flag_change_json(each) for each in page], "next": cursor})
 
     @api.get(
         "/v1/incidents",
@@ -139,11 +133,12 @@ def blueprint(
     )
     def list_incidents(query: CursorQuery) -> Response:
         require("operate", "reports")
-        page = circuits.incidents(providers, limit=PAGE + 1, before=query.cursor)
-        cursor = page[PAGE - 1].id if len(page) > PAGE else None
+        page, cursor = page_of(
+            lambda limit: circuits.incidents(providers, limit=limit, before=query.cursor), lambda each: each.id
+        )
         moved = flips.of(each.id for each in page)
         now = clock.now()
-        rows = [views.incident_json(each, moved.get(each.id), now) for each in page[:PAGE]]
+        rows = [views.incident_json(each, moved.get(each.id), now) for each in page]
         return jsonify({"incidents": rows, "next": cursor})
 
     @api.get("/healthz", summary="Is this process alive", responses={200: Alive})

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from router.ledger.tables import from_micros, operations, to_micros
+from router.ledger.records import from_row, to_row
+from router.ledger.tables import operations
 
 OperationKind = Literal["capture", "void", "refund"]
 OperationState = Literal["started", "unknown", "received", "done", "refused", "failed"]
@@ -59,15 +60,12 @@ class Operation:
         return self.state in (*UNSETTLED, "received") and self.sends > len(self.failures)
 
 
-_MOMENTS = ("started_at", "finished_at")
 _COLUMNS = [column.name for column in operations.columns]
 
 
 def write(connection: sa.Connection, operation: Operation, *, new: bool) -> None:
     """Insert a new operation, or write how one stands now."""
-    row = {name: getattr(operation, name) for name in _COLUMNS}
-    row |= {name: to_micros(row[name]) for name in _MOMENTS if row[name] is not None}
-    row["failures"] = list(operation.failures)
+    row = to_row({name: getattr(operation, name) for name in _COLUMNS} | {"failures": list(operation.failures)})
     if new:
         connection.execute(operations.insert(), row)
     else:
@@ -83,6 +81,4 @@ def of_payment(connection: sa.Connection, payment_id: str) -> list[Operation]:
 
 def operation_of(row: Mapping[Any, Any]) -> Operation:
     """An operation as its row has it."""
-    values = dict(row)
-    values |= {name: from_micros(values[name]) for name in _MOMENTS if values[name] is not None}
-    return Operation(**values | {"failures": tuple(values["failures"])})
+    return Operation(**from_row(row) | {"failures": tuple(row["failures"])})

@@ -129,30 +129,18 @@ class Payment:
         return self.lease_until is not None and self.lease_until > now
 
 
-_MOMENTS = {
-    "contact_at",
-    "created_at",
-    "updated_at",
-    "expires_at",
-    "lease_until",
-    "next_try_at",
-    "resolve_at",
-    "started_at",
-    "last_sent_at",
-    "finished_at",
-    "given_up_at",
-}
+_ENDS_OF_MOMENTS = ("_at", "_until")
+"""How the names end of columns that hold moments, in microseconds; a row's number does not say so by itself."""
 
 
 def to_row(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A record's values as its row has them."""
-    return {
-        name: to_micros(value) if name in _MOMENTS and value is not None else value for name, value in values.items()
-    }
+    """A record's values as its row has them: moments in microseconds, all else as it is."""
+    return {name: to_micros(value) if isinstance(value, dt.datetime) else value for name, value in values.items()}
 
 
 def from_row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row's values as Payment and Attempt have them."""
+    """A row's values as its record has them."""
     return {
-        name: from_micros(value) if name in _MOMENTS and value is not None else value for name, value in row.items()
+        name: from_micros(value) if value is not None and name.endswith(_ENDS_OF_MOMENTS) else value
+        for name, value in row.items()
     }

@@ -16,6 +16,9 @@ from typing import Any
 
 import urllib3
 
+from flags.filewriter import FileFlagWriter
+from router.settings import PROVIDER_NAMES
+
 _numbers = itertools.count(1)
 
 
@@ -125,6 +128,10 @@ class House:
         """Process ids by role."""
         found: dict[str, list[int]] = json.loads((self.run_dir / "pids.json").read_text())
         return found
+
+    def set_flag(self, key: str, value: str) -> None:
+        """What `pointsman flags set` does, without a process of its own for it."""
+        FileFlagWriter(self.flags_file, PROVIDER_NAMES).set(key, value, expected=None, comment="a test")
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         """`pointsman …` in this house."""

@@ -58,7 +58,7 @@ def postgres() -> Iterator[Databases]:
 
 @pytest.fixture(params=BACKENDS)
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    with ledger_on(request.param, request, tmp_path) as url:
+    with ledger_on(request.param, request, tmp_path, prepare=None) as url:
         yield url
 
 

@@ -68,7 +68,7 @@ def lose_replies(house: House, primary: str, policy: str) -> None:
     """Every authorization at the primary is charged, and its answer cut; the other provider is well."""
     house.control("DELETE", "")
     for key, value in (("payments-primary-provider", primary), ("payments-unknown-outcome-policy", policy)):
-        assert house.command("flags", "set", key, value).returncode == 0
+        house.set_flag(key, value)
     eventually(lambda: all(obeys(house, primary, policy) for _ in range(8)), 5)
     house.control("PUT", f"/{primary}", {"mode": "lose_reply", "calls": "authorize"})
 

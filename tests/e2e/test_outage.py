@@ -46,7 +46,7 @@ def house(started: House) -> House:
 
 def set_primary(house: House, provider: str) -> None:
     """Set the flag, and wait until every web process obeys."""
-    assert house.command("flags", "set", "payments-primary-provider", provider).returncode == 0
+    house.set_flag("payments-primary-provider", provider)
     served_by(house, provider, within_s=1.5)
 
 

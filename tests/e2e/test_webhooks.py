@@ -19,7 +19,7 @@ def test_the_demo_traffic_makes_webhooks_that_are_acknowledged(tmp_path: Path) -
     house = House(tmp_path, ROUTER_DEMO_TRAFFIC_PER_SECOND="20")
     try:
         eventually(lambda: house.webhooks("stripe")["acknowledged"] >= 5, 10)
-        house.command("flags", "set", "payments-primary-provider", "adyen")
+        house.set_flag("payments-primary-provider", "adyen")
         eventually(lambda: house.webhooks("adyen")["acknowledged"] >= 5, 10)
         assert house.webhooks("stripe")["failed"] == house.webhooks("adyen")["failed"] == 0
     finally:

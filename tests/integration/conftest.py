@@ -8,6 +8,7 @@ import json
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pydantic import BaseModel
 from werkzeug.test import TestResponse
 
 from providers.sandbox.server import Sandbox
+from router.ledger.engine import Database
 from tests.fakes.launchdarkly import FakeLaunchDarkly
 from tests.integration.flip_house import FlipHouse, all_flags, open_house
 from tests.integration.ledgers import BACKENDS, ledger_on
@@ -42,6 +44,8 @@ def _schemas_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utils, "get_model_schema", get)
+        # Which pages of documentation are installed is looked for in every package there is, by each router.
+        patch.setattr("flask_openapi3.openapi.entry_points", functools.cache(entry_points))
         yield
 
 
@@ -54,9 +58,24 @@ def postgres() -> Iterator[Databases]:
 
 @pytest.fixture(params=BACKENDS)
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database, once of each kind."""
+    """A database with this version's tables and no row, once of each kind."""
     with ledger_on(request.param, request, tmp_path) as url:
         yield url
+
+
+@pytest.fixture(params=BACKENDS)
+def bare_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without a table, once of each kind."""
+    with ledger_on(request.param, request, tmp_path, prepare=None) as url:
+        yield url
+
+
+@pytest.fixture
+def database(ledger_url: str) -> Iterator[Database]:
+    """Connections to that ledger, for several threads."""
+    database = Database(ledger_url, pool_size=10)
+    yield database
+    database.close()
 
 
 @pytest.fixture

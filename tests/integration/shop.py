@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import io
 import itertools
 import os
@@ -67,6 +68,12 @@ def order(**overrides: Any) -> dict[str, Any]:
 def paying_with(**tokens: Any) -> dict[str, Any]:
     """A payment method with these tokens."""
     return {"type": "card", "tokens": tokens}
+
+
+@functools.cache
+def _outside(url: str) -> sa.Engine:
+    """Connects anew each time, and keeps no connection."""
+    return sa.create_engine(Database(url, pool_size=1).engine.url, poolclass=sa.NullPool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +149,7 @@ class Shop:
 
     def rows(self, query: str, **values: Any) -> list[dict[str, Any]]:
         """What a connection that is not the router's own finds in the ledger: only what was committed."""
-        engine = sa.create_engine(Database(self.url, pool_size=1).engine.url, poolclass=sa.NullPool)
-        with engine.connect() as connection:
+        with _outside(self.url).connect() as connection:
             return [dict(row) for row in connection.execute(sa.text(query), values).mappings()]
 
     def counts(self) -> dict[str, int]:
@@ -259,7 +265,6 @@ def open_shop(
             if name.startswith(PREFIX) and name != URL_VARIABLE:
                 patch.delenv(name)
         patch.setattr(composition, "build_providers", build_with_spies)
-        patch.setattr(composition, "SYNC_INTERVAL_S", 0.02)  # a stop waits this long
         patch.setattr(sending, "RESEND_WAIT_S", (0.001, 0.01))
         made = Settings(**chosen)
         if flags:

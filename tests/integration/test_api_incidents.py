@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from router.api.operations import PAGE
+from router.api.paging import PAGE
 from router.api.views import IncidentList
 from router.ledger.circuits import CircuitLedger
 from router.ledger.flips import Flip, FlipLedger

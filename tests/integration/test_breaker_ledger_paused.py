@@ -22,9 +22,8 @@ from router.health import ProviderHealth
 from router.ledger.circuits import CircuitLedger
 from router.ledger.counts import CountLedger
 from router.ledger.engine import Database
-from router.ledger.migrate import migrate
 from router.transitions import State
-from tests.fakes.ledger import circuit_rows
+from tests.fakes.ledger import circuit_rows, empty_ledger
 
 ENDS_WITHIN_S = 30.0
 
@@ -57,8 +56,9 @@ class WatchedDatabase(Database):
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[WatchedDatabase]:
-    database = WatchedDatabase(f"sqlite:///{tmp_path / 'ledger.db'}")
-    migrate(database)
+    path = tmp_path / "ledger.db"
+    path.write_bytes(empty_ledger())
+    database = WatchedDatabase(f"sqlite:///{path}")
     yield database
     database.close()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -12,7 +11,6 @@ import sqlalchemy as sa
 from router.ledger.circuits import CircuitLedger
 from router.ledger.counts import CountLedger, CountRow, hour_of
 from router.ledger.engine import Database
-from router.ledger.migrate import migrate
 from router.ledger.probes import Probe, ProbeLedger
 from router.ledger.tables import probes
 from router.ledger.upkeep import Upkeep
@@ -20,14 +18,6 @@ from router.transitions import State, Transition, following
 from tests.fakes.threads import together
 
 START = dt.datetime(2026, 11, 21, 12, 30, tzinfo=dt.UTC)
-
-
-@pytest.fixture
-def database(ledger_url: str) -> Iterator[Database]:
-    database = Database(ledger_url, pool_size=10)
-    migrate(database)
-    yield database
-    database.close()
 
 
 def after(seconds: float) -> dt.datetime:

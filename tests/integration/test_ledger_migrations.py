@@ -32,8 +32,8 @@ migrate(Database(sys.argv[1], pool_size=2))
 
 
 @pytest.fixture
-def database(ledger_url: str) -> Iterator[Database]:
-    database = Database(ledger_url, pool_size=4)
+def database(bare_url: str) -> Iterator[Database]:
+    database = Database(bare_url, pool_size=4)
     yield database
     database.close()
 
@@ -81,9 +81,9 @@ def test_migrating_twice_changes_nothing(database: Database) -> None:
         assert connection.scalar(sa.select(metadata.tables["heartbeats"].c.process)) == "kept"
 
 
-def test_several_threads_may_migrate_at_once(ledger_url: str) -> None:
+def test_several_threads_may_migrate_at_once(bare_url: str) -> None:
     """Each with a database of its own, as web and worker in one process would."""
-    opened = [Database(ledger_url, pool_size=2) for _ in range(4)]
+    opened = [Database(bare_url, pool_size=2) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(migrate, opened)) == [None] * 4
     assert _revision(opened[0]) is not None
@@ -91,9 +91,9 @@ def test_several_threads_may_migrate_at_once(ledger_url: str) -> None:
         each.close()
 
 
-def test_several_processes_may_migrate_at_once(database: Database, ledger_url: str) -> None:
+def test_several_processes_may_migrate_at_once(database: Database, bare_url: str) -> None:
     """As `make run` starts them."""
-    command = [sys.executable, "-c", MIGRATE, ledger_url]
+    command = [sys.executable, "-c", MIGRATE, bare_url]
     started = [subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE) for _ in range(3)]
     for each in started:
         _, errors = each.communicate(timeout=30)
@@ -131,11 +131,11 @@ def test_a_ledger_that_is_not_there_is_said_to_be_unavailable(postgres: Database
         migrate(Database(f"sqlite:///{broken}"))
 
 
-def test_reads_see_one_moment(database: Database, ledger_url: str) -> None:
+def test_reads_see_one_moment(database: Database, bare_url: str) -> None:
     """Between two queries of one read another process commits: the read does not see half of it."""
     migrate(database)
     table = metadata.tables["heartbeats"]
-    other = Database(ledger_url, pool_size=1)
+    other = Database(bare_url, pool_size=1)
 
     def commit() -> None:
         with other.write() as connection:

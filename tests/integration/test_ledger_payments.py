@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 import sqlalchemy as sa
 
 from router.ledger.engine import Database
-from router.ledger.migrate import migrate
 from router.ledger.payments import PaymentLedger
 from router.ledger.records import Attempt, KeyTakenError, NewKey, Payment, ReferenceInUseError, StaleError
 from router.ledger.tables import attempts, metadata, payment_events, payments
@@ -22,14 +20,6 @@ from tests.integration.shop import Shop, order, paying_with
 
 NOW = dt.datetime(2026, 11, 21, 2, 3, 4, 567891, tzinfo=dt.UTC)
 LATER = NOW + dt.timedelta(seconds=7)
-
-
-@pytest.fixture
-def database(ledger_url: str) -> Iterator[Database]:
-    database = Database(ledger_url, pool_size=8)
-    migrate(database)
-    yield database
-    database.close()
 
 
 @pytest.fixture

@@ -28,8 +28,8 @@ ADDED_SINCE = {
 
 
 @pytest.fixture
-def database(ledger_url: str) -> Iterator[Database]:
-    database = Database(ledger_url, pool_size=4)
+def database(bare_url: str) -> Iterator[Database]:
+    database = Database(bare_url, pool_size=4)
     yield database
     database.close()
 

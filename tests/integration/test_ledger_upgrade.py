@@ -29,12 +29,12 @@ from router.ledger.operations import Operation
 from router.ledger.records import Attempt, Payment, StaleError
 from router.modifications import Modifications
 from router.sending import Sender
+from tests.fakes.home import HOUR_S, Home
 from tests.fakes.house import DEADLINE_S, TIMES
 from tests.fakes.providers import CAPTURED, DONE, UNKNOWN
 from tests.integration import old_ledger
 from tests.integration.old_ledger import ACTION, AT
 from tests.integration.postgres import Databases
-from tests.unit.test_housekeeping import HOUR_S, Home
 
 STORIES: dict[str, tuple[str, list[old_ledger.Tried], dict[str, Any]]] = {
     "captured": ("captured", [("stripe", "approved")], {}),
@@ -101,9 +101,9 @@ class Branch(Home):
 
 
 @pytest.fixture
-def old(ledger_url: str) -> Iterator[Database]:
+def old(bare_url: str) -> Iterator[Database]:
     """A ledger that the first version filled."""
-    database = Database(ledger_url, pool_size=4)
+    database = Database(bare_url, pool_size=4)
     old_ledger.first_version(database)
     for story, (status, tried, more) in STORIES.items():
         old_ledger.write(database, story, status, tried, **more)
@@ -138,9 +138,9 @@ def test_a_filled_ledger_upgrades_and_is_sound(branch: Branch) -> None:
         assert sorted(connection.scalars(table)) == sorted(f"pay_{story}" for story in STORIES)
 
 
-def test_a_capture_that_the_provider_had_only_received_is_pending(ledger_url: str) -> None:
+def test_a_capture_that_the_provider_had_only_received_is_pending(bare_url: str) -> None:
     """Its webhook can say that it is done, or that it failed."""
-    database = Database(ledger_url, pool_size=2)
+    database = Database(bare_url, pool_size=2)
     old_ledger.first_version(database)
     old_ledger.write(database, "received", "captured", [("adyen", "approved")], capture_pending=True)
     migrate(database)
@@ -155,18 +155,18 @@ def test_a_capture_that_the_provider_had_only_received_is_pending(ledger_url: st
     database.close()
 
 
-def test_an_empty_ledger_of_the_first_version_upgrades(ledger_url: str) -> None:
+def test_an_empty_ledger_of_the_first_version_upgrades(bare_url: str) -> None:
     """There is nothing to fill in."""
-    database = Database(ledger_url, pool_size=2)
+    database = Database(bare_url, pool_size=2)
     old_ledger.first_version(database)
     migrate(database)
     assert list(verify(database)) == []
     database.close()
 
 
-def test_more_payments_than_a_batch_upgrade(ledger_url: str) -> None:
+def test_more_payments_than_a_batch_upgrade(bare_url: str) -> None:
     """None is left out between two batches."""
-    database = Database(ledger_url, pool_size=2)
+    database = Database(bare_url, pool_size=2)
     old_ledger.first_version(database)
     with database.write() as connection:
         for number in range(1_001):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,25 +18,22 @@ from router.audit import Difference, verify
 from router.cli import main
 from router.ledger.engine import Database
 from router.ledger.journal import Journals
-from router.ledger.migrate import migrate
 from router.ledger.tables import payment_events
 from router.modifications import Modifications
 from router.sending import Sender
 from tests.fakes.house import DEADLINE_S, TIMES, House, an_order, build_house
 from tests.fakes.providers import ACTION, AUTHORIZED, REFUSED, UNKNOWN, FakeProvider, declined
 from tests.integration import old_ledger
+from tests.integration.ledgers import BACKENDS, ledger_on, with_tables
+
+MADE: dict[str, str] = {}
+"""Status or story to the payment's id: the same on both databases."""
 
 
-@pytest.fixture
-def database(ledger_url: str) -> Iterator[Database]:
-    database = Database(ledger_url, pool_size=4)
-    migrate(database)
-    yield database
-    database.close()
-
-
-def lives(database: Database) -> dict[str, str]:
-    """A payment of every kind; status or story to id."""
+def lives(url: str) -> None:
+    """A payment of every kind."""
+    with_tables(url)
+    database = Database(url, pool_size=4)
     house: House = build_house(database, [FakeProvider("stripe"), FakeProvider("adyen")])
     stripe, adyen = house.providers["stripe"], house.providers["adyen"]
     ids = house.payments._ids
@@ -69,7 +67,23 @@ def lives(database: Database) -> dict[str, str]:
     house.flags.flags = RoutingFlags(enabled={"stripe": False, "adyen": False})
     house.clock.advance(15)
     house.payments.retry_parked(made["parked"])  # postponed, which no event tells
-    return made
+    MADE.update(made)
+    database.close()
+
+
+@pytest.fixture(params=BACKENDS)
+def lived_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A ledger with a payment of every kind."""
+    with ledger_on(request.param, request, tmp_path, prepare=lives) as url:
+        yield url
+
+
+@pytest.fixture
+def lived(lived_url: str) -> Iterator[Database]:
+    """The same, opened."""
+    database = Database(lived_url, pool_size=4)
+    yield database
+    database.close()
 
 
 def differences(database: Database) -> list[Difference]:
@@ -81,14 +95,13 @@ def change(database: Database, statement: str, **values: Any) -> None:
         assert connection.execute(sa.text(statement), values).rowcount == 1
 
 
-def test_a_sound_ledger_has_no_differences(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sound_ledger_has_no_differences(lived: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever its payments went through, in whatever batches it is read, with no payment left out."""
-    made = lives(database)
     for size in (1, 3, 200):
         monkeypatch.setattr(audit, "BATCH", size)
-        found = list(verify(database))
+        found = list(verify(lived))
         assert [each for progress in found for each in progress.differences] == []
-        assert found[-1].payments == len(made)
+        assert found[-1].payments == len(MADE)
 
 
 def test_an_empty_ledger_is_sound(database: Database) -> None:
@@ -98,27 +111,25 @@ def test_an_empty_ledger_is_sound(database: Database) -> None:
 
 @pytest.mark.parametrize("story", ["captured", "refunded", "declined", "processing", "parked", "canceled"])
 @pytest.mark.parametrize("column", ["amount", "tries", "resolve_tries", "expires_at"])
-def test_a_row_that_was_changed_behind_the_ledgers_back_is_found(database: Database, story: str, column: str) -> None:
+def test_a_row_that_was_changed_behind_the_ledgers_back_is_found(lived: Database, story: str, column: str) -> None:
     """The payment and the column are named."""
-    made = lives(database)
-    change(database, f"UPDATE payments SET {column} = {column} + 1 WHERE id = :id", id=made[story])
-    found = differences(database)
-    assert (made[story], column) in [(each.payment_id, each.column) for each in found]
-    assert {each.payment_id for each in found} == {made[story]}
+    change(lived, f"UPDATE payments SET {column} = {column} + 1 WHERE id = :id", id=MADE[story])
+    found = differences(lived)
+    assert (MADE[story], column) in [(each.payment_id, each.column) for each in found]
+    assert {each.payment_id for each in found} == {MADE[story]}
 
 
-def test_values_that_may_be_a_customers_are_not_shown(database: Database) -> None:
+def test_values_that_may_be_a_customers_are_not_shown(lived: Database) -> None:
     """The order's e-mail address and tokens least of all; a status and an amount are."""
-    made = lives(database)
     order = json.dumps({"customer": {"email": "a@secret.example"}, "capture": "automatic"})
     change(
-        database,
+        lived,
         'UPDATE payments SET "order" = :o, status = :s WHERE id = :id',
         o=order,
         s="lost",
-        id=made["captured"],
+        id=MADE["captured"],
     )
-    found = {each.column: each.text for each in differences(database)}
+    found = {each.column: each.text for each in differences(lived)}
     assert found["order"] == "is not what its events give"
     assert found["status"] == "is 'lost', its attempts and operations give 'captured'"
     assert "secret" not in str(found)
@@ -126,21 +137,19 @@ def test_values_that_may_be_a_customers_are_not_shown(database: Database) -> Non
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_a_missing_event_is_found(database: Database, version: int) -> None:
+def test_a_missing_event_is_found(lived: Database, version: int) -> None:
     """In the middle or at the beginning of a life."""
-    made = lives(database)
     statement = "DELETE FROM payment_events WHERE payment_id = :id AND version = :v"
-    change(database, statement, id=made["refunded"], v=version)
-    (found,) = differences(database)
-    assert (found.payment_id, found.column) == (made["refunded"], "version")
+    change(lived, statement, id=MADE["refunded"], v=version)
+    (found,) = differences(lived)
+    assert (found.payment_id, found.column) == (MADE["refunded"], "version")
 
 
-def test_a_payment_without_events_is_found(database: Database) -> None:
+def test_a_payment_without_events_is_found(lived: Database) -> None:
     """It was written by something else."""
-    made = lives(database)
-    with database.write() as connection:
-        connection.execute(payment_events.delete().where(payment_events.c.payment_id == made["captured"]))
-    assert [(each.payment_id, each.text) for each in differences(database)] == [(made["captured"], "has no events")]
+    with lived.write() as connection:
+        connection.execute(payment_events.delete().where(payment_events.c.payment_id == MADE["captured"]))
+    assert [(each.payment_id, each.text) for each in differences(lived)] == [(MADE["captured"], "has no events")]
 
 
 @pytest.mark.parametrize(
@@ -155,22 +164,20 @@ def test_a_payment_without_events_is_found(database: Database) -> None:
     ],
 )
 def test_a_payment_that_does_not_stand_where_its_attempts_say_is_found(
-    database: Database, story: str, statement: str, column: str
+    lived: Database, story: str, statement: str, column: str
 ) -> None:
     """Status and amounts are computed anew."""
-    made = lives(database)
-    change(database, statement, id=made[story])
-    found = differences(database)
-    assert (made[story], column) in [(each.payment_id, each.column) for each in found]
-    assert {each.payment_id for each in found} == {made[story]}
+    change(lived, statement, id=MADE[story])
+    found = differences(lived)
+    assert (MADE[story], column) in [(each.payment_id, each.column) for each in found]
+    assert {each.payment_id for each in found} == {MADE[story]}
 
 
-def test_a_payment_that_is_worked_on_is_compared_with_its_events_only(database: Database) -> None:
+def test_a_payment_that_is_worked_on_is_compared_with_its_events_only(lived: Database) -> None:
     """Between two commits its attempts may be ahead of it."""
-    made = lives(database)
-    change(database, "UPDATE payments SET lease_holder = 'me' WHERE id = :id", id=made["captured"])
-    change(database, "UPDATE attempts SET outcome = NULL WHERE payment_id = :id", id=made["captured"])
-    assert [(each.payment_id, each.column) for each in differences(database)] == [(made["captured"], "lease_holder")]
+    change(lived, "UPDATE payments SET lease_holder = 'me' WHERE id = :id", id=MADE["captured"])
+    change(lived, "UPDATE attempts SET outcome = NULL WHERE payment_id = :id", id=MADE["captured"])
+    assert [(each.payment_id, each.column) for each in differences(lived)] == [(MADE["captured"], "lease_holder")]
 
 
 def test_a_postponed_payment_is_sound_while_it_is_tried_and_when_that_was_cut_short(database: Database) -> None:
@@ -216,46 +223,43 @@ def test_a_payment_with_thousands_of_events_is_read_piece_by_piece(
 # ---------------------------------------------------------------- the command
 
 
-@pytest.fixture
-def at(ledger_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("ROUTER_DATABASE_URL", ledger_url)
-    return ledger_url
-
-
 def test_the_command_ends_with_0_or_1_and_lists_what_differs(
-    at: str, database: Database, capsys: pytest.CaptureFixture[str]
+    lived_url: str, lived: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A line a difference on standard output, the progress on standard error."""
-    made = lives(database)
+    monkeypatch.setenv("ROUTER_DATABASE_URL", lived_url)
     assert main(["ledger", "verify"]) == 0
     said = capsys.readouterr()
-    assert (said.out, said.err) == ("", f"{len(made)} payments checked, 0 differences\n")
-    change(database, "UPDATE payments SET amount_captured = 1 WHERE id = :id", id=made["captured"])
+    assert (said.out, said.err) == ("", f"{len(MADE)} payments checked, 0 differences\n")
+    change(lived, "UPDATE payments SET amount_captured = 1 WHERE id = :id", id=MADE["captured"])
     assert main(["ledger", "verify"]) == 1
     said = capsys.readouterr()
     assert said.out.splitlines() == [
-        f"{made['captured']}\tamount_captured\tis 1, its events give 1999",
-        f"{made['captured']}\tamount_captured\tis 1, its attempts and operations give 1999",
+        f"{MADE['captured']}\tamount_captured\tis 1, its events give 1999",
+        f"{MADE['captured']}\tamount_captured\tis 1, its attempts and operations give 1999",
     ]
-    assert said.err == f"{len(made)} payments checked, 2 differences\n"
+    assert said.err == f"{len(MADE)} payments checked, 2 differences\n"
 
 
 def test_the_command_says_how_far_it_is(
-    at: str, database: Database, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    lived_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On standard error, so that the list can be piped."""
-    made = lives(database)
+    monkeypatch.setenv("ROUTER_DATABASE_URL", lived_url)
     monkeypatch.setattr("router.cli.PROGRESS_S", 0.0)
     monkeypatch.setattr(audit, "BATCH", 4)
     assert main(["ledger", "verify"]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "4 payments checked, up to 2026-11-21 00:00:00; 0 differences"
-    assert lines[-1] == f"{len(made)} payments checked, 0 differences"
+    assert lines[-1] == f"{len(MADE)} payments checked, 0 differences"
 
 
-def test_the_command_creates_no_tables(at: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_creates_no_tables(
+    bare_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A ledger of another version is said to be one, in a line."""
+    monkeypatch.setenv("ROUTER_DATABASE_URL", bare_url)
     assert main(["ledger", "verify"]) == 1
     assert "pointsman migrate" in capsys.readouterr().err
-    with Database(at).read() as connection:
+    with Database(bare_url).read() as connection:
         assert sa.inspect(connection).get_table_names() == []

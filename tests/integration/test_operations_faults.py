@@ -81,7 +81,8 @@ def test_what_a_broken_provider_was_asked_is_done_once_when_it_is_well(
     till.shop.fault(till.primary, **fault)
     with monkeypatch.context() as patch:
         if fault["mode"] == "hang":  # is waited out; a busy machine's usual answers are not to be cut by it
-            patch.setattr(till.shop.core.sender, "_times", SendTimes(connect_s=0.5, read_s=HANG_READ_TIMEOUT_S))
+            for sender in (till.shop.core.sender, till.shop.core.inquirer):
+                patch.setattr(sender, "_times", SendTimes(connect_s=0.5, read_s=HANG_READ_TIMEOUT_S))
         ask(till, bodies)
         assert till.resolve() == 0
     for what, body in bodies.items():

@@ -7,8 +7,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 
 import pytest
 from structlog.testing import capture_logs
@@ -19,7 +18,6 @@ from router.clock import ManualClock
 from router.ledger.alerts import Alert, AlertKind, AlertLedger
 from router.ledger.engine import Database
 from router.ledger.upkeep import Upkeep
-from tests.fakes.ledger import fresh_ledger
 from tests.fakes.threads import together
 from tests.integration.raw_http import answering
 from tests.unit.webhook_receiver import Receiver
@@ -40,12 +38,6 @@ class Endpoint:
         if self.refusal is None:
             self.got.append((body, headers))
         return self.refusal
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
 
 
 @pytest.fixture

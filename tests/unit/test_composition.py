@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,3 +112,24 @@ def test_an_override_is_obeyed_while_the_circuits_cannot_be_written(
             with contextlib.suppress(LedgerUnavailableError):
                 loop.run_once()
     assert core.override.in_force == [in_force]
+
+
+@pytest.mark.parametrize("role", ["web", "worker"])
+def test_a_stop_waits_for_no_news(
+    settings: Settings, worker: Core, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    """Of circuits and of probes: every loop is told, however long it would have waited."""
+    for name in ("SYNC_INTERVAL_S", "RECOVERY_INTERVAL_S"):
+        monkeypatch.setattr(composition, name, 60.0)
+    loops = Loops()
+    monkeypatch.setattr(composition, "Loops", lambda: loops)
+    app = create_app(settings) if role == "web" else None
+    if app is None:
+        create_worker(worker)
+    for thread in loops._threads:
+        thread.start()
+    begun = time.monotonic()
+    assert loops.stop(5)
+    assert time.monotonic() - begun < 1
+    if app is not None:
+        core_of(app)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -18,13 +16,7 @@ from router.ledger.engine import Database
 from router.ledger.unavailable import LedgerUnavailableError
 from router.transitions import State, following
 from tests.fakes.house import a_health, move, teach
-from tests.fakes.ledger import FlakyStore, circuit_rows, fresh_ledger
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
+from tests.fakes.ledger import FlakyStore, circuit_rows
 
 
 @pytest.fixture

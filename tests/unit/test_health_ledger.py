@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import pytest
@@ -23,14 +22,8 @@ from router.recovery import Recovery
 from router.transitions import State, Transition, following
 from tests.fakes.clocks import SteppedClock
 from tests.fakes.house import a_health, move, teach
-from tests.fakes.ledger import FlakyStore, circuit_rows, fresh_ledger
+from tests.fakes.ledger import FlakyStore, circuit_rows
 from tests.fakes.providers import FakeProvider
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
 
 
 @pytest.fixture

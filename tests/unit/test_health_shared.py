@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import cast
 
 import pytest
@@ -22,15 +21,9 @@ from router.transitions import State, Transition, following
 from tests.fakes.clocks import SteppedClock
 from tests.fakes.counts import MemoryCounts
 from tests.fakes.house import BREAKERS, a_health, move, teach
-from tests.fakes.ledger import FlakyStore, MemoryStore, circuit_rows, fresh_ledger
+from tests.fakes.ledger import FlakyStore, MemoryStore, circuit_rows
 
 USUAL_CALLS = 20_000
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
 
 
 @pytest.fixture

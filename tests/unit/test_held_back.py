@@ -5,34 +5,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
-from pathlib import Path
 
 import pytest
 
 from providers.contract import Health, OutcomeKind
 from router.clock import ManualClock
 from router.health import OPERATIONS_WHILE_OPEN
-from router.ledger.engine import Database
 from router.ledger.records import Payment
 from router.resolver import HELD_BACK_AT_MOST
 from router.sending import HELD_BACK, Sender
 from router.transitions import State
+from tests.fakes.home import HOUR_S, Home
 from tests.fakes.house import TIMES, move
-from tests.fakes.ledger import fresh_ledger
 from tests.fakes.providers import CAPTURED, UNKNOWN, FakeProvider
-from tests.unit.test_housekeeping import HOUR_S, Home
 from tests.unit.test_sending import ATTEMPT
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
-
-
-@pytest.fixture
-def home(database: Database) -> Home:
-    return Home(database)
 
 
 def asked(provider: FakeProvider) -> int:

@@ -111,6 +111,36 @@ def test_stop_cuts_a_long_pause_short(loops: Loops) -> None:
     assert rounds.count == 1
 
 
+def test_stop_ends_a_wait_for_something_else_than_a_stop(loops: Loops) -> None:
+    """News of a probe, or of a circuit, may not come for long."""
+    rounds, news = Rounds(), threading.Event()
+    loops.add(Loop("recovery", rounds, lambda: news.wait(3600), news.set))
+    loops.start()
+    assert rounds.over.wait(5)
+    assert _timed(lambda: loops.stop(5)) < 1
+    assert rounds.count == 1
+
+
+def test_stop_is_not_lost_on_a_round_that_takes_it_for_its_own_news(loops: Loops) -> None:
+    """It clears the news that it is about to look at, which is how it was to be woken."""
+    entered, told, news = threading.Event(), threading.Event(), threading.Event()
+
+    def look() -> None:
+        entered.set()
+        told.wait(5)
+        news.clear()
+
+    def wake() -> None:
+        news.set()
+        told.set()
+
+    loops.add(Loop("recovery", look, lambda: news.wait(3600), wake))
+    loops.start()
+    assert entered.wait(5)
+    assert _timed(lambda: loops.stop(5)) < 1
+    assert loops.stop(0)
+
+
 def test_stop_leaves_behind_a_round_that_does_not_end(loops: Loops) -> None:
     """Three loops inside a provider's call cost the bound once, not three times."""
     entered, release = threading.Semaphore(0), threading.Event()

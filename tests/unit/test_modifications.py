@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -32,13 +31,13 @@ from router.modifications import Modifications, StateConflictError, Verdict, Wro
 from router.payments import Answer, PaymentBusyError
 from router.resolver import UNDONE_AT_MOST
 from router.settling import IN_DOUBT
+from tests.fakes.home import HOUR_S, VOIDING, Home
 from tests.fakes.house import DEADLINE_S, an_order
-from tests.fakes.ledger import MoodyLedger, fresh_ledger
+from tests.fakes.ledger import MoodyLedger
 from tests.fakes.providers import AUTHORIZED, CAPTURED, DONE, UNKNOWN, declined
-from tests.unit.test_housekeeping import HOUR_S, NOWHERE, Home
+from tests.unit.test_housekeeping import NOWHERE
 from tests.unit.test_resolver import RECEIVED, tell
 
-VOIDING = RoutingFlags(unknown_outcome_policy="void-and-fail-over")
 IN_THE_DARK = ModificationOutcome(ModificationKind.UNKNOWN, Health.PROVIDER_ERROR)
 KEY_REFUSED = ModificationOutcome(
     ModificationKind.NOT_EXECUTED, Health.CREDENTIALS_REFUSED, "credentials_refused", our_fault=True
@@ -46,12 +45,6 @@ KEY_REFUSED = ModificationOutcome(
 NOT_DONE = ModificationOutcome(ModificationKind.REFUSED, Health.OK, "unexpected_state")
 DETAILS = {"redirectResult": "x"}
 NOT_TAKEN = Outcome(OutcomeKind.UNKNOWN, Health.IGNORED, "http_422", our_fault=True)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
 
 
 class Till:

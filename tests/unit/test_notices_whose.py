@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,10 +13,9 @@ from router.ledger.operations import UNSEEN, Operation, OperationKind, Operation
 from router.ledger.records import Attempt
 from router.modifications import Modifications
 from router.notices import _operation
+from tests.fakes.home import Home
 from tests.fakes.house import DEADLINE_S
-from tests.fakes.ledger import fresh_ledger
 from tests.fakes.providers import CAPTURED, DONE
-from tests.unit.test_housekeeping import Home
 from tests.unit.test_resolver import IN_THE_DARK, round_of
 
 NOW = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
@@ -87,12 +84,6 @@ def test_what_names_the_attempt_is_about_a_cancel_by_our_own_id(
 
 
 # ---------------------------------------------------------------- through the house
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    with fresh_ledger(tmp_path) as database:
-        yield Home(database)
 
 
 def test_a_refund_by_hand_beside_ours_in_doubt_is_counted_besides(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
@@ -17,17 +16,10 @@ from router.payments import PARKED_FOR
 from router.sending import SENDS_IN_A_REQUEST
 from router.transitions import State
 from tests.fakes.house import House, an_order, build_house, move
-from tests.fakes.ledger import fresh_ledger
 from tests.fakes.providers import CAPTURED, REFUSED, UNKNOWN, FakeProvider, declined
 from tests.fakes.threads import together
 
 RETRY_S = 15.0
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
 
 
 @pytest.fixture

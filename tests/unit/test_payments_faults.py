@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
@@ -16,15 +13,9 @@ from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
 from router.order import Order
 from router.payments import IdempotencyKeyReusedError, RequestInProgressError
 from tests.fakes.house import DEADLINE_S, House, an_order, build_house
-from tests.fakes.ledger import MoodyLedger, fresh_ledger
+from tests.fakes.ledger import MoodyLedger
 from tests.fakes.providers import CAPTURED, REFUSED, UNKNOWN, Call, FakeProvider
 from tests.fakes.threads import together
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
 
 
 @pytest.fixture

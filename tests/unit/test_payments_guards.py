@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,17 +17,11 @@ from router.resend_budget import TOKENS
 from router.sending import Sender
 from router.transitions import State
 from tests.fakes.house import TIMES, House, an_order, build_house, move, teach
-from tests.fakes.ledger import MoodyLedger, fresh_ledger
+from tests.fakes.ledger import MoodyLedger
 from tests.fakes.providers import CAPTURED, DONE, UNKNOWN, FakeProvider
 
 TIMED_OUT = Outcome(OutcomeKind.UNKNOWN, Health.PROVIDER_ERROR, reason="read_timeout")
 OURS = Outcome(OutcomeKind.NOT_EXECUTED, Health.IGNORED, reason="http_400", our_fault=True)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -19,7 +18,6 @@ from router.payments import NoEligibleProviderError, ProvidersUnavailableError
 from router.sending import SENDS_IN_A_REQUEST
 from router.transitions import State
 from tests.fakes.house import House, an_order, build_house, move
-from tests.fakes.ledger import fresh_ledger
 from tests.fakes.providers import (
     ACTION,
     AUTHORIZED,
@@ -35,12 +33,6 @@ from tests.fakes.providers import (
 KEY_REFUSED = Outcome(OutcomeKind.NOT_EXECUTED, Health.CREDENTIALS_REFUSED, "credentials_refused", our_fault=True)
 ORDER_OF_TRIAL = ("stripe", "adyen", "third")
 """The primary, then by name: without fees all are worth the same."""
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
 
 
 def house_of(database: Database, *scripts: Sequence[Outcome] | Outcome, flags: RoutingFlags | None = None) -> House:

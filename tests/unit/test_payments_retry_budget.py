@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,16 +14,9 @@ from router.parked import Parked
 from router.payments import NoEligibleProviderError
 from router.retry_budget import Try, card_digest
 from tests.fakes.house import House, an_order, build_house
-from tests.fakes.ledger import fresh_ledger
 from tests.fakes.providers import ACTION, REFUSED, UNKNOWN, FakeProvider, declined
 
 DAY = dt.timedelta(days=1)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
 
 
 @pytest.fixture

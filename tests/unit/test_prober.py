@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -15,15 +14,8 @@ from router.ledger.probes import Probe, ProbeLedger
 from router.ledger.unavailable import LedgerUnavailableError
 from router.prober import UNDER_WAY_AT_MOST, Prober, on_a_thread
 from router.probing import Ticket
-from tests.fakes.ledger import fresh_ledger
 from tests.fakes.providers import FakeProvider
 from tests.fakes.workers import Later, at_once
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
 
 
 @pytest.fixture

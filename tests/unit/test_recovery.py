@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,18 +14,12 @@ from router.ledger.unavailable import LedgerUnavailableError
 from router.transitions import State, Transition
 from router.windows import Thresholds
 from tests.fakes.clocks import SteppedClock
-from tests.fakes.ledger import circuit_rows, fresh_ledger
+from tests.fakes.ledger import circuit_rows
 from tests.fakes.providers import FakeProvider
 from tests.fakes.workers import SETTINGS, Later, Worker
 
 DOWN = ProbeResult(Health.UNREACHABLE, "connection_refused")
 OURS = ProbeResult(Health.IGNORED, "pool_exhausted")
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import dataclasses
 import datetime as dt
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,18 +14,12 @@ from router.ledger.engine import Database
 from router.ledger.tables import circuit_transitions
 from router.transitions import State, following
 from tests.fakes.clocks import SteppedClock
-from tests.fakes.ledger import circuit_rows, fresh_ledger
+from tests.fakes.ledger import circuit_rows
 from tests.fakes.providers import FakeProvider
 from tests.fakes.threads import eager, together
 from tests.fakes.workers import SETTINGS, Later, Worker
 
 DOWN = ProbeResult(Health.UNREACHABLE, "connection_refused")
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
 
 
 @pytest.fixture

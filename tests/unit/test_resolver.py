@@ -6,14 +6,12 @@ import contextlib
 import dataclasses
 import datetime as dt
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
-from flags.contract import RoutingFlags
 from providers.contract import (
     Health,
     LookUp,
@@ -35,35 +33,17 @@ from router.modifications import Modifications
 from router.notices import UNMATCHED_AFTER
 from router.resolver import KEY_FORGOTTEN, KEY_LIVES, NOT_UNDONE, UNDONE_AT_MOST
 from router.settling import IN_DOUBT
+from tests.fakes.home import HOUR_S, Home
 from tests.fakes.house import DEADLINE_S, an_order
 from tests.fakes.ledger import fresh_ledger
 from tests.fakes.providers import ACTION, AUTHORIZED, CAPTURED, DONE, REFUSED, UNKNOWN, declined
-from tests.unit.test_housekeeping import HOUR_S, Home
 
-VOIDING = RoutingFlags(unknown_outcome_policy="void-and-fail-over")
 NO_LOOK_UP = LookUp(LookUpKind.UNSUPPORTED)
 CANCELED = Outcome(OutcomeKind.CANCELED, Health.OK, provider_reference="ref_1")
 RECEIVED = ModificationOutcome(ModificationKind.RECEIVED, Health.OK)
 NOT_DONE = ModificationOutcome(ModificationKind.REFUSED, Health.OK, "unexpected_state")
 IN_THE_DARK = ModificationOutcome(ModificationKind.UNKNOWN, Health.PROVIDER_ERROR)
 NOTHING_CHARGED = dataclasses.replace(REFUSED, reason="acquirer_error", provider_reference="ref_1", final_record=True)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
-
-
-@pytest.fixture
-def home(database: Database) -> Home:
-    return Home(database)
-
-
-@pytest.fixture
-def voiding(database: Database) -> Home:
-    """Under the policy that authorizes only, and fails over on unknown."""
-    return Home(database, VOIDING)
 
 
 def round_of(home: Home, seconds: float = 61.0) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,16 +14,15 @@ from router.ledger.operations import Operation
 from router.ledger.records import Payment
 from router.modifications import StateConflictError
 from router.sending import Sender
+from tests.fakes.home import HOUR_S, Home
 from tests.fakes.house import TIMES, an_order
-from tests.fakes.ledger import fresh_ledger
 from tests.fakes.providers import ACTION, AUTHORIZED, DONE, REFUSED, UNKNOWN, FakeProvider, declined
-from tests.unit.test_housekeeping import FOUND_WAITING, HOUR_S, Home
+from tests.unit.test_housekeeping import FOUND_WAITING
 from tests.unit.test_resolver import (
     CANCELED,
     IN_THE_DARK,
     NO_LOOK_UP,
     RECEIVED,
-    VOIDING,
     modifications,
     round_of,
     sound,
@@ -41,23 +38,6 @@ ANSWERED, LOST, BY_WEBHOOK, LATE = (
     "answer lost, told by webhook",
     "no time left",
 )
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
-
-
-@pytest.fixture
-def home(database: Database) -> Home:
-    return Home(database)
-
-
-@pytest.fixture
-def voiding(database: Database) -> Home:
-    """Under the policy that authorizes only, and fails over on unknown."""
-    return Home(database, VOIDING)
 
 
 @pytest.fixture

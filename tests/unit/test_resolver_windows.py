@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,27 +11,15 @@ import pytest
 from providers.contract import LookUp, LookUpKind
 from router.ledger.engine import Database
 from router.ledger.records import Attempt
+from tests.fakes.home import Home
 from tests.fakes.house import DEADLINE_S
-from tests.fakes.ledger import fresh_ledger
 from tests.fakes.providers import UNKNOWN, Call
-from tests.unit.test_housekeeping import Home
 
 NOT_FOUND = LookUp(LookUpKind.NOT_FOUND)
 
 
 class ProcessKilled(BaseException):
     """Nothing catches it, as nothing catches SIGKILL."""
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
-
-
-@pytest.fixture
-def home(database: Database) -> Home:
-    return Home(database)
 
 
 @pytest.fixture
