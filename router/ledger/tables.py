@@ -296,6 +296,29 @@ provider_counts = sa.Table(
     sa.Index("ix_provider_counts_updated_at", "updated_at"),
 )
 
+score_counts = sa.Table(
+    "score_counts",
+    metadata,
+    # What one process saw of one provider in a stretch of time, so far: readers take differences. "": all processes
+    # together, of a stretch that is over.
+    sa.Column("process", sa.Text, primary_key=True),
+    sa.Column("provider", sa.Text, primary_key=True),
+    # Issuers' answers in this segment (`router.segments`), or * for calls that ended.
+    sa.Column("segment", sa.Text, primary_key=True),
+    # Seconds: when it began, since 1970, and how long it is.
+    sa.Column("starts_s", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("width_s", sa.Integer, primary_key=True, autoincrement=False),
+    # Approvals and declines; calls that were well and that failed.
+    sa.Column("good", sa.BigInteger, nullable=False),
+    sa.Column("bad", sa.BigInteger, nullable=False),
+    # The sum of their moments, milliseconds after the start: their mean moment is what they are discounted by.
+    sa.Column("good_ms", sa.BigInteger, nullable=False),
+    sa.Column("bad_ms", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.Index("ix_score_counts_updated_at", "updated_at"),
+    sa.Index("ix_score_counts_width_s_starts_s", "width_s", "starts_s"),
+)
+
 flips = sa.Table(
     "flips",
     metadata,

@@ -57,7 +57,15 @@ def _as_the_second_migration_left_it(database: Database) -> list[str]:
         config = alembic_config()
         config.attributes["connection"] = connection
         # In reverse: what came with the migrations after the second one.
-        for table in ("alerts", "primary_overrides", "probes", "provider_counts", "flag_values", "flag_changes"):
+        for table in (
+            "alerts",
+            "primary_overrides",
+            "probes",
+            "provider_counts",
+            "flag_values",
+            "flag_changes",
+            "score_counts",
+        ):
             connection.execute(sa.text(f"DROP TABLE {table}"))
         for table, columns in ADDED_SINCE.items():
             for column in columns.split():
