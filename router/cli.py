@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from router import cli_circuits, cli_flags, cli_flips
+from router import cli_circuits, cli_flags, cli_flips, cli_simulate
 from router.cli_circuits import CommandError, current_ledger
 from router.ledger.unavailable import LedgerUnavailableError
 from router.settings import Settings, SettingsError, load_settings
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_flags.add_commands(add)
     cli_circuits.add_commands(add)
     cli_flips.add_commands(add)
+    cli_simulate.add_commands(add)
 
     keys = add("keys", _create_key, "create an API key; it is shown once, and only its digest is kept")
     keys.add_argument("action", choices=["create"])
