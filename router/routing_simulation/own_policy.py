@@ -28,7 +28,7 @@ class OwnPolicy(Policy):
         self._flags = RoutingFlags(primary=self._names[0], strategy="best-value", tuning=RoutingTuning(margin=margin))
         self._prices = world.parameters.prices if by_value else None
         self._scores = Scores(self._names)
-        self._segments = _segments(world)
+        self._segments = segments_of(world)
         self._incumbents: list[str | None] = [None] * len(world.kinds)
         self._order: Sequence[str] = ()
 
@@ -68,7 +68,7 @@ class OwnPolicy(Policy):
         self._scores.hear_answer(self._names[provider], self._segments[self._world.kind[number]], approved, now)
 
 
-def _segments(world: World) -> list[Segment]:
+def segments_of(world: World) -> list[Segment]:
     """The router's own segment for each of the world's."""
     found: dict[int, Segment] = {}
     for kind, amount in zip(world.kind, world.amount, strict=True):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from router.routing_simulation.circuits import Circuits
 from router.routing_simulation.parameters import Price
-from router.routing_simulation.world import APPROVED, DECLINED, LOST, World
+from router.routing_simulation.world import APPROVED, DECLINED, LOST, NOT_EXECUTED, World
 
 
 class Choice(NamedTuple):
@@ -79,49 +79,16 @@ class Played:
         return 1000 * self.net_value / self.payments
 
 
-class _Till:
-    """Counts money."""
-
-    def __init__(self, world: World, margin: float) -> None:
-        self._prices: Sequence[Price] = world.parameters.prices
-        self._amount = world.amount
-        self._margin = margin
-        self.net = 0.0
-
-    def attempt(self, provider: int) -> None:
-        self.net -= self._prices[provider].attempt
-
-    def approve(self, number: int, provider: int) -> None:
-        amount = self._amount[number]
-        self.net += self._margin * amount - self._prices[provider].fee(amount)
-
-
 def play(world: World, policy: Policy, *, margin: float) -> Played:
     """Play the week; `margin` is the merchant's, as a share of the amount."""
-    circuits, till = Circuits(world.probes), _Till(world, margin)
+    till, calls = _Till(world, margin), _Calls(world, policy)
     everyone = tuple(range(len(world.parameters.providers)))
-    asked = [-1] * len(world)
-    """By payment, who got an answer from its issuer."""
-    waiting: deque[tuple[float, int, int]] = deque()
-    """Calls that failed slowly: when it is known, payment, provider. All take equally long, so they are in order."""
     leading = [-1] * len(world.kinds)
-    answers, answer_at, known = world.answers_in_order, world.answer_at, 0
-    approved = switches = calls = lost = turned_away = 0
+    switches = lost = turned_away = 0
 
     for number, now in enumerate(world.at):
-        while known < len(answers) and answer_at[answers[known]] <= now:
-            which = answers[known]
-            known += 1
-            provider = asked[which]
-            if provider >= 0:
-                was_approved = world.result[which][provider] == APPROVED
-                policy.answered(which, provider, answer_at[which], approved=was_approved)
-        while waiting and waiting[0][0] <= now:
-            at, which, provider = waiting.popleft()
-            policy.called(which, provider, at, failed=True)
-            circuits.count(provider, True, at)
-
-        left = circuits.admitted(now) if policy.guarded else everyone
+        calls.catch_up(now)
+        left = calls.circuits.admitted(now) if policy.guarded else everyone
         if not left:
             turned_away += 1
             continue
@@ -131,29 +98,83 @@ def play(world: World, policy: Policy, *, margin: float) -> Played:
             switches += leading[kind] >= 0
             leading[kind] = leads
         while True:
-            result = world.result[number][provider]
-            calls += 1
             till.attempt(provider)
-            if result <= DECLINED:
-                asked[number] = provider
-                policy.called(number, provider, now, failed=False)
-                circuits.count(provider, False, now)
-                if result == APPROVED:
-                    approved += 1
-                    till.approve(number, provider)
-                break
-            later = world.failure_known_s[number][provider]
-            if later:
-                waiting.append((now + later, number, provider))
-            else:
-                policy.called(number, provider, now, failed=True)
-                circuits.count(provider, True, now)
-            if result == LOST:
-                lost += 1
+            result = calls.send(number, provider, now)
+            if result == APPROVED:
+                till.approve(number, provider)
+            if result != NOT_EXECUTED:
+                lost += result == LOST
                 break
             left = tuple(each for each in left if each != provider)
             if not left or not policy.guarded:
                 turned_away += 1
                 break
             provider = policy.following(number, now, left)
-    return Played(len(world), approved, till.net, switches, calls, lost, turned_away, circuits.opened)
+    return Played(len(world), till.approved, till.net, switches, calls.sent, lost, turned_away, calls.circuits.opened)
+
+
+class _Till:
+    """Counts money."""
+
+    def __init__(self, world: World, margin: float) -> None:
+        self._prices: Sequence[Price] = world.parameters.prices
+        self._amount = world.amount
+        self._margin = margin
+        self.net = 0.0
+        self.approved = 0
+
+    def attempt(self, provider: int) -> None:
+        self.net -= self._prices[provider].attempt
+
+    def approve(self, number: int, provider: int) -> None:
+        amount = self._amount[number]
+        self.net += self._margin * amount - self._prices[provider].fee(amount)
+        self.approved += 1
+
+
+class _Calls:
+    """Calls to providers, and when what came of them is told to the policy and counted by the circuits."""
+
+    def __init__(self, world: World, policy: Policy) -> None:
+        self._world = world
+        self._policy = policy
+        self.circuits = Circuits(world.probes)
+        self.sent = 0
+        self._asked = [-1] * len(world)
+        """By payment, who got an answer from its issuer."""
+        self._known = 0
+        """Of the answers in their order, so many have been told."""
+        self._waiting: deque[tuple[float, int, int]] = deque()
+        """Calls that failed slowly: when it is known, payment, provider. All take as long, so they are in order."""
+
+    def catch_up(self, now: float) -> None:
+        """Tell everything that is known by now."""
+        world, waiting = self._world, self._waiting
+        order, answer_at = world.answers_in_order, world.answer_at
+        while self._known < len(order) and answer_at[order[self._known]] <= now:
+            which = order[self._known]
+            self._known += 1
+            provider = self._asked[which]
+            if provider >= 0:
+                was_approved = world.result[which][provider] == APPROVED
+                self._policy.answered(which, provider, answer_at[which], approved=was_approved)
+        while waiting and waiting[0][0] <= now:
+            at, which, provider = waiting.popleft()
+            self._end(which, provider, at, failed=True)
+
+    def send(self, number: int, provider: int, now: float) -> int:
+        """Call the provider; answers what comes of it, which the policy may not know yet."""
+        self.sent += 1
+        result = self._world.result[number][provider]
+        if result <= DECLINED:
+            self._asked[number] = provider
+            self._end(number, provider, now, failed=False)
+        elif self._world.failure_known_s[number][provider]:
+            self._waiting.append((now + self._world.failure_known_s[number][provider], number, provider))
+        else:
+            self._end(number, provider, now, failed=True)
+        return result
+
+    def _end(self, number: int, provider: int, at: float, *, failed: bool) -> None:
+        self._policy.called(number, provider, at, failed=failed)
+        self.circuits.count(provider, failed, at)
