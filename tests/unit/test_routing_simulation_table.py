@@ -32,7 +32,9 @@ def weeks(**changed: Played) -> dict[int, dict[str, Played]]:
 
 def test_the_interval_is_students() -> None:
     """Three figures with a deviation of 1: 4.303 / √3 on either side; one figure has none."""
-    assert mean_of([1.0, 2.0, 3.0]) == (2.0, pytest.approx(2.4843, abs=1e-4))
+    three = mean_of([1.0, 2.0, 3.0])
+    assert three.mean == 2.0
+    assert three.half == pytest.approx(2.4843, abs=1e-4)
     assert mean_of([5.0]) == (5.0, None)
     assert mean_of([float(each % 2) for each in range(60)]).half == pytest.approx(2.001 * 0.50422 / 60**0.5, abs=1e-3)
 
