@@ -9,7 +9,7 @@ from router.ledger.unavailable import LedgerUnavailableError
 
 
 class MemoryScores:
-    """Satisfies `ScoreStore`; `no_reads` and `no_writes` refuse, `loses_answers` writes and then says that it failed."""
+    """Satisfies `ScoreStore`; `no_reads` and `no_writes` refuse, `loses_answers` writes, and then says so."""
 
     def __init__(self) -> None:
         self.rows: dict[Key, tuple[ScoreRow, int]] = {}

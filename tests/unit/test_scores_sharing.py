@@ -160,7 +160,7 @@ def test_what_could_not_be_told_is_told_later_and_once(
 
 def test_a_commit_that_becomes_visible_late_is_heard(pair: tuple[Process, Process], store: MemoryScores) -> None:
     """Another machine's clock is behind by a minute and a half."""
-    one, two = pair
+    _, two = pair
     two.clock.sleep(200)
     two.exchange()
     late = ScoreRow("web:3", "stripe", VISA_DE.key(), int(two.at) // 60 * 60, 4, 0, 0, 0)
@@ -226,9 +226,9 @@ def test_another_half_life_weighs_the_past_anew_alike_in_every_process(
     third.exchange()
     found = [each.scores.read(VISA_DE, each.at)["stripe"] for each in (one, two, third)]
     expected = sum(27 * 2 ** -((one.at - START.timestamp() - 1000 * n) / 3600) for n in range(10))
-    for each in found:
-        assert each == pytest.approx(found[0], abs=1e-6)
-        assert each.answers == pytest.approx(expected)
+    for score in found:
+        assert score == pytest.approx(found[0], abs=1e-6)
+        assert score.answers == pytest.approx(expected)
 
 
 def test_a_clock_that_was_set_forward_and_back_leaves_no_trace(store: MemoryScores) -> None:
@@ -338,7 +338,7 @@ def test_whatever_happens_between_all_processes_know_the_same_in_the_end(
         for process in processes:
             process.exchange()
     found = [process.scores.read(VISA_DE, process.at)["stripe"] for process in processes]
-    for each in found:
-        assert each.approval == pytest.approx(found[0].approval, abs=1e-6)
-        assert each.answers == pytest.approx(told, rel=0.1, abs=1e-6)
-        assert each.answers == pytest.approx(found[0].answers, rel=1e-5, abs=1e-6)
+    for score in found:
+        assert score.approval == pytest.approx(found[0].approval, abs=1e-6)
+        assert score.answers == pytest.approx(told, rel=0.1, abs=1e-6)
+        assert score.answers == pytest.approx(found[0].answers, rel=1e-5, abs=1e-6)
