@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock clean simulate simulate-mutants chaos flips flip-table simulate-routing bench-safety bench-alarms bench-breaker bench-flags
+.PHONY: help run test check format lock clean simulate simulate-mutants chaos flips flip-table simulate-routing bench-safety bench-alarms bench-breaker bench-flags bench-deciding
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,7 +25,7 @@ test: $(VENV)/installed  ## every test, on SQLite and on a real PostgreSQL
 chaos: $(VENV)/installed  ## every fault, kills and pauses on real processes, on both databases; 4 minutes
 	$(BIN)/python -m tests.e2e.at_length $(CHAOS)
 
-flips: $(VENV)/installed  ## a hundred outages: one flip each, everyone follows; a hundred toggles; 15 minutes
+flips: $(VENV)/installed  ## outages, toggles, LaunchDarkly away: one flip each, everyone follows; an hour
 	$(BIN)/python -m tests.e2e.flips_at_length $(FLIPS)
 
 SEEDS ?= 5000
@@ -51,6 +51,9 @@ bench-breaker: $(VENV)/installed  ## ns per guarded call, beside four libraries;
 
 bench-flags: $(VENV)/installed  ## µs for reading all flags for one payment, over the real SDK; 1 minute
 	$(BIN)/python bench/reading_flags.py
+
+bench-deciding: $(VENV)/installed  ## µs for a decision with scores of 60 segments, and for a learning step; 20 s
+	$(BIN)/python bench/deciding.py
 
 CALLS ?= 1000000
 RUNS ?= 9

@@ -37,15 +37,16 @@ from flags.values import WrongValue
 from flags.watching import WatchedStore
 from providers.adyen import AdyenProvider
 from providers.contract import Provider, Timeouts
-from providers.fees import DEFAULT_SCHEDULES
 from providers.stripe import StripeProvider
 from router import alerts as alerting
 from router import telemetry
 from router.api import attention, circuits, gate, operations, problems, webhooks
 from router.api import payments as payments_api
+from router.appraisal import Appraiser
 from router.baseline import Fixed
 from router.breaker import BreakerSettings
 from router.clock import Clock, Ids, SystemClock, TimeOrderedIds
+from router.fee_book import fee_book
 from router.flag_watch import FlagWatch
 from router.fleet import FleetCounts
 from router.flip_cases import Cases
@@ -126,6 +127,7 @@ class Core:
     flag_watch: FlagWatch
     health: ProviderHealth
     scores: Scores
+    appraiser: Appraiser
     score_sharing: ScoreSharing
     ledger: PaymentLedger
     journals: Journals
@@ -148,9 +150,10 @@ class Core:
 
 
 def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids | None = None) -> Core:
-    """Everything that a payment needs, from the settings. Raises LedgerUnavailableError."""
+    """Everything that a payment needs, from the settings. Raises LedgerUnavailableError, SettingsError."""
     clock = clock or SystemClock()
     ids = ids or TimeOrderedIds(clock)
+    fees = fee_book(settings, clock.now().date())
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     database = Database(settings.ledger_url, pool_size=settings.web_threads + 8)
     migrate(database)
@@ -168,6 +171,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     source, mover = build_flags(settings, store)
     override = LocalOverride(FlipLedger(database).overrides)
     scores = Scores(providers)
+    appraiser = Appraiser(providers, scores=scores, fees=fees, country_of=settings.country_of)
     # A name of its own for every life of a process: counts of one that is gone are never taken for another's.
     process = ids.new(role)
     health = ProviderHealth(
@@ -200,11 +204,12 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
             providers=providers,
             flags=source,
             health=health,
-            fees=DEFAULT_SCHEDULES,
+            appraiser=appraiser,
             ids=ids,
             tries_of=CardLedger(database).tries,
             draw=chance,
             override=override.apply,
+            allowed=settings.providers_of,
         ),
         sender=sender,
         health=health,
@@ -225,6 +230,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         flag_watch=FlagWatch(store, values, source=name, seen_by=actor, clock=clock),
         health=health,
         scores=scores,
+        appraiser=appraiser,
         score_sharing=ScoreSharing(
             scores,
             store=ScoreLedger(database),
@@ -536,7 +542,7 @@ def _add_flips(loops: Loops, core: Core) -> None:
         flips=FlipLedger(core.database),
         alerts=alert_ledger,
         source=core.flags,
-        fees=DEFAULT_SCHEDULES,
+        appraiser=core.appraiser,
         clock=core.clock,
         ids=core.ids,
         limits=Limits(settings.flip_cooldown_seconds, settings.flips_per_hour),

@@ -5,38 +5,36 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 
 import structlog
 
 from flags.contract import FlagContext, FlagSource, RoutingFlags
-from providers.contract import Money
-from providers.fees import FeeSchedule
-from router import value
+from router import appraisal, value
+from router.appraisal import Appraiser
 from router.clock import Clock, Ids
 from router.flip_rules import (
     HOUR,
     ChangesOf,
     Limits,
     Target,
+    audit_since,
     held,
     in_words,
     is_told,
     no_changes,
     persons_change,
     serves_of,
+    told_in_words,
 )
 from router.health import ProviderHealth
 from router.incidents import unfinished
 from router.ledger.alerts import Alert, AlertKind, AlertLedger
 from router.ledger.circuits import CircuitLedger
-from router.ledger.flips import Flip, FlipLedger
+from router.ledger.flips import Flip, FlipLedger, Unless
 from router.transitions import State, Transition
 
 log = structlog.get_logger("router.flips")
 
-TYPICAL = Money(5_000, "EUR")
-"""A flip moves every payment, so targets are compared on a typical one."""
 OURS_AMONG = 50
 """Flips by which changes of the flag are told from a person's: more than a long incident can hold."""
 
@@ -51,7 +49,7 @@ class Cases:
     flips: FlipLedger
     alerts: AlertLedger
     source: FlagSource
-    fees: Mapping[str, FeeSchedule]
+    appraiser: Appraiser
     clock: Clock
     ids: Ids
     limits: Limits = field(default_factory=Limits)
@@ -63,16 +61,15 @@ class Cases:
 
     def targets(self, failing: str, flags: RoutingFlags) -> Sequence[Target]:
         """Enabled providers that nothing speaks against, the most valuable first."""
+        # A flip moves every payment, so they are compared on a typical one.
+        terms = self.appraiser.typical(self.clock.now())
+        at_stake = value.stakes(flags.tuning.margin, value.in_major_units(appraisal.TYPICAL), terms.values())
         well = [
-            Target(name, float(round(self._worth(name, flags), 4)))
+            Target(name, round(value.value(terms[name], at_stake), 4))
             for name in self.providers
             if name != failing and flags.is_enabled(name) and self.health.is_well(name)
         ]
         return sorted(well, key=lambda target: (-target.value, target.provider))
-
-    def _worth(self, provider: str, flags: RoutingFlags) -> Decimal:
-        schedule = self.fees.get(provider)
-        return value.by_fees(TYPICAL, schedule, margin=flags.tuning.margin, international=False).value
 
     def open_s(self, last: Transition) -> float:
         """Seconds of the incident in which its circuit, which fails, was not closed; by a clock that cannot step."""
@@ -88,8 +85,13 @@ class Cases:
 
     def held(self, now: dt.datetime) -> str | None:
         """Why the machine may not write now."""
+        unless = self.unless_held(now)
+        return unless.held(self.flips.writes(unless.since))
+
+    def unless_held(self, now: dt.datetime) -> Unless:
+        """The same, for the ledger to look at as it decides: two workers may both have found that it may."""
         horizon = max(HOUR, dt.timedelta(seconds=self.limits.cooldown_s))
-        return held(self.flips.writes(now - horizon), now, self.limits)
+        return Unless(now - horizon, lambda moves: held(moves, now, self.limits))
 
     def persons_change(self, flag: str, incident: str) -> str | None:
         """In words, how a person changed the flag during the incident; None: nobody did."""
@@ -99,11 +101,13 @@ class Cases:
         changes = self.changes(flag, opening.at)
         if not changes:
             return None
-        theirs = persons_change(changes, self.flips.newest(limit=OURS_AMONG))
+        ours = self.flips.newest(limit=OURS_AMONG)
+        theirs = persons_change(self.changes(flag, audit_since(opening.at, ours)), ours, opening.at)
         if theirs is None:
             return None
         old, new = (None if each is None else each.get("serves") for each in (theirs.old, theirs.new))
-        what = f"from {_shown(old)} to {_shown(new)}" if old != new else "its rules, its targets or whether it is on"
+        moved = f"from {told_in_words(old)} to {told_in_words(new)}"
+        what = moved if old != new else "its rules, its targets or whether it is on"
         return f"a person changed {flag} at {theirs.at:%H:%M:%S} ({what}), and their word holds for this incident"
 
     def is_told(self, flip: Flip) -> bool:
@@ -115,6 +119,10 @@ class Cases:
         flags, last = self.flags(), self.last(provider)
         if last is not None and (last.state is not State.CLOSED or last.suspect):
             return f"{provider} is {'suspect' if last.state is State.CLOSED else last.state.value}"
+        incident = unfinished(last, self.clock.now())
+        if incident is not None:
+            # Should it open again, the incident has had its flip.
+            return f"the incident {incident} is not over"
         if not flags.auto_flip_enabled:
             return "flips were switched off by the flag payments-auto-flip-enabled"
         if not flags.is_enabled(provider):
@@ -132,12 +140,6 @@ def say(alert: Alert, provider: str) -> None:
     """Tell Sentry what was committed; a flip that went well is an event too: payments have moved."""
     about = {"provider": provider, "incident": alert.incident, "flip": alert.flip_id, "cause": alert.text}
     log.error(alert.kind, **about)
-
-
-def _shown(serves: object) -> str:
-    if isinstance(serves, Mapping) and isinstance(serves.get("per_cent"), Mapping):
-        return ", ".join(f"{share:g}% {value}" for value, share in serves["per_cent"].items())
-    return str(serves)
 
 
 def _detail(flip: Flip) -> Mapping[str, object]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from flags.contract import FlagContext, FlagSource, RoutingFlags
 from providers.contract import ChargeRequest, Ineligible, Money, Params, Provider
-from providers.fees import FeeSchedule
 from router import policy, retry_budget, value
+from router.appraisal import Appraiser, segment_of
+from router.choices import Choices
 from router.clock import Ids
 from router.health import ProviderHealth
 from router.ledger.records import Attempt
@@ -58,16 +59,6 @@ class Plan:
         return self.flags.unknown_outcome_policy == "void-and-fail-over"
 
 
-@dataclass(frozen=True, slots=True)
-class _Ask:
-    payment_id: str
-    attempt_id: str
-    order: Order
-    at_once: bool
-    spent: str | None
-    """Why the card must not be tried at any provider now."""
-
-
 class Planner:
     """Asks flags, circuits, adapters and the card's budget, and lets the policy decide. None waits for a network."""
 
@@ -77,25 +68,27 @@ class Planner:
         providers: Mapping[str, Provider],
         flags: FlagSource,
         health: ProviderHealth,
-        fees: Mapping[str, FeeSchedule],
+        appraiser: Appraiser,
         ids: Ids,
         tries_of: TriesOf = lambda _card: (),
         draw: Callable[[], float] = lambda: 0.0,
         override: Override = lambda flags: (flags, None),
+        allowed: Callable[[str], Collection[str]] | None = None,
     ) -> None:
         self._providers = providers
         self._flags = flags
         self._health = health
-        self._fees = fees
+        self._appraiser = appraiser
+        self._choices = Choices()
         self._ids = ids
         self._tries_of = tries_of
         self._draw = draw
         self._override = override
+        self._allowed = allowed or (lambda _merchant: self._providers)
+        """The providers that a merchant may use."""
 
     def plan(self, payment_id: str, merchant: str, order: Order, now: dt.datetime) -> Plan:
         """Read the flags once, ask every provider whether it could take this payment, and decide.
-
-        Draws one number per payment, for the shares of providers that recover or are suspect.
 
         Reads the ledger only for a card that is known again. Raises LedgerUnavailableError.
         """
@@ -108,43 +101,64 @@ class Planner:
         may_void = flags.unknown_outcome_policy == "void-and-fail-over"
         at_once = order.capture == "automatic" and not may_void
         attempt_ids = {name: self._ids.new("att") for name in self._providers}
-        offers = [
-            self._offer(provider, _Ask(payment_id, attempt_ids[name], order, at_once, spent), flags)
-            for name, provider in self._providers.items()
-        ]
-        decision = policy.decide(offers, flags, draw=self._draw(), overridden=overridden)
-        params = {offer.provider: offer.params for offer in offers if offer.params is not None}
+        params: dict[str, Params] = {}
+        obstacles: dict[str, str] = {}
+        for name, provider in self._providers.items():
+            obstacle = spent or self._not_allowed(merchant, name)
+            if obstacle is None:
+                try:
+                    params[name] = _rendered(provider, payment_id, attempt_ids[name], order, at_once)
+                except Ineligible as refusal:
+                    obstacle = refusal.reason
+            if obstacle is not None:
+                obstacles[name] = obstacle
+        decision = self.decide(merchant, order, obstacles, flags, overridden=overridden, now=now)
         return Plan(flags, decision, params, attempt_ids, at_once, card, occasion, earlier)
 
-    def _offer(self, provider: Provider, ask: _Ask, flags: RoutingFlags) -> policy.Offer:
-        params, obstacle, order = None, ask.spent, ask.order
-        token = order.payment_method.tokens.get(provider.name)
-        if obstacle is not None:
-            pass  # whatever the provider is, the card is not to be tried
-        elif token is None:
-            obstacle = "no token for this provider"
-        else:
-            try:
-                params = provider.render(_request(ask, token))
-            except Ineligible as refusal:
-                obstacle = refusal.reason
-        worth = value.by_fees(
-            Money(order.amount, order.currency),
-            self._fees.get(provider.name),
-            margin=flags.tuning.margin,
-            international=_is_international(order),
+    def decide(
+        self,
+        merchant: str,
+        order: Order,
+        obstacles: Mapping[str, str],
+        flags: RoutingFlags,
+        *,
+        overridden: str | None,
+        now: dt.datetime,
+    ) -> policy.Decision:
+        """Let the policy order the providers, of which those with an obstacle can never take this payment.
+
+        Draws this payment's numbers: for the shares of providers that recover or are suspect, for exploration and
+        for the holdout.
+        """
+        kind = segment_of(order)
+        terms = self._appraiser.terms(order, merchant, now)
+        offers = []
+        for name in self._providers:
+            readiness = self._health.readiness(name)
+            offers.append(
+                policy.Offer(
+                    name,
+                    terms[name],
+                    readiness.state,
+                    obstacles.get(name),
+                    readiness.share,
+                    readiness.why,
+                    readiness.busy,
+                )
+            )
+        decision = policy.decide(
+            offers,
+            flags,
+            value.in_major_units(Money(order.amount, order.currency)),
+            draws=policy.drawn(flags, self._draw),
+            incumbent=self._choices.of(flags.primary, kind),
+            overridden=overridden,
         )
-        readiness = self._health.readiness(provider.name)
-        return policy.Offer(
-            provider.name,
-            params,
-            obstacle,
-            readiness.state,
-            worth,
-            share=readiness.share,
-            held_back=readiness.why,
-            busy=readiness.busy,
-        )
+        self._choices.made(decision, kind)
+        return decision
+
+    def _not_allowed(self, merchant: str, provider: str) -> str | None:
+        return None if provider in self._allowed(merchant) else "not among the merchant's providers"
 
 
 def _card(merchant: str, order: Order) -> str | None:
@@ -160,31 +174,28 @@ def _occasion(order: Order) -> Occasion:
     return Occasion(brand, order.amount, order.currency, by_merchant=order.initiator == "merchant")
 
 
-def _is_international(order: Order) -> bool:
-    # The merchant's own country is not known yet; a card from elsewhere than its owner is the nearest sign.
-    card = order.payment_method.card
-    return None not in (card and card.country, order.customer.country) and (
-        card is not None and card.country != order.customer.country
-    )
-
-
-def _request(ask: _Ask, token: str | Mapping[str, str]) -> ChargeRequest:
-    order = ask.order
-    return ChargeRequest(
-        attempt_id=ask.attempt_id,
-        payment_id=ask.payment_id,
-        reference=order.reference,
-        money=Money(order.amount, order.currency),
-        capture="automatic" if ask.at_once else "manual",
-        method=order.payment_method.type,
-        token=token,
-        initiator=order.initiator,
-        return_url=order.return_url,
-        customer_id=order.customer.id,
-        customer_email=order.customer.email,
-        customer_ip=order.customer.ip,
-        customer_country=order.customer.country,
-        browser=None if order.browser is None else order.browser.model_dump(exclude_none=True),
+def _rendered(provider: Provider, payment_id: str, attempt_id: str, order: Order, at_once: bool) -> Params:
+    """What the provider would be sent. Raises Ineligible where it can never take the payment."""
+    token = order.payment_method.tokens.get(provider.name)
+    if token is None:
+        raise Ineligible("no token for this provider")
+    return provider.render(
+        ChargeRequest(
+            attempt_id=attempt_id,
+            payment_id=payment_id,
+            reference=order.reference,
+            money=Money(order.amount, order.currency),
+            capture="automatic" if at_once else "manual",
+            method=order.payment_method.type,
+            token=token,
+            initiator=order.initiator,
+            return_url=order.return_url,
+            customer_id=order.customer.id,
+            customer_email=order.customer.email,
+            customer_ip=order.customer.ip,
+            customer_country=order.customer.country,
+            browser=None if order.browser is None else order.browser.model_dump(exclude_none=True),
+        )
     )
 
 

@@ -7,12 +7,23 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from router.by_merchant import EVERY_OTHER, countries, provider_lists
 
 PREFIX = "ROUTER_"
 PROVIDER_NAMES = ("stripe", "adyen")
@@ -78,6 +89,9 @@ def _dsn(value: SecretStr) -> SecretStr:
 
 HostPort = Annotated[str, AfterValidator(_host_and_port)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+ProviderLists = Annotated[
+    Mapping[str, tuple[str, ...]], NoDecode, BeforeValidator(lambda value: provider_lists(value, PROVIDER_NAMES))
+]
 LaunchDarklyKey = Annotated[str, AfterValidator(_launchdarkly_key)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -175,6 +189,13 @@ class Settings(BaseSettings):
     """Where alerts are posted to, as JSON; chat services put a secret into such addresses. Needs the secret."""
     parked_retry_seconds: Seconds = 15.0
 
+    fees_file: Path | None = None
+    """What the providers charge (CSV, see `providers.fees_file`), read at start; absent: `FeeBook.default()`."""
+    merchant_countries: Annotated[Mapping[str, str], NoDecode, BeforeValidator(countries)] = {}
+    """JSON: the country that each merchant sells from, `*` for every other one; a fee depends on it."""
+    merchant_providers: ProviderLists = {}
+    """JSON: the providers that a merchant's payments may go to, `*` for every other one; not named at all: to any."""
+
     sandbox_stripe_port: Annotated[int, Field(ge=0, le=65535)] = 8091
     sandbox_adyen_port: Annotated[int, Field(ge=0, le=65535)] = 8092
     sandbox_control_port: Annotated[int, Field(ge=0, le=65535)] = 8090
@@ -203,6 +224,14 @@ class Settings(BaseSettings):
     def ledger_url(self) -> str:
         """The ledger's SQLAlchemy URL."""
         return self.database_url or f"sqlite:///{self.run_dir.resolve() / 'ledger.db'}"
+
+    def country_of(self, merchant: str) -> str | None:
+        """The country that the merchant sells from, where it is known."""
+        return self.merchant_countries.get(merchant, self.merchant_countries.get(EVERY_OTHER))
+
+    def providers_of(self, merchant: str) -> tuple[str, ...]:
+        """The providers that the merchant's payments may go to."""
+        return self.merchant_providers.get(merchant, self.merchant_providers.get(EVERY_OTHER, PROVIDER_NAMES))
 
     @property
     def calls_at_once(self) -> int:

@@ -132,6 +132,9 @@ attempts = sa.Table(
     # What its provider has said of it, ever: the outcome follows from both, whichever was told first.
     sa.Column("was_approved", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("was_canceled", sa.Boolean, nullable=False, server_default=sa.false()),
+    # What the provider says that it charges, in minor units of the currency it settles in; NULL: it has not said.
+    sa.Column("fee_actual", sa.BigInteger),
+    sa.Column("fee_currency", sa.Text),
     sa.Column("sends", sa.Integer, nullable=False, server_default="1"),
     sa.Column("latency_us", sa.BigInteger),
     # A digest of merchant and card fingerprint; NULL: the card is not known again.
