@@ -75,6 +75,17 @@ def test_ours_is_the_same_again(world: World, own: Played) -> None:
     assert play(world, own_policy(world), margin=MARGIN) == own
 
 
+def test_ours_asks_nobody_whose_circuit_is_open(world: World) -> None:
+    """Neither first, exploring or not, nor when the first did not execute; and the primary leads again afterwards."""
+    policy = own_policy(world)
+    assert policy.choose(0, 0.0, (0, 1, 2)).leading == 0
+    for _ in range(200):
+        assert policy.choose(0, 0.0, (1, 2)).first in (1, 2)
+        assert policy.following(0, 0.0, (1,)) == 1
+    assert policy.choose(0, 0.0, (1, 2)).leading in (1, 2)
+    assert policy.choose(0, 0.0, (0, 1, 2)).leading == 0
+
+
 class BlindToFaults(OwnPolicy):
     """A mutant that never hears of a call's end."""
 

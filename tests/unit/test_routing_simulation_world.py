@@ -147,6 +147,8 @@ def test_drift_moves_rates_and_without_it_they_stand_still() -> None:
     assert len({still.approval[number][0] for number in numbers}) == 1
     path = [moving.approval[number][0] for number in numbers]
     assert len(set(path)) == len(path)
+    rises = sum(one < two for one, two in pairwise(path))
+    assert 0.2 * len(path) < rises < 0.8 * len(path)
     assert max(path) - min(path) > 2.5 * max(abs(one - two) for one, two in pairwise(path))
 
 
@@ -193,7 +195,8 @@ def test_three_good_probes_close_it_and_late_calls_count_for_nothing() -> None:
     guarded = circuits()
     for _ in range(5):
         guarded.count(0, True, 4.0)
-    guarded.count(0, True, 5.0)
+    for _ in range(5):
+        guarded.count(0, True, 15.0)
     assert guarded.opened == 1
     assert guarded.admitted(29.9) == (1,)
     assert guarded.admitted(30.0) == (0, 1)
