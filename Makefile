@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock clean simulate simulate-mutants chaos flips flip-table bench-safety bench-alarms bench-breaker bench-flags bench-deciding
+.PHONY: help run test check format lock clean simulate simulate-mutants chaos flips flip-table simulate-routing bench-safety bench-alarms bench-breaker bench-flags bench-deciding
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,10 @@ simulate: $(VENV)/installed  ## thousands of seeded interleavings of faults, cra
 
 simulate-mutants: $(VENV)/installed  ## break the router on purpose, and find the first seed that catches each
 	$(BIN)/python -m tests.simulation.mutants
+
+ROUTING ?= --seeds 20 --payments 200000
+simulate-routing: $(VENV)/installed  ## ways of choosing a provider compared on simulated weeks; 5 minutes
+	$(BIN)/pointsman simulate-routing $(ROUTING)
 
 flip-table: $(VENV)/installed  ## an hour of flapping, and a day of outages: what became of the primary flag; 1 minute
 	$(BIN)/pytest -q -s tests/unit/test_flips_at_length.py
