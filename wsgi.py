@@ -7,8 +7,11 @@ do.
 from __future__ import annotations
 
 from router.app import create_app
+from router.clock import SystemClock
+from router.fee_book import fee_book
 from router.preforked import PerProcess, is_gunicorn_master
 from router.settings import load_settings
 
 settings = load_settings()  # a wrong one stops the start, whoever builds the application when
+fee_book(settings, SystemClock().now().date())
 app = PerProcess(lambda: create_app(settings), now=not is_gunicorn_master())

@@ -156,6 +156,8 @@ class Outcome:
     """`{"type": "redirect", "url"}` or `{"type": "sdk", "provider", …}` for the customer's browser."""
     our_fault: bool = False
     """The provider rejected what we sent: an alert for us, not a mark against the provider."""
+    fee: Money | None = None
+    """What the provider charges for it, where its answer says so: in the currency in which it settles."""
     final_record: bool = False
     """The provider's own record of this attempt says that nothing was charged, and nothing will be.
 

@@ -83,6 +83,8 @@ class StripeProvider:
             http_client=_PooledClient(self._transport),
             max_network_retries=0,
         )
+        # A restricted key may lack the right to balance transactions, and Stripe then refuses the whole request.
+        self._tell_fee = api_key.startswith("sk_")
         self._monotonic = monotonic
         self._readings = stripe_look_up.Readings()
         self._webhooks = StripeWebhooks(webhook_secrets)
@@ -97,7 +99,7 @@ class StripeProvider:
     # ------------------------------------------------------------ charging
 
     def render(self, request: ChargeRequest) -> Params:
-        return stripe_render.render(request)
+        return stripe_render.render(request, tell_fee=self._tell_fee)
 
     def authorize(self, params: Params, *, idempotency_key: str, timeouts: Timeouts) -> Outcome:
         try:
@@ -236,7 +238,8 @@ class StripeProvider:
     def _retrieve(self, provider_reference: str, timeouts: Timeouts) -> object:
         if not stripe_answers.is_intent(provider_reference):
             raise SendFailed(faults.ours("misshapen_reference"))
-        return self._request("get", f"/v1/payment_intents/{provider_reference}", {}, None, timeouts)
+        params = {"expand": [stripe_render.FEE]} if self._tell_fee else {}
+        return self._request("get", f"/v1/payment_intents/{provider_reference}", params, None, timeouts)
 
     def _modify(
         self,

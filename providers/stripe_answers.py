@@ -13,12 +13,23 @@ from typing import Any
 
 import structlog
 
-from providers import declines, faults
-from providers.contract import Health, ModificationKind, ModificationOutcome, Outcome, OutcomeKind
+from providers import currencies, declines, faults
+from providers.contract import (
+    Health,
+    Ineligible,
+    ModificationKind,
+    ModificationOutcome,
+    Money,
+    Outcome,
+    OutcomeKind,
+)
 from providers.faults import safe_word
 
 OPERATION = "operation"
 """The metadata that names a refund by our idempotency key of it."""
+
+_MOST_FEE = 10**12
+"""Stripe's greatest amount: more would be no fee, and might not fit where it is kept."""
 
 PAYMENT_INTENT = re.compile(r"pi_[A-Za-z0-9_]{1,250}")
 
@@ -35,7 +46,9 @@ def outcome(intent: object) -> Outcome:
     reference = str(intent["id"])
     match intent.get("status"):
         case "succeeded":
-            return Outcome(OutcomeKind.APPROVED, Health.OK, provider_reference=reference, captured=True)
+            return Outcome(
+                OutcomeKind.APPROVED, Health.OK, provider_reference=reference, captured=True, fee=fee_of(intent)
+            )
         case "requires_capture":
             return Outcome(OutcomeKind.APPROVED, Health.OK, provider_reference=reference)
         case "requires_action":
@@ -55,6 +68,24 @@ def outcome(intent: object) -> Outcome:
             return Outcome(
                 OutcomeKind.UNKNOWN, Health.PROVIDER_ERROR, "unrecognised_status", provider_reference=reference
             )
+
+
+def fee_of(intent: Mapping[str, Any]) -> Money | None:
+    """What Stripe charged for an intent's latest charge, where the answer shows its balance transaction.
+
+    `fee` is "in cents" of the balance's `currency`, which is the merchant's own and not always the payment's
+    (https://docs.stripe.com/api/balance_transactions/object). Whatever else is there instead says nothing: a fee is
+    for reports, and must never cost an answer.
+    """
+    match intent:
+        case {"latest_charge": {"balance_transaction": {"fee": int(fee), "currency": str(currency)}}}:
+            if isinstance(fee, bool) or not 0 <= fee <= _MOST_FEE:
+                return None
+            try:
+                return currencies.STRIPE.to_iso(fee, currency.upper())
+            except Ineligible:
+                return None
+    return None
 
 
 def metadata_of(thing: object, name: str) -> str | None:

@@ -18,8 +18,20 @@ _PAYMENT_METHOD = re.compile(r"(pm|card|src)_[A-Za-z0-9_]{1,250}")
 _CUSTOMER = re.compile(r"cus_[A-Za-z0-9_]{1,250}")
 
 
-def render(request: ChargeRequest) -> Params:
-    """The form of `POST /v1/payment_intents`. Raises Ineligible where the payment cannot be expressed."""
+FEE = "latest_charge.balance_transaction"
+"""What is expanded so that an answer tells its fee (https://docs.stripe.com/expand).
+
+`capture_method=automatic` captures within the call, so its balance transaction is made by then and is only shown; of
+an asynchronous capture it would still be null (https://docs.stripe.com/payments/payment-intents/asynchronous-capture).
+"""
+
+
+def render(request: ChargeRequest, *, tell_fee: bool = False) -> Params:
+    """The form of `POST /v1/payment_intents`. Raises Ineligible where the payment cannot be expressed.
+
+    `tell_fee`: the answer to a payment that is captured at once is to say what it costs. It is a parameter like any
+    other, so it is written down and sent again with them: a re-send under the same key must not differ.
+    """
     if request.method != "card":
         raise Ineligible("only cards are set up at Stripe")
     params: dict[str, Any] = {
@@ -44,6 +56,8 @@ def render(request: ChargeRequest) -> Params:
         params["return_url"] = request.return_url
     if request.initiator == "merchant":
         params["off_session"] = True
+    if tell_fee and request.capture == "automatic":
+        params["expand"] = [FEE]
     return params
 
 

@@ -7,6 +7,7 @@ Call them in the process that uses them: pooled connections and flag streams do 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
 import math
 import os
@@ -25,7 +26,7 @@ from pydantic import SecretStr
 from werkzeug.wrappers import Response as BaseResponse
 
 from flags import file, launchdarkly
-from flags.contract import FlagMover, FlagSource, FlagWriteError
+from flags.contract import FlagContext, FlagMover, FlagSource, FlagWriteError
 from flags.definitions import definitions
 from flags.file import FileFlags
 from flags.filemover import FileFlagMover
@@ -36,15 +37,16 @@ from flags.values import WrongValue
 from flags.watching import WatchedStore
 from providers.adyen import AdyenProvider
 from providers.contract import Provider, Timeouts
-from providers.fees import DEFAULT_SCHEDULES
 from providers.stripe import StripeProvider
 from router import alerts as alerting
 from router import telemetry
 from router.api import attention, circuits, gate, operations, problems, webhooks
 from router.api import payments as payments_api
+from router.appraisal import Appraiser
 from router.baseline import Fixed
 from router.breaker import BreakerSettings
 from router.clock import Clock, Ids, SystemClock, TimeOrderedIds
+from router.fee_book import fee_book
 from router.flag_watch import FlagWatch
 from router.fleet import FleetCounts
 from router.flip_cases import Cases
@@ -53,6 +55,7 @@ from router.flip_writing import FlipWriting
 from router.flipper import Flipper
 from router.health import EXCHANGE_INTERVAL_S, SYNC_INTERVAL_S, WATCH_INTERVAL_S, ProviderHealth
 from router.housekeeping import Housekeeping
+from router.learning import Lessons
 from router.ledger.alerts import AlertLedger
 from router.ledger.attention import AttentionLedger
 from router.ledger.cards import CardLedger
@@ -68,6 +71,7 @@ from router.ledger.keys import KeyLedger
 from router.ledger.migrate import migrate
 from router.ledger.payments import PaymentLedger
 from router.ledger.probes import ProbeLedger
+from router.ledger.scores import ScoreLedger
 from router.ledger.upkeep import Upkeep
 from router.local_override import LocalOverride
 from router.loops import Loop, Loops
@@ -79,6 +83,9 @@ from router.payments import Payments, PaymentSettings
 from router.planning import Planner
 from router.recovery import Recovery
 from router.resolver import Resolver, ResolverSettings
+from router.score_sharing import EXCHANGE_INTERVAL_S as SCORES_INTERVAL_S
+from router.score_sharing import ScoreSharing
+from router.scores import Scores
 from router.sending import Sender, SendTimes
 from router.settings import PROVIDER_NAMES, Settings, load_settings
 
@@ -119,6 +126,9 @@ class Core:
     override: LocalOverride
     flag_watch: FlagWatch
     health: ProviderHealth
+    scores: Scores
+    appraiser: Appraiser
+    score_sharing: ScoreSharing
     ledger: PaymentLedger
     journals: Journals
     sender: Sender
@@ -128,7 +138,9 @@ class Core:
     payments: Payments
 
     def close(self) -> None:
-        """Let go of connections and threads, within bounds."""
+        """Let go of connections and threads, within bounds; to be called when the loops have stopped."""
+        with contextlib.suppress(Exception):  # a second's answers: not worth a stop that fails
+            self.score_sharing.tell()
         self.flags.close()
         if self.flag_mover is not None:
             self.flag_mover.close()
@@ -138,9 +150,10 @@ class Core:
 
 
 def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids | None = None) -> Core:
-    """Everything that a payment needs, from the settings. Raises LedgerUnavailableError."""
+    """Everything that a payment needs, from the settings. Raises LedgerUnavailableError, SettingsError."""
     clock = clock or SystemClock()
     ids = ids or TimeOrderedIds(clock)
+    fees = fee_book(settings, clock.now().date())
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     database = Database(settings.ledger_url, pool_size=settings.web_threads + 8)
     migrate(database)
@@ -157,16 +170,20 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     )
     source, mover = build_flags(settings, store)
     override = LocalOverride(FlipLedger(database).overrides)
+    scores = Scores(providers)
+    appraiser = Appraiser(providers, scores=scores, fees=fees, country_of=settings.country_of)
+    # A name of its own for every life of a process: counts of one that is gone are never taken for another's.
+    process = ids.new(role)
     health = ProviderHealth(
         providers,
         breaker_settings(settings),
         store=CircuitLedger(database),
-        # A name of its own for every life of a process: counts of one that is gone are never taken for another's.
-        fleet=FleetCounts(providers, store=CountLedger(database), process=ids.new(role), clock=clock),
+        fleet=FleetCounts(providers, store=CountLedger(database), process=process, clock=clock),
         at_once=settings.calls_at_once,
         clock=clock,
         actor=actor,
         fixed=_fixed(settings),
+        heard=scores.hear_calls,
     )
     ledger = PaymentLedger(database)
     journals = Journals(
@@ -175,6 +192,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         margin_s=settings.lease_margin_seconds,
         clock=clock,
         ids=ids,
+        heard=Lessons(scores, clock).heard,
     )
     times = SendTimes(settings.connect_timeout_seconds, settings.read_timeout_seconds)
     chance = random.Random().random  # noqa: S311 - neither jitter nor a provider's share is a secret
@@ -186,11 +204,12 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
             providers=providers,
             flags=source,
             health=health,
-            fees=DEFAULT_SCHEDULES,
+            appraiser=appraiser,
             ids=ids,
             tries_of=CardLedger(database).tries,
             draw=chance,
             override=override.apply,
+            allowed=settings.providers_of,
         ),
         sender=sender,
         health=health,
@@ -210,6 +229,16 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         override=override,
         flag_watch=FlagWatch(store, values, source=name, seen_by=actor, clock=clock),
         health=health,
+        scores=scores,
+        appraiser=appraiser,
+        score_sharing=ScoreSharing(
+            scores,
+            store=ScoreLedger(database),
+            process=process,
+            clock=clock,
+            # One half-life for the whole house: what is learned of providers is no single payment's.
+            half_life_h=lambda: source.read(FlagContext()).tuning.approval_half_life_h,
+        ),
         ledger=ledger,
         journals=journals,
         sender=sender,
@@ -337,6 +366,7 @@ def _add_health(loops: Loops, core: Core, *, patience: float) -> None:
     loops.add(Loop("circuits", health.sync_once, lambda: health.wait_for_news(SYNC_INTERVAL_S)))
     # Not behind the circuits: a transition that cannot be written must not keep an override from being obeyed.
     loops.add(Loop("override", core.override.refresh, loops.pause(SYNC_INTERVAL_S)))
+    loops.add(Loop("scores", core.score_sharing.exchange_once, loops.pause(SCORES_INTERVAL_S)))
     loops.add(Loop("counts", health.exchange_once, loops.pause(EXCHANGE_INTERVAL_S)))
     # On a thread of its own: what hangs must be noticed while the ledger hangs too.
     loops.add(Loop("watch", health.watch_once, loops.pause(WATCH_INTERVAL_S)))
@@ -361,6 +391,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     # Before the first request: a process that joins during an outage must not call the broken provider.
     core.health.sync_once()
     core.health.restore()
+    core.score_sharing.exchange_once()
     core.override.refresh()
     loops.start()
 
@@ -482,6 +513,7 @@ def create_worker(core: Core) -> Loops:
     loops.add(Loop("resolver", resolver.run_once, loops.pause(RESOLVE_INTERVAL_S)))
     housekeeping = Housekeeping(
         upkeep=Upkeep(core.database),
+        scores=ScoreLedger(core.database),
         ledger=core.ledger,
         journals=core.journals,
         sender=core.inquirer,
@@ -510,7 +542,7 @@ def _add_flips(loops: Loops, core: Core) -> None:
         flips=FlipLedger(core.database),
         alerts=alert_ledger,
         source=core.flags,
-        fees=DEFAULT_SCHEDULES,
+        appraiser=core.appraiser,
         clock=core.clock,
         ids=core.ids,
         limits=Limits(settings.flip_cooldown_seconds, settings.flips_per_hour),

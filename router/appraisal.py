@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from providers.contract import Money
@@ -15,8 +15,8 @@ from router.scores import Score
 from router.segments import Segment, segment
 from router.value import Terms
 
-EVERYONE = "*"
-"""In a setting by merchant: whoever is not named."""
+TYPICAL = Money(5_000, "EUR")
+"""Where providers are compared for all payments together."""
 
 
 class ScoreReader(Protocol):
@@ -35,41 +35,44 @@ class Appraiser:
         *,
         scores: ScoreReader,
         fees: FeeBook,
-        countries: Mapping[str, str] | None = None,
+        country_of: Callable[[str], str | None] = lambda _merchant: None,
     ) -> None:
         self._providers = tuple(providers)
         self._scores = scores
         self._fees = fees
-        self._countries = countries or {}
+        self._country_of = country_of
 
     def terms(self, order: Order, merchant: str, now: dt.datetime) -> Mapping[str, Terms]:
         """Each provider's terms for this order, rounded as they are printed."""
         card, money = order.payment_method.card, Money(order.amount, order.currency)
-        country = self._countries.get(merchant) or self._countries.get(EVERYONE) or order.customer.country
         sale = Sale(
             amount=value.major_units(money),
             currency=order.currency,
             brand=None if card is None else card.brand,
             funding=None if card is None else card.funding,
             # Where a merchant's country is not set, its customer's is the nearest sign of where the sale is made.
-            region=region_of(None if card is None else card.country, country),
+            region=region_of(
+                None if card is None else card.country, self._country_of(merchant) or order.customer.country
+            ),
             at=now.date(),
         )
         return self.terms_of(segment_of(order), sale, now)
 
+    def typical(self, now: dt.datetime) -> Mapping[str, Terms]:
+        """Each provider's terms for a payment of which nothing but the amount is known."""
+        sale = Sale(
+            value.major_units(TYPICAL), TYPICAL.currency, brand=None, funding=None, region=None, at=now.date()
+        )
+        return self.terms_of(segment(TYPICAL.amount, None, None, "card"), sale, now)
+
     def terms_of(self, kind: Segment, sale: Sale, now: dt.datetime) -> Mapping[str, Terms]:
         """Each provider's terms for a sale of this kind."""
-        scores = self._scores.read(kind, now.timestamp())
+        scores, quote, rate = self._scores.read(kind, now.timestamp()), self._fees.quote, value.rate
         found = {}
         for name in self._providers:
-            score, fee = scores[name], self._fees.quote(name, sale)
-            found[name] = Terms(
-                round(score.approval, value.RATE_DIGITS),
-                round(score.availability, value.RATE_DIGITS),
-                float(fee.fee),
-                float(fee.attempt),
-                fee.scheduled,
-            )
+            approval, availability, _ = scores[name]
+            fee, attempt, scheduled = quote(name, sale)
+            found[name] = Terms(rate(approval), rate(availability), float(fee), float(attempt), scheduled)
         return found
 
 

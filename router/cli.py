@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from router import cli_circuits, cli_flags, cli_flips
+from router import cli_circuits, cli_fees, cli_flags, cli_flips
 from router.cli_circuits import CommandError, current_ledger
+from router.clock import SystemClock
+from router.fee_book import fee_book
 from router.ledger.unavailable import LedgerUnavailableError
 from router.settings import Settings, SettingsError, load_settings
 
@@ -25,7 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace, Settings], int | None] = options.command
     try:
-        return command(options, load_settings()) or 0
+        settings = load_settings()
+        if options.decides:
+            # Here, and not first in a process that is started again and again.
+            fee_book(settings, SystemClock().now().date())
+        return command(options, settings) or 0
     except (CommandError, SettingsError) as error:
         print(f"pointsman: {error}", file=sys.stderr)
     except LedgerUnavailableError as error:
@@ -41,12 +47,14 @@ def _parser() -> argparse.ArgumentParser:
         name: str, command: Callable[[argparse.Namespace, Settings], int | None], about: str
     ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=about, description=about)
-        sub.set_defaults(command=command)
+        sub.set_defaults(command=command, decides=False)
         return sub
 
-    add("run", _run, "sandbox providers, web, worker and a little traffic, until Ctrl-C")
-    add("web", _web, "serve the HTTP interface")
-    add("worker", _worker, "probe open circuits, flip the primary, pay parked payments")
+    about = "sandbox providers, web, worker and a little traffic, until Ctrl-C"
+    add("run", _run, about).set_defaults(decides=True)
+    add("web", _web, "serve the HTTP interface").set_defaults(decides=True)
+    about = "probe open circuits, flip the primary, pay parked payments"
+    add("worker", _worker, about).set_defaults(decides=True)
     add("sandbox", _sandbox, "stand-in Stripe and Adyen that can be broken on demand")
     add("migrate", _migrate, "bring the ledger's tables to this version")
 
@@ -58,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_flags.add_commands(add)
     cli_circuits.add_commands(add)
     cli_flips.add_commands(add)
+    cli_fees.add_commands(add)
 
     keys = add("keys", _create_key, "create an API key; it is shown once, and only its digest is kept")
     keys.add_argument("action", choices=["create"])

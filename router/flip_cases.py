@@ -5,14 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 
 import structlog
 
 from flags.contract import FlagContext, FlagSource, RoutingFlags
-from providers.contract import Money
-from providers.fees import FeeSchedule
-from router import value
+from router import appraisal, value
+from router.appraisal import Appraiser
 from router.clock import Clock, Ids
 from router.flip_rules import (
     HOUR,
@@ -35,8 +33,6 @@ from router.transitions import State, Transition
 
 log = structlog.get_logger("router.flips")
 
-TYPICAL = Money(5_000, "EUR")
-"""A flip moves every payment, so targets are compared on a typical one."""
 OURS_AMONG = 50
 """Flips by which changes of the flag are told from a person's: more than a long incident can hold."""
 
@@ -51,7 +47,7 @@ class Cases:
     flips: FlipLedger
     alerts: AlertLedger
     source: FlagSource
-    fees: Mapping[str, FeeSchedule]
+    appraiser: Appraiser
     clock: Clock
     ids: Ids
     limits: Limits = field(default_factory=Limits)
@@ -63,16 +59,15 @@ class Cases:
 
     def targets(self, failing: str, flags: RoutingFlags) -> Sequence[Target]:
         """Enabled providers that nothing speaks against, the most valuable first."""
+        # A flip moves every payment, so they are compared on a typical one.
+        terms = self.appraiser.typical(self.clock.now())
+        at_stake = value.stakes(flags.tuning.margin, value.in_major_units(appraisal.TYPICAL), terms.values())
         well = [
-            Target(name, float(round(self._worth(name, flags), 4)))
+            Target(name, round(value.value(terms[name], at_stake), 4))
             for name in self.providers
             if name != failing and flags.is_enabled(name) and self.health.is_well(name)
         ]
         return sorted(well, key=lambda target: (-target.value, target.provider))
-
-    def _worth(self, provider: str, flags: RoutingFlags) -> Decimal:
-        schedule = self.fees.get(provider)
-        return value.by_fees(TYPICAL, schedule, margin=flags.tuning.margin, international=False).value
 
     def open_s(self, last: Transition) -> float:
         """Seconds of the incident in which its circuit, which fails, was not closed; by a clock that cannot step."""

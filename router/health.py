@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
@@ -61,6 +61,9 @@ SETTLED_S = 2.0
 """What others tell for so long after a process began may be of the time before, if it could not read the past."""
 
 log = structlog.get_logger("router.health")
+
+HearCalls = Callable[[str, int, int, float], None]
+"""Provider, calls that ended, failures among them, and when, in seconds since 1970."""
 
 _VERDICTS: Mapping[HealthSignal, Verdict | None] = {
     HealthSignal.OK: Verdict.OK,
@@ -202,13 +205,19 @@ class ProviderHealth:
         clock: Clock,
         actor: str,
         fixed: Fixed = NOTHING_FIXED,
+        heard: HearCalls | None = None,
     ) -> None:
-        """`at_once`: payments at one provider at the same time, in this process. `fixed`: thresholds a person set."""
+        """`at_once`: payments at one provider at the same time, in this process. `fixed`: thresholds a person set.
+
+        `heard` is told of this process's own calls, once each, and of nobody else's: `router.score_sharing` has its
+        own way to the others, which a restart survives.
+        """
         self.settings = settings
         self.actor = actor
         self._clock = clock
         self._store = store
         self._fleet = fleet
+        self._heard = heard
         self._guarded = {
             name: _Guarded(name, settings, fixed, at_once=at_once, clock=clock, actor=actor) for name in providers
         }
@@ -346,6 +355,8 @@ class ProviderHealth:
             ended.setdefault(each.version, []).append(each)
         for version, samples in ended.items():
             counts = counted(samples, circuit.window.slow_call_s)
+            if self._heard is not None and counts.calls:
+                self._heard(name, counts.calls, counts.failures, self._clock.now().timestamp())
             normal = self._warn(guarded, counts, circuit, now, version)
             self._fleet.add(name, counts, version=version, normal=normal)
         if not ended:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -19,8 +20,10 @@ from router.ledger.journal import Journal, Journals
 from router.ledger.operations import ABANDONED, IN_FORCE, UNSEEN, UNSETTLED
 from router.ledger.payments import PaymentLedger
 from router.ledger.records import Attempt, StaleError
+from router.ledger.scores import DAY_S, HOUR_S, MINUTE_S, ScoreLedger
 from router.ledger.unavailable import LedgerUnavailableError
 from router.ledger.upkeep import Upkeep
+from router.score_sharing import REMEMBERED_S
 from router.sending import LEAST_TIME_S, Sender, learned, says_more
 from router.settling import IN_DOUBT, settle
 
@@ -31,6 +34,12 @@ KEPT = dt.timedelta(days=30)
 alerts."""
 COUNTS_KEPT = dt.timedelta(days=2)
 """What processes counted of providers: the last day is learned from."""
+SCORE_MINUTES_KEPT_S = REMEMBERED_S + HOUR_S
+"""Then they are hours, of all processes together: later than any process that lives tells of them. Calls are gone."""
+SCORE_HOURS_KEPT_S = 7 * DAY_S
+SCORES_KEPT_S = 90 * DAY_S
+"""Three of the longest half-lives, an eighth of the weight; at the usual six hours a millionth is left after five
+days."""
 BATCH = 500
 """Rows forgotten in one commit: a few milliseconds, so that no payment waits long for the ledger."""
 BATCHES = 20
@@ -58,6 +67,8 @@ class Done:
     canceled: int = 0
     """Abandoned payments that ended: canceled, or found to have been completed."""
     warned: int = 0
+    scores: int = 0
+    """Rows of what processes saw of approvals and calls: merged or forgotten."""
 
 
 class Housekeeping:
@@ -75,6 +86,7 @@ class Housekeeping:
         deadline_s: float,
         clock: Clock,
         stopping: Callable[[], bool] = lambda: False,
+        scores: ScoreLedger | None = None,
     ) -> None:
         self._upkeep = upkeep
         self._ledger = ledger
@@ -85,6 +97,7 @@ class Housekeeping:
         self._deadline_s = deadline_s
         self._clock = clock
         self._stopping = stopping
+        self._scores = scores
 
     def run_once(self) -> Done:
         """One round. Raises LedgerUnavailableError."""
@@ -98,9 +111,20 @@ class Housekeeping:
             counts=self._in_batches(self._upkeep.reap_counts, now - COUNTS_KEPT),
             probes=self._in_batches(self._upkeep.reap_probes, now - KEPT),
             alerts=self._in_batches(self._upkeep.reap_alerts, now - KEPT),
+            scores=0 if self._scores is None else self._tidy_scores(self._scores, int(now.timestamp())),
         )
 
-    def _in_batches(self, reap: Callable[..., int], before: dt.datetime) -> int:
+    def _tidy_scores(self, scores: ScoreLedger, now_s: int) -> int:
+        """Forget what is old, put minutes into hours, and hours into days."""
+        to_hours = functools.partial(scores.merge, narrow_s=MINUTE_S, wide_s=HOUR_S)
+        to_days = functools.partial(scores.merge, narrow_s=HOUR_S, wide_s=DAY_S)
+        return (
+            self._in_batches(scores.forget, now_s - SCORES_KEPT_S)
+            + self._in_batches(to_hours, now_s - SCORE_MINUTES_KEPT_S)
+            + self._in_batches(to_days, now_s - SCORE_HOURS_KEPT_S)
+        )
+
+    def _in_batches(self, reap: Callable[..., int], before: dt.datetime | int) -> int:
         total = 0
         for _ in range(BATCHES):
             if self._stopping():

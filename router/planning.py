@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flags.contract import FlagContext, FlagSource, RoutingFlags
 from providers.contract import ChargeRequest, Ineligible, Money, Params, Provider
 from router import policy, retry_budget, value
-from router.appraisal import EVERYONE, Appraiser, segment_of
+from router.appraisal import Appraiser, segment_of
 from router.choices import Choices
 from router.clock import Ids
 from router.health import ProviderHealth
@@ -73,7 +73,7 @@ class Planner:
         tries_of: TriesOf = lambda _card: (),
         draw: Callable[[], float] = lambda: 0.0,
         override: Override = lambda flags: (flags, None),
-        allowed: Mapping[str, Collection[str]] | None = None,
+        allowed: Callable[[str], Collection[str]] | None = None,
     ) -> None:
         self._providers = providers
         self._flags = flags
@@ -84,8 +84,8 @@ class Planner:
         self._tries_of = tries_of
         self._draw = draw
         self._override = override
-        self._allowed = allowed or {}
-        """By merchant, the providers that it may use; one that is not named may use all."""
+        self._allowed = allowed or (lambda _merchant: self._providers)
+        """The providers that a merchant may use."""
 
     def plan(self, payment_id: str, merchant: str, order: Order, now: dt.datetime) -> Plan:
         """Read the flags once, ask every provider whether it could take this payment, and decide.
@@ -112,7 +112,7 @@ class Planner:
                     obstacle = refusal.reason
             if obstacle is not None:
                 obstacles[name] = obstacle
-        decision = self.decide(merchant, order, obstacles, flags, overridden, now)
+        decision = self.decide(merchant, order, obstacles, flags, overridden=overridden, now=now)
         return Plan(flags, decision, params, attempt_ids, at_once, card, occasion, earlier)
 
     def decide(
@@ -121,6 +121,7 @@ class Planner:
         order: Order,
         obstacles: Mapping[str, str],
         flags: RoutingFlags,
+        *,
         overridden: str | None,
         now: dt.datetime,
     ) -> policy.Decision:
@@ -157,8 +158,7 @@ class Planner:
         return decision
 
     def _not_allowed(self, merchant: str, provider: str) -> str | None:
-        allowed = self._allowed.get(merchant, self._allowed.get(EVERYONE))
-        return None if allowed is None or provider in allowed else "not among the merchant's providers"
+        return None if provider in self._allowed(merchant) else "not among the merchant's providers"
 
 
 def _card(merchant: str, order: Order) -> str | None:

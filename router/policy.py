@@ -38,6 +38,10 @@ class Standing(enum.Enum):
     NEVER = "never"
 
 
+_ELIGIBLE = Standing.ELIGIBLE
+"""Looked up for every candidate."""
+
+
 class Lane(enum.Enum):
     """By which rule this payment's first choice was made."""
 
@@ -96,6 +100,9 @@ class Candidate(NamedTuple):
         return self.offer.provider
 
 
+_placed = Candidate._make
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Candidates in the order in which they are tried; those not eligible stand last."""
@@ -106,7 +113,7 @@ class Decision:
     at_stake: Stakes
     lane: Lane = Lane.STRATEGY
     choice: str | None = None
-    """Whom the strategy puts first, before any draw; the next decision of the kind leaves it only for an advantage."""
+    """Whom the strategy puts first, before any draw; the next of its kind leaves it only for an advantage."""
     incumbent: str | None = None
     """The choice before this one."""
     advantage_pp: float = 0.0
@@ -183,7 +190,7 @@ class Decision:
                     "eligible": each.standing is Standing.ELIGIBLE,
                     **value.to_json(each.offer.terms, self.at_stake),
                     "share": each.offer.share,
-                    "propensity": each.propensity,
+                    "propensity": round(each.propensity, 6),
                     "reasons": self.reasons(each),
                 }
                 for each in self.candidates
@@ -208,8 +215,8 @@ def decide(
     at_stake = value.stakes(tuning.margin, amount, [offer.terms for offer in offers])
     # The name breaks ties, so that equal values are ordered the same in every process.
     candidates = sorted([_judge(offer, flags, at_stake) for offer in offers], key=_by_worth)
-    eligible = [each for each in candidates if each.standing is Standing.ELIGIBLE]
-    rest = [each for each in candidates if each.standing is not Standing.ELIGIBLE]
+    eligible = [each for each in candidates if each.standing is _ELIGIBLE]
+    rest = [each for each in candidates if each.standing is not _ELIGIBLE]
     led_by = {each.offer.provider: each for each in eligible}
     kept_out = led_by.get(flags.primary, eligible[0]) if eligible else None
     choice = kept_out if flags.strategy == "primary-first" else _choice(led_by, eligible, flags, incumbent, at_stake)
@@ -222,7 +229,7 @@ def decide(
         picked = open_to[min(int(draws.pick * len(open_to)), len(open_to) - 1)]
         order = [picked, *(each for each in order if each is not picked)]
     chances = _chances(eligible, choice, kept_out, lanes)
-    placed = [Candidate(*each[:4], chances.get(each.offer.provider, 0.0)) for each in order]
+    placed = [_placed((*each[:4], chances.get(each[0][0], 0.0))) for each in order]
     return Decision(
         flags.strategy,
         flags.primary,
@@ -259,7 +266,7 @@ def _lanes(flags: RoutingFlags) -> _Lanes:
 
 
 def _by_worth(candidate: Candidate) -> tuple[float, str]:
-    return -candidate.worth, candidate.offer.provider
+    return -candidate[2], candidate[0][0]  # worth and name; by place, for it is quick
 
 
 def _choice(
@@ -304,8 +311,15 @@ def _chances(
     if choice is None or kept_out is None:
         return {}
     chances: dict[str, float] = {}
-    if lanes == _NO_LANES and choice.offer.share >= 1:
-        return {choice.offer.provider: 1.0}
+    if min([each.offer.share for each in eligible]) >= 1:
+        # Nearly always; and the same as below, quicker.
+        if lanes == _NO_LANES:
+            return {choice.offer.provider: 1.0}
+        explored = lanes.explore / len(eligible)
+        chances = {each.offer.provider: explored for each in eligible}
+        chances[choice.offer.provider] += 1 - lanes.holdout - lanes.explore
+        chances[kept_out.offer.provider] += lanes.holdout
+        return chances
     bounds = sorted({0.0, 1.0, *[min(1.0, max(0.0, each.offer.share)) for each in eligible]})
     for low, high in itertools.pairwise(bounds):
         holding = _holding(eligible, low)
@@ -319,28 +333,25 @@ def _chances(
         if lanes.holdout:
             first = _ordered(eligible, kept_out, low)[0].offer.provider
             chances[first] = chances.get(first, 0.0) + (high - low) * lanes.holdout
-    return {name: round(chance, 6) for name, chance in chances.items()}
+    return chances
 
 
 def _judge(offer: Offer, flags: RoutingFlags, at_stake: Stakes) -> Candidate:
-    standing = Standing.ELIGIBLE
-    worth = value.value(offer.terms, at_stake)
-    if offer.obstacle is None and offer.circuit in ADMITTING and not offer.busy and flags.is_enabled(offer.provider):
-        return Candidate(offer, standing, worth)
+    provider, terms, circuit, obstacle, _, _, busy = offer
+    worth = value.value(terms, at_stake)
+    enabled = flags.is_enabled(provider)
+    if obstacle is None and enabled and not busy and circuit in ADMITTING:
+        return Candidate(offer, _ELIGIBLE, worth)
     obstacles = []
-    if not flags.is_enabled(offer.provider):
-        standing = Standing.NOT_NOW
+    if not enabled:
         obstacles.append("disabled by flag")
-    if offer.circuit not in ADMITTING:
-        standing = Standing.NOT_NOW
-        obstacles.append(f"circuit {offer.circuit.value}")
-    elif offer.busy:
-        standing = Standing.NOT_NOW
+    if circuit not in ADMITTING:
+        obstacles.append(f"circuit {circuit.value}")
+    elif busy:
         obstacles.append("too many calls under way")
-    if offer.obstacle is not None:
-        standing = Standing.NEVER
-        obstacles.append(offer.obstacle)
-    return Candidate(offer, standing, worth, tuple(obstacles))
+    if obstacle is not None:
+        obstacles.append(obstacle)
+    return Candidate(offer, Standing.NOT_NOW if obstacle is None else Standing.NEVER, worth, tuple(obstacles))
 
 
 def refusals(decision: Decision) -> Mapping[str, str]:

@@ -327,6 +327,9 @@ def learned(attempt: Attempt, outcome: Outcome, now: dt.datetime) -> Attempt:
         capture=capture,
         was_approved=standing.was_approved(attempt) or told == "approved",
         was_canceled=standing.was_canceled(attempt) or told == "canceled",
+        # An answer that does not say what it costs takes nothing back.
+        fee_actual=attempt.fee_actual if outcome.fee is None else outcome.fee.amount,
+        fee_currency=attempt.fee_currency if outcome.fee is None else outcome.fee.currency,
     )
     if ended == attempt.outcome != told:
         return heard

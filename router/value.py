@@ -3,8 +3,9 @@
     value = availability × approval × (margin × amount − fee) − attempt fee
 
 in major units of the payment's currency, as facts/routing.md has it: simulated, it beat "approval only" at every
-margin up to 20%. Where the margin on the amount is less than twice the dearest fee, that much stands in its place (the
-guard): otherwise an approval would be worth next to nothing or less, and the provider most likely to decline the best.
+margin up to 20%. Where the margin on the amount is less than twice the dearest fee, that much stands in its place
+(the guard): otherwise an approval would be worth next to nothing or less, and the best provider the one most likely
+to decline.
 
 Every term is rounded as it is printed before the value is made of it, so whoever reads the line can compute it.
 """
@@ -22,10 +23,13 @@ from providers.contract import Money
 
 GUARD = 2.0
 """Times the dearest fee that an approval is worth at least: above it, so that being approved still decides."""
-RATE_DIGITS = 4
-"""Of approval and availability: 0.8731 is printed as 87.31%."""
 FEE_DIGITS = 4
 """Of fees, in major units."""
+
+
+def rate(measured: float) -> float:
+    """A rate with the digits that are printed; `round` says the same, at five times the cost."""
+    return int(measured * 10_000 + 0.5) / 10_000
 
 
 class Terms(NamedTuple):
@@ -45,8 +49,8 @@ class Terms(NamedTuple):
     def rounded(self) -> Terms:
         """With the digits that are printed."""
         return Terms(
-            round(self.approval, RATE_DIGITS),
-            round(self.availability, RATE_DIGITS),
+            rate(self.approval),
+            rate(self.availability),
             round(self.fee, FEE_DIGITS),
             round(self.attempt, FEE_DIGITS),
             self.scheduled,
@@ -60,25 +64,23 @@ class Stakes(NamedTuple):
     """The merchant's, as a share of the amount."""
     amount: float
     """Major units."""
+    gain: float
+    """Major units: the margin on the amount, or the floor."""
     floor: float | None = None
     """What stands in the place of the margin on the amount, where the guard raises it."""
-
-    @property
-    def gain(self) -> float:
-        """Major units."""
-        return self.margin * self.amount if self.floor is None else self.floor
 
 
 def stakes(margin: float, amount: float, terms: Iterable[Terms]) -> Stakes:
     """What is at stake among these providers, the guard applied."""
-    dearest = max((each.fee for each in terms), default=0.0)
-    floor = round(GUARD * dearest, FEE_DIGITS)
-    return Stakes(margin, amount, floor if margin * amount < floor else None)
+    dearest = max([each.fee for each in terms], default=0.0)
+    floor, gain = GUARD * dearest, margin * amount
+    return Stakes(margin, amount, gain) if gain >= floor else Stakes(margin, amount, floor, floor)
 
 
 def value(terms: Terms, at_stake: Stakes) -> float:
     """What choosing this provider is expected to earn, in major units."""
-    return terms.availability * terms.approval * (at_stake.gain - terms.fee) - terms.attempt
+    approval, availability, fee, attempt, _ = terms
+    return availability * approval * (at_stake.gain - fee) - attempt
 
 
 def worth_of(points: float, terms: Terms, at_stake: Stakes) -> float:
@@ -128,8 +130,8 @@ def _exponent(currency: str) -> int:
     return int(Currency(currency).exponent or 0)
 
 
-def _percent(rate: float) -> str:
-    return f"{rate * 100:.{RATE_DIGITS - 2}f}%"
+def _percent(share: float) -> str:
+    return f"{share * 100:.2f}%"
 
 
 def _plain(number: Decimal) -> str:

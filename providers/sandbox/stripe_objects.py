@@ -2,12 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING, Any
 
 from providers.sandbox.ids import stripe_id
 
 if TYPE_CHECKING:
     from providers.sandbox.stripe_intents import Intent
+
+
+FEE_PERCENT = Decimal("2.75")
+FEE_FIXED = 35
+"""What this stand-in takes of a capture, in minor units: not quite what a schedule of 2.9% + 0.30 expects."""
+
+
+def shown(intent: Intent, expand: Iterable[str], *, is_answer: bool) -> dict[str, Any]:
+    """The intent with its charge in place of the charge's id, where `expand` asks for that.
+
+    `is_answer`: to the call that authorized it, before an asynchronous capture is done.
+    """
+    found = intent.as_json()
+    for path in expand:
+        if intent.latest_charge is not None:
+            charge = charge_object(intent)
+            if path.endswith("balance_transaction") and not (
+                is_answer and intent.capture_method == "automatic_async"
+            ):
+                charge["balance_transaction"] = balance_transaction_object(intent)
+            found["latest_charge"] = charge
+    return found
+
+
+def balance_transaction_object(intent: Intent) -> dict[str, Any] | None:
+    """What the capture brought, and what was kept of it; None where nothing is captured."""
+    row = intent.charge
+    if row is None or row.amount_captured == 0:
+        return None
+    amount = row.amount_captured
+    share = (amount * FEE_PERCENT / 100).quantize(Decimal(1), ROUND_HALF_UP)
+    fee = int(share) + FEE_FIXED
+    detail = {
+        "amount": fee,
+        "application": None,
+        "currency": intent.currency,
+        "description": "fees",
+        "type": "stripe_fee",
+    }
+    return {
+        "id": f"txn_{(intent.latest_charge or '').removeprefix('ch_')}",
+        "object": "balance_transaction",
+        "amount": amount,
+        "available_on": int(row.created_at) + 2 * 86_400,
+        "balance_type": "payments",
+        "created": int(row.created_at),
+        "currency": intent.currency,
+        "description": intent.description,
+        "exchange_rate": None,
+        "fee": fee,
+        "fee_details": [detail],
+        "net": amount - fee,
+        "reporting_category": "charge",
+        "source": intent.latest_charge,
+        "status": "pending",
+        "type": "charge",
+    }
 
 
 def charge_object(intent: Intent) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from providers.sandbox.stripe_errors import (
     unexpected_state,
 )
 from providers.sandbox.stripe_intents import Intent, Intents
+from providers.sandbox.stripe_objects import shown
 
 _CAPTURE_METHODS = ("automatic", "automatic_async", "manual")
 _CANCELLATION_REASONS = ("abandoned", "duplicate", "fraudulent", "requested_by_customer")
@@ -69,6 +70,7 @@ class Operations:
     def _create(self, call: Call) -> dict[str, Any]:
         params = call.params
         read.only(params, read.CREATE)
+        read.expand(params)
         currency = read.currency(params)
         amount = read.amount(params, "amount", currency)
         if amount is None:
@@ -110,6 +112,7 @@ class Operations:
     def _confirm(self, call: Call) -> dict[str, Any]:
         params = call.params
         read.only(params, read.CONFIRM)
+        read.expand(params)
         intent = self._intents.get(call.id)
         token = read.text(params, "payment_method") or intent.payment_method
         paid_with = _card(token)
@@ -140,11 +143,11 @@ class Operations:
             off_session=off_session,
             error_on_requires_action=strict,
         )
-        return intent.as_json()
+        return _shown(intent, call, is_answer=True)
 
     def _retrieve(self, call: Call) -> dict[str, Any]:
         read.only(call.params, read.RETRIEVE)
-        return self._intents.get(call.id).as_json()
+        return _shown(self._intents.get(call.id), call)
 
     def _list(self, call: Call) -> dict[str, Any]:
         params = call.params
@@ -175,10 +178,11 @@ class Operations:
 
     def _capture(self, call: Call) -> dict[str, Any]:
         read.only(call.params, read.CAPTURE)
+        read.expand(call.params)
         intent = self._intents.get(call.id)
         amount = read.amount(call.params, "amount_to_capture", intent.currency)
         self._intents.capture(intent, amount, idempotency_key=call.idempotency_key)
-        return intent.as_json()
+        return _shown(intent, call)
 
     def _cancel(self, call: Call) -> dict[str, Any]:
         read.only(call.params, read.CANCEL)
@@ -211,6 +215,10 @@ class Operations:
             metadata=dict(read.hash_of(params, "metadata")),
             idempotency_key=call.idempotency_key,
         )
+
+
+def _shown(intent: Intent, call: Call, *, is_answer: bool = False) -> dict[str, Any]:
+    return shown(intent, read.expand(call.params), is_answer=is_answer)
 
 
 def _card(token: str | None) -> Card | None:

@@ -38,6 +38,8 @@ REFUND = words(
 RETRIEVE = frozenset(("client_secret", "expand"))
 LIST = frozenset(("created", "customer", "customer_account", "ending_before", "expand", "limit", "starting_after"))
 
+EXPANDABLE = ("latest_charge", "latest_charge.balance_transaction")
+
 CURRENCIES = words(
     "usd aed afn all amd ang aoa ars aud awg azn bam bbd bdt bgn bhd bif bmd bnd bob brl bsd bwp byn bzd cad cdf chf "
     "clp cny cop crc cve czk djf dkk dop dzd egp etb eur fjd fkp gbp gel gip gmd gnf gtq gyd hkd hnl htg huf idr ils "
@@ -97,6 +99,15 @@ def hash_of(params: Params, name: str) -> dict[str, str]:
     if not isinstance(value, dict):
         raise invalid_parameter(name, "Invalid hash", "parameter_invalid_hash")
     return value
+
+
+def expand(params: Params) -> Sequence[str]:
+    """What an intent's answer is to show in full; refused where it cannot."""
+    paths = tuple(hash_of(params, "expand").values())
+    for path in paths:
+        if path not in EXPANDABLE:
+            raise invalid_parameter("expand", f"This property cannot be expanded ({path}).")
+    return paths
 
 
 def boolean(params: Params, name: str, *, within: str | None = None) -> bool:

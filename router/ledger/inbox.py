@@ -127,7 +127,7 @@ def _notice(values: Mapping[str, Any]) -> Notice:
 
 
 def _outcome(values: Mapping[str, Any]) -> Outcome:
-    decline = values["decline"]
+    decline, fee = values["decline"], values.get("fee")
     if decline is not None:
         decline = Decline(**{**decline, "decline_class": DeclineClass(decline["decline_class"])})
     return Outcome(
@@ -136,5 +136,6 @@ def _outcome(values: Mapping[str, Any]) -> Outcome:
             "kind": OutcomeKind(values["kind"]),
             "health": Health(values["health"]),
             "decline": decline,
+            "fee": None if fee is None else Money(**fee),
         }
     )

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import structlog
 import tenacity
 
 from router.clock import Clock, Ids
@@ -19,6 +20,12 @@ from router.ledger.operations import Operation, OperationKind
 from router.ledger.payments import PaymentLedger
 from router.ledger.records import Attempt, NewKey, Payment, StaleError
 from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
+
+log = structlog.get_logger("router.ledger.journal")
+
+Heard = Callable[[Payment, Sequence[Attempt], Sequence[Attempt]], None]
+"""What is to be done once attempts are on record otherwise than before: with the payment, and with its attempts as
+they were on record and as they are now."""
 
 COMMIT_PATIENCE_S = 5.0
 """For how long a commit after the first is tried again. One try can take 10 s more on a locked file; both together
@@ -46,6 +53,7 @@ class Journal:
         lease_holder: str,
         lease_s: float,
         clock: Clock,
+        heard: Heard | None = None,
     ) -> None:
         self.payment = payment
         self.attempts = list(attempts)
@@ -56,6 +64,7 @@ class Journal:
         self._clock = clock
         self._lease_holder = lease_holder
         self._lease_s = lease_s
+        self._heard = heard
         self._attempts_to_write: dict[str, Attempt] = {}
         self._operations_to_write: dict[str, Operation] = {}
         self._found: Operation | None = None
@@ -195,8 +204,20 @@ class Journal:
             if unseen:
                 raise CommitUnknownError(str(error)) from None
             raise
-        self.on_record = list(self.attempts)
+        before, self.on_record = self.on_record, list(self.attempts)
+        news = bool(self._attempts_to_write)
         self._attempts_to_write, self._operations_to_write, self._note = {}, {}, None
+        if news:
+            self._tell(before)
+
+    def _tell(self, before: Sequence[Attempt]) -> None:
+        if self._heard is None:
+            return
+        try:
+            self._heard(self.payment, before, self.on_record)
+        except Exception:
+            # Scores that miss an answer are a little poorer; the payment is on record, and goes on.
+            log.exception("not_heard", payment=self.payment.id)
 
 
 LEASE_MARGIN_S = 15.0
@@ -207,10 +228,18 @@ class Journals:
     """Opens journals, each under a lease of its own."""
 
     def __init__(
-        self, ledger: PaymentLedger, *, deadline_s: float, clock: Clock, ids: Ids, margin_s: float = LEASE_MARGIN_S
+        self,
+        ledger: PaymentLedger,
+        *,
+        deadline_s: float,
+        clock: Clock,
+        ids: Ids,
+        margin_s: float = LEASE_MARGIN_S,
+        heard: Heard | None = None,
     ) -> None:
         self._ledger = ledger
         self._lease_s = deadline_s + margin_s
+        self._heard = heard
         self._clock = clock
         self._ids = ids
 
@@ -248,4 +277,5 @@ class Journals:
             lease_holder=self._ids.new("lease"),
             lease_s=self._lease_s,
             clock=self._clock,
+            heard=self._heard,
         )

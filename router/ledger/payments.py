@@ -304,6 +304,8 @@ _FINISHED_COLUMNS = [
     "final_record",
     "was_approved",
     "was_canceled",
+    "fee_actual",
+    "fee_currency",
     "sends",
     "latency_us",
     "last_sent_at",

@@ -66,6 +66,9 @@ class Attempt:
     was_approved: bool = False
     was_canceled: bool = False
     """What its provider has said of it, ever: `router.standing` knows what follows."""
+    fee_actual: int | None = None
+    """What its provider says that it charges, in minor units of `fee_currency`, which need not be the payment's."""
+    fee_currency: str | None = None
     sends: int = 1
     latency_us: int | None = None
     last_sent_at: dt.datetime | None = None

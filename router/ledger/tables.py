@@ -132,6 +132,9 @@ attempts = sa.Table(
     # What its provider has said of it, ever: the outcome follows from both, whichever was told first.
     sa.Column("was_approved", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("was_canceled", sa.Boolean, nullable=False, server_default=sa.false()),
+    # What the provider says that it charges, in minor units of the currency it settles in; NULL: it has not said.
+    sa.Column("fee_actual", sa.BigInteger),
+    sa.Column("fee_currency", sa.Text),
     sa.Column("sends", sa.Integer, nullable=False, server_default="1"),
     sa.Column("latency_us", sa.BigInteger),
     # A digest of merchant and card fingerprint; NULL: the card is not known again.
@@ -294,6 +297,29 @@ provider_counts = sa.Table(
     sa.Column("histogram", Json, nullable=False),
     sa.Column("updated_at", sa.BigInteger, nullable=False),
     sa.Index("ix_provider_counts_updated_at", "updated_at"),
+)
+
+score_counts = sa.Table(
+    "score_counts",
+    metadata,
+    # What one process saw of one provider in a stretch of time, so far: readers take differences. "": all processes
+    # together, of a stretch that is over.
+    sa.Column("process", sa.Text, primary_key=True),
+    sa.Column("provider", sa.Text, primary_key=True),
+    # Issuers' answers in this segment (`router.segments`), or * for calls that ended.
+    sa.Column("segment", sa.Text, primary_key=True),
+    # Seconds: when it began, since 1970, and how long it is.
+    sa.Column("starts_s", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("width_s", sa.Integer, primary_key=True, autoincrement=False),
+    # Approvals and declines; calls that were well and that failed.
+    sa.Column("good", sa.BigInteger, nullable=False),
+    sa.Column("bad", sa.BigInteger, nullable=False),
+    # The sum of their moments, milliseconds after the start: their mean moment is what they are discounted by.
+    sa.Column("good_ms", sa.BigInteger, nullable=False),
+    sa.Column("bad_ms", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.Index("ix_score_counts_updated_at", "updated_at"),
+    sa.Index("ix_score_counts_width_s_starts_s", "width_s", "starts_s"),
 )
 
 flips = sa.Table(

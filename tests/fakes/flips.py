@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
 from flags.contract import FlagContext, FlagMover, FlagSource
-from providers.fees import FeeSchedule
+from providers.fees import FeeBook, FeeLine
+from router.appraisal import Appraiser
 from router.clock import ManualClock, SequentialIds
 from router.flip_cases import Cases
 from router.flip_rules import ChangesOf, Limits, no_changes
@@ -21,15 +21,13 @@ from router.ledger.circuits import CircuitLedger
 from router.ledger.engine import Database
 from router.ledger.flips import Flip, FlipLedger
 from router.local_override import LocalOverride
+from router.scores import Scores
 from router.transitions import State
 from tests.fakes.house import a_health, move
 
 NAMES = ("stripe", "adyen", "third")
-FEES = {
-    "stripe": FeeSchedule(percent=Decimal(3)),
-    "adyen": FeeSchedule(percent=Decimal(2)),
-    "third": FeeSchedule(percent=Decimal(1)),
-}
+ANY = (None, None, None, None)
+FEES = FeeBook(FeeLine(name, ANY, Decimal(percent)) for name, percent in (("stripe", 3), ("adyen", 2), ("third", 1)))
 FLIP_AFTER_S = 60.0
 _lives = itertools.count(1)
 
@@ -48,7 +46,7 @@ class FlipWorker:
     changes: ChangesOf = no_changes
     restore: Literal["manual", "automatic"] = "manual"
     moves_pins: bool = False
-    fees: Mapping[str, FeeSchedule] = field(default_factory=lambda: FEES)
+    fees: FeeBook = FEES
     health: ProviderHealth = field(init=False)
     flips: FlipLedger = field(init=False)
     alerts: AlertLedger = field(init=False)
@@ -69,7 +67,7 @@ class FlipWorker:
             flips=self.flips,
             alerts=self.alerts,
             source=self.source,
-            fees=self.fees,
+            appraiser=Appraiser(self.names, scores=Scores(self.names), fees=self.fees),
             clock=self.clock,
             ids=self.ids,
             limits=self.limits,

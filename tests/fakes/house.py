@@ -9,6 +9,8 @@ from typing import Any, Self, cast
 
 from flags.contract import RoutingFlags
 from providers.contract import Health, Provider
+from providers.fees import FeeBook
+from router.appraisal import Appraiser
 from router.breaker import BreakerSettings
 from router.clock import Clock, ManualClock, SequentialIds
 from router.fleet import CountStore, FleetCounts
@@ -20,6 +22,7 @@ from router.ledger.payments import PaymentLedger
 from router.order import Order
 from router.payments import Answer, Payments, PaymentSettings
 from router.planning import Planner
+from router.scores import Scores
 from router.sending import Sender, SendTimes
 from router.transitions import State, following
 from tests.fakes.flags import FakeFlags
@@ -42,6 +45,11 @@ def an_order(**changes: Any) -> Order:
         "payment_method": {"type": "card", "tokens": {"stripe": "tok_s", "adyen": "tok_a", "third": "tok_t"}},
     }
     return Order.model_validate(body | changes)
+
+
+def an_appraiser(providers: Iterable[str]) -> Appraiser:
+    """Knows of every provider as little as of the others: the flag's primary leads, the rest follow by name."""
+    return Appraiser(providers, scores=Scores(providers), fees=FeeBook(()))
 
 
 class _Recorded:
@@ -153,7 +161,12 @@ def build_house(
     payments = Payments(
         ledger=ledger,
         planner=Planner(
-            providers=contracts, flags=source, health=health, fees={}, ids=ids, tries_of=CardLedger(database).tries
+            providers=contracts,
+            flags=source,
+            health=health,
+            appraiser=an_appraiser(contracts),
+            ids=ids,
+            tries_of=CardLedger(database).tries,
         ),
         sender=sender,
         health=health,

@@ -12,12 +12,14 @@ from router.audit import verify
 from router.ledger.engine import Database
 from router.ledger.migrate import alembic_config, migrate
 from router.ledger.payments import PaymentLedger
+from router.ledger.records import Payment
 from router.ledger.tables import from_micros, payment_events, payments
 from tests.fakes.house import build_house
 from tests.fakes.providers import UNKNOWN, FakeProvider
 
 ADDED_SINCE = {
     "circuit_transitions": "share suspect until since",
+    "attempts": "fee_actual fee_currency",
     "operations": "failures",
     "flips": "holder lease_until next_try_at requested_at before mark written pins approval cause restore_by"
     " restore_reason restore_at restore_sent_at restored_at tries refusals",
@@ -32,8 +34,11 @@ def database(ledger_url: str) -> Iterator[Database]:
     database.close()
 
 
-def _as_the_second_migration_left_it(database: Database) -> list[str]:
-    """Two payments in doubt, of which the first version left the first with nobody to find out."""
+def _as_the_second_migration_left_it(database: Database) -> dict[str, Payment]:
+    """Two payments in doubt, of which the first version left the first with nobody to find out; by id, as they were.
+
+    They are read before the columns go that the queries of this version name.
+    """
     migrate(database)
     stripe = FakeProvider("stripe")
     house = build_house(database, [stripe])
@@ -54,33 +59,43 @@ def _as_the_second_migration_left_it(database: Database) -> list[str]:
             ).all():
                 kept = {name: value for name, value in changes.items() if name != "resolve_at"}
                 connection.execute(events.update().where(events.c.number == number).values(changes=kept))
+    loaded = [PaymentLedger(database).get(payment_id) for payment_id in ids]
+    with database.write() as connection:
         config = alembic_config()
         config.attributes["connection"] = connection
         # In reverse: what came with the migrations after the second one.
-        for table in ("alerts", "primary_overrides", "probes", "provider_counts", "flag_values", "flag_changes"):
+        for table in (
+            "alerts",
+            "primary_overrides",
+            "probes",
+            "provider_counts",
+            "flag_values",
+            "flag_changes",
+            "score_counts",
+        ):
             connection.execute(sa.text(f"DROP TABLE {table}"))
         for table, columns in ADDED_SINCE.items():
             for column in columns.split():
                 connection.execute(sa.text(f'ALTER TABLE {table} DROP COLUMN "{column}"'))
         command.stamp(config, "0002")
-    return ids
+    return {each[0].id: each[0] for each in loaded if each is not None}
 
 
 def test_payments_that_the_first_version_left_in_doubt_are_taken_up(database: Database) -> None:
     """They are due at once; those that were being resolved, and those that are paid, are left alone."""
-    ids = _as_the_second_migration_left_it(database)
+    before = _as_the_second_migration_left_it(database)
+    ids = list(before)
+    assert len(ids) == 2
     ledger = PaymentLedger(database)
-    before = {payment_id: ledger.get(payment_id) for payment_id in ids}
     migrate(database)
-    for payment_id in ids:
-        found, was = ledger.get(payment_id), before[payment_id]
+    for payment_id, was in before.items():
+        found = ledger.get(payment_id)
         assert found is not None
-        assert was is not None
         if payment_id == ids[1]:
-            assert found[0] == was[0]
+            assert found[0] == was
             continue
-        assert found[0].resolve_at == found[0].updated_at == was[0].updated_at
-        assert found[0].version == was[0].version + 1
+        assert found[0].resolve_at == found[0].updated_at == was.updated_at
+        assert found[0].version == was.version + 1
         with database.read() as connection:
             kinds = connection.scalars(
                 sa.select(payment_events.c.type)
@@ -96,7 +111,7 @@ def test_payments_that_the_first_version_left_in_doubt_are_taken_up(database: Da
 
 def test_a_payment_that_somebody_works_on_is_left_to_them(database: Database) -> None:
     """Its lease ends, or runs out, and then it is due anyway."""
-    ids = _as_the_second_migration_left_it(database)
+    ids = list(_as_the_second_migration_left_it(database))
     with database.write() as connection:
         connection.execute(
             payments.update().where(payments.c.id == ids[0]).values(lease_holder="web:1", lease_until=1)

@@ -33,6 +33,7 @@ from router.planning import Planner
 from router.recovery import Recovery
 from router.resolver import Resolver, ResolverSettings
 from router.sending import Sender, SendTimes
+from tests.fakes.house import an_appraiser
 from tests.simulation.adyen import SimAdyen
 from tests.simulation.books import Books, Charge
 from tests.simulation.faults import Weather
@@ -141,7 +142,7 @@ class Process(SimProcess):
                 providers=providers,
                 flags=world.flags,
                 health=self.health,
-                fees={},
+                appraiser=an_appraiser(providers),
                 ids=ids,
                 draw=world.rng.random,
             ),

@@ -73,8 +73,8 @@ def test_while_the_ledger_is_away_what_was_seen_last_holds() -> None:
 def test_the_decision_says_that_the_primary_is_not_the_flags_own() -> None:
     """Beside the provider that stands in; it is no refusal."""
     flags, why = RoutingFlags(primary="adyen"), "primary in place of stripe (flip_1)"
-    decision = decide([an_offer("stripe"), an_offer("adyen", possible=False)], flags, overridden=why)
-    reasons = {each.provider: each.reasons for each in decision.candidates}
+    decision = decide([an_offer("stripe"), an_offer("adyen", possible=False)], flags, 0.0, overridden=why)
+    reasons = {each.provider: decision.reasons(each) for each in decision.candidates}
     assert reasons["adyen"][0] == why
     assert "primary" not in reasons["stripe"]
     assert why not in refusals(decision)["adyen"]

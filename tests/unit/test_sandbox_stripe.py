@@ -391,3 +391,52 @@ def test_the_sdk_raises_its_own_errors(shop: Shop, sdk: stripe.StripeClient) -> 
     shop.mode("stripe", "lose_reply")
     with pytest.raises(stripe.APIConnectionError):
         sdk.v1.balance.retrieve()
+
+
+# ---------------------------------------------------------------- what it costs
+
+FEE = "latest_charge.balance_transaction"
+ASKING_FEE: dict[str, Any] = {"expand[0]": FEE}
+
+
+def test_a_capture_tells_what_was_kept_of_it_where_it_is_asked_for(shop: Shop) -> None:
+    """2.75% and 0.35, which is not what is estimated; a retrieve of a capture by hand tells it as well."""
+    intent = shop.pay_stripe(capture_method="automatic", **ASKING_FEE).json()
+    transaction = intent["latest_charge"]["balance_transaction"]
+    assert {name: transaction[name] for name in ("object", "amount", "fee", "net", "currency", "source")} == {
+        "object": "balance_transaction",
+        "amount": 1999,
+        "fee": 90,
+        "net": 1909,
+        "currency": "eur",
+        "source": intent["latest_charge"]["id"],
+    }
+    retrieved = shop.stripe("GET", f"{INTENTS}/{intent['id']}?expand[]={FEE}").json()
+    assert retrieved["latest_charge"]["balance_transaction"] == transaction
+    assert shop.stripe("GET", f"{INTENTS}/{intent['id']}").json()["latest_charge"] == intent["latest_charge"]["id"]
+
+
+@pytest.mark.parametrize("capture_method", ["manual", "automatic_async"])
+def test_what_is_not_captured_yet_has_no_fee(shop: Shop, capture_method: str) -> None:
+    """An authorization never has; an asynchronous capture has it a moment later."""
+    intent = shop.pay_stripe(capture_method=capture_method, **ASKING_FEE).json()
+    assert intent["latest_charge"]["object"] == "charge"
+    assert intent["latest_charge"]["balance_transaction"] is None
+    path = f"{INTENTS}/{intent['id']}"
+    if capture_method == "manual":
+        shop.stripe("POST", f"{path}/capture", {"amount_to_capture": "1000"})
+    later = shop.stripe("GET", f"{path}?expand[]={FEE}").json()["latest_charge"]["balance_transaction"]
+    assert later["fee"] == (63 if capture_method == "manual" else 90)
+
+
+def test_a_property_that_cannot_be_expanded_is_refused(shop: Shop) -> None:
+    """Before anything is charged, with Stripe's own words; a decline is told as ever."""
+    asking: dict[str, Any] = {"expand[0]": "latest_charge.nothing"}
+    refused = error(shop.pay_stripe(**asking))
+    assert shop.statuses("stripe") == []
+    assert (refused["param"], refused["message"]) == (
+        "expand",
+        "This property cannot be expanded (latest_charge.nothing).",
+    )
+    declined = shop.pay_stripe(payment_method="pm_card_visa_chargeDeclined", **ASKING_FEE)
+    assert declined.status == 402

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.contract import Health, Outcome, OutcomeKind, Timeouts
+from providers.contract import Health, Money, Outcome, OutcomeKind, Timeouts
 from router.clock import ManualClock
 from router.ledger.records import Attempt
-from router.sending import LEAST_TIME_S, RESEND_WAIT_S, SENDS_IN_A_REQUEST, Sender, SendTimes
+from router.sending import LEAST_TIME_S, RESEND_WAIT_S, SENDS_IN_A_REQUEST, Sender, SendTimes, learned
 from tests.fakes.providers import AUTHORIZED, CAPTURED, REFUSED, REJECTED, UNKNOWN, Call, FakeProvider, declined
 
 DEADLINE_S = 25.0
@@ -204,3 +204,14 @@ def test_a_workers_re_send_that_is_answered_ends_it() -> None:
     """Captured with its approval, as it was sent to be."""
     attempt, _ = sender_of(FakeProvider("stripe", [CAPTURED])).resend(ATTEMPT, DEADLINE_S)
     assert (attempt.outcome, attempt.capture, attempt.sends) == ("approved", "done", 2)
+
+
+def test_what_a_provider_charges_is_kept_with_the_attempt() -> None:
+    """Once told, an answer that does not tell it again takes nothing back."""
+    told = learned(ATTEMPT, dataclasses.replace(CAPTURED, fee=Money(90, "EUR")), NOW)
+    assert (told.fee_actual, told.fee_currency) == (90, "EUR")
+    again = learned(told, CAPTURED, NOW)
+    assert (again.fee_actual, again.fee_currency) == (90, "EUR")
+    assert (learned(ATTEMPT, CAPTURED, NOW).fee_actual, learned(ATTEMPT, CAPTURED, NOW).fee_currency) == (None, None)
+    later = learned(learned(ATTEMPT, CAPTURED, NOW), dataclasses.replace(CAPTURED, fee=Money(7, "USD")), NOW)
+    assert (later.fee_actual, later.fee_currency) == (7, "USD")

@@ -434,3 +434,39 @@ def test_a_failed_send_tells_only_its_word() -> None:
     with pytest.raises(SendFailed) as caught:
         StripeProvider(api_key=KEY, base_url=refused_url())._request("get", "/v1/balance", {}, None, TIMEOUTS)
     assert str(caught.value) == "connection_refused"
+
+
+# ---------------------------------------------------------------- what it costs
+
+
+@pytest.mark.parametrize(
+    ("transaction", "fee"),
+    [
+        ({"fee": 90, "currency": "eur"}, Money(90, "EUR")),
+        ({"fee": 0, "currency": "eur"}, Money(0, "EUR")),
+        ({"fee": 1500, "currency": "isk"}, Money(15, "ISK")),
+        ({"fee": 1550, "currency": "isk"}, None),
+        ({"fee": 90, "currency": "xxx"}, None),
+        ({"fee": -1, "currency": "eur"}, None),
+        ({"fee": 10**13, "currency": "eur"}, None),
+        ({"fee": True, "currency": "eur"}, None),
+        ({"fee": "90", "currency": "eur"}, None),
+        ({"fee": 90.0, "currency": "eur"}, None),
+        ({"fee": 90}, None),
+        ({"fee": 90, "currency": None}, None),
+        ("txn_1", None),
+        (None, None),
+    ],
+)
+def test_a_fee_is_kept_where_it_is_told_and_never_costs_an_answer(transaction: object, fee: Money | None) -> None:
+    """In the currency of the balance; what cannot be read is as good as not told."""
+    outcome = authorize(200, intent("succeeded", latest_charge={"id": "ch_1", "balance_transaction": transaction}))
+    assert outcome == Outcome(outcome.kind, Health.OK, provider_reference="pi_1", captured=True, fee=fee)
+    assert outcome.kind == "approved"
+
+
+@pytest.mark.parametrize("charge", ["ch_1", None, {}, {"id": "ch_1"}, ["ch_1"], 1])
+def test_an_answer_that_is_not_expanded_tells_no_fee(charge: object) -> None:
+    """As that of an attempt that was written down before fees were asked for."""
+    outcome = authorize(200, intent("succeeded", latest_charge=charge))
+    assert (outcome.kind, outcome.captured, outcome.fee) == ("approved", True, None)

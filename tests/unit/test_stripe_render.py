@@ -38,13 +38,25 @@ def test_a_plain_payment_is_created_and_confirmed_in_one_call(stripe: StripeProv
         "capture_method": "automatic",
         "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
         "metadata": {"reference": "ORD-1", "attempt": "att_1", "payment": "pay_1"},
+        "expand": ["latest_charge.balance_transaction"],
     }
+
+
+def test_the_fee_is_asked_for_where_it_can_be_told_and_cannot_cost_the_call() -> None:
+    """An authorization has none yet; a restricted key may lack the right to it, and all would be refused."""
+    stripe = StripeProvider(api_key="sk_test_secret", base_url="http://127.0.0.1:1/")
+    restricted = StripeProvider(api_key="rk_test_secret", base_url="http://127.0.0.1:1/")
+    asks = [
+        "expand" in provider.render(replace(REQUEST, capture=capture))
+        for provider in (stripe, restricted)
+        for capture in ("automatic", "manual")
+    ]
+    assert asks == [True, False, False, False]
 
 
 @pytest.mark.parametrize(
     ("change", "sent"),
     [
-        ({"capture": "manual"}, {"capture_method": "manual"}),
         ({"initiator": "merchant"}, {"off_session": True}),
         (
             {"return_url": "https://shop.example/return"},
@@ -94,6 +106,13 @@ def test_what_stripe_cannot_take_is_refused_with_a_reason_and_without_the_token(
         stripe.render(replace(REQUEST, **change))
     assert "4242" not in str(caught.value)
     assert "4242" not in caught.value.reason
+
+
+def test_an_authorization_alone_is_captured_later(stripe: StripeProvider) -> None:
+    """Asked for so, and nothing else is different but what an authorization does not have."""
+    sent = {**stripe.render(REQUEST), "capture_method": "manual"}
+    del sent["expand"]
+    assert stripe.render(replace(REQUEST, capture="manual")) == sent
 
 
 def test_rendering_is_pure_and_plain_json(stripe: StripeProvider) -> None:

@@ -13,7 +13,7 @@ from providers.contract import Money
 from router.value import GUARD, Stakes, Terms, in_major_units, line, major_units, stakes, to_json, value, worth_of
 
 TERMS = Terms(0.8731, 0.9990, 0.64, 0.05)
-SIXTY = Stakes(0.1, 60.0)
+SIXTY = stakes(0.1, 60.0, [TERMS])
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_provider_without_a_schedule_says_so() -> None:
 def test_the_guard_lets_an_approval_be_worth_more_than_the_dearest_fee() -> None:
     """At a margin of 1% on 20.00 each approval would lose money, and the worst approver look best."""
     good, bad = Terms(0.95, 1.0, 0.88, 0.0), Terms(0.50, 1.0, 0.88, 0.0)
-    unguarded = Stakes(0.01, 20.0)
+    unguarded = Stakes(0.01, 20.0, 0.2)
     assert value(bad, unguarded) > value(good, unguarded)
     guarded = stakes(0.01, 20.0, [good, bad])
     assert guarded.floor == pytest.approx(GUARD * 0.88)
@@ -79,8 +79,9 @@ def test_what_a_percentage_point_is_worth() -> None:
 
 
 LINE = re.compile(
-    r"(?P<provider>\w+) (?P<value>-?[\d.]+) = approval (?P<approval>[\d.]+)% × availability (?P<availability>[\d.]+)% × "
-    r"\((?:(?P<margin>[\d.]+)% × (?P<amount>[\d.]+)|guard (?P<guard>[\d.]+)) − fee (?P<fee>[\d.]+)\) "
+    r"(?P<provider>\w+) (?P<value>-?[\d.]+) = approval (?P<approval>[\d.]+)% "
+    r"× availability (?P<availability>[\d.]+)% "
+    r"× \((?:(?P<margin>[\d.]+)% × (?P<amount>[\d.]+)|guard (?P<guard>[\d.]+)) − fee (?P<fee>[\d.]+)\) "
     r"− attempt (?P<attempt>[\d.]+)"
 )
 
