@@ -79,7 +79,11 @@ class Tried:
 
 
 def run(
-    payments: int, trials: int, seed: int, logged_by: RoutingFlags = LOGGED_BY, policies: Mapping[str, Asked] = POLICIES
+    payments: int,
+    trials: int,
+    seed: int,
+    logged_by: RoutingFlags = LOGGED_BY,
+    policies: Mapping[str, Asked] = POLICIES,
 ) -> Mapping[str, Tried]:
     """So many logs from one world."""
     world = scenes(payments, seed, logged_by)
@@ -206,7 +210,9 @@ def main() -> int:
                     missed.append(f"{payments} payments, {name}: cannot tell too often")
             blind = _together(list(pool.map(run, [payments] * 2, [3] * 2, seeds[:2], [WITHOUT_OVERLAP] * 2)))
             for name, tried in blind.items():
-                print(f"{payments} payments a log without overlap · {name} · cannot tell {tried.untold}/{tried.trials}")
+                print(
+                    f"{payments} payments a log without overlap · {name} · cannot tell {tried.untold}/{tried.trials}"
+                )
                 if tried.untold < tried.trials:
                     missed.append(f"{payments} payments without overlap, {name}: was told")
     print("\n".join(missed) or "every bound is kept")

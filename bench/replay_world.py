@@ -88,7 +88,7 @@ def scenes(payments: int, seed: int, flags: RoutingFlags) -> Sequence[Scene]:
         where = segment(minor, brand, country, "card")
         decision = policy.decide(offers, flags, amount, incumbent=choices.of(flags.primary, where))
         choices.made(decision, where)
-        found.append(_scene(decision, offers, where, flags, amount, truth))
+        found.append(_scene(decision, offers, where, flags, truth))
     return found
 
 
@@ -120,13 +120,12 @@ def _scene(
     offers: Sequence[Offer],
     where: Segment,
     flags: RoutingFlags,
-    amount: float,
     truth: Mapping[str, tuple[float, float, float, float]],
 ) -> Scene:
     eligible = list(decision.order)
     logged = Logged(
         currency="EUR",
-        amount=amount,
+        amount=decision.at_stake.amount,
         segment=where,
         strategy=flags.strategy,
         primary=flags.primary,
@@ -138,7 +137,9 @@ def _scene(
         approved=False,
         cost=0.0,
     )
-    return Scene(logged, {name: _ends([name, *[each for each in eligible if each != name]], truth) for name in eligible})
+    return Scene(
+        logged, {name: _ends([name, *[each for each in eligible if each != name]], truth) for name in eligible}
+    )
 
 
 def _ends(order: Sequence[str], truth: Mapping[str, tuple[float, float, float, float]]) -> Sequence[End]:
@@ -173,5 +174,3 @@ def _with(logged: Logged, first: str, end: End) -> Logged:
         approved=end.approved,
         cost=end.cost,
     )
-
-

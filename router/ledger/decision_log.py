@@ -81,8 +81,8 @@ class DecisionLog:
         table = payments.c
         query = (
             sa.select(
-                table.id, table.merchant, table.created_at, table.status, table.amount, table.currency, table.provider,
-                table.attempt_id, table.order, table.flags, table.decision, table.tries,
+                table.id, table.merchant, table.created_at, table.status, table.amount, table.currency,
+                table.provider, table.attempt_id, table.order, table.flags, table.decision, table.tries,
             )
             .where(table.id > after, *conditions)
             .order_by(table.id)

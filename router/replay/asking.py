@@ -16,6 +16,8 @@ from router.policy import Offer, Standing
 from router.replay.cases import Case, Option
 from router.replay.logged import DISABLED, Logged
 
+DIGITS = 6
+"""Of a propensity, as the log keeps it."""
 FLAGS_KEPT = 1_000
 """Combinations of flags met in one log; a handful is usual."""
 
@@ -49,17 +51,18 @@ class Redecider:
             incumbent=self._choices.of(flags.primary, logged.segment),
         )
         self._choices.made(decision, logged.segment)
-        options = []
+        options: list[Option] = []
         first, nobody = -1, bool(logged.propensities)
         for each in decision.candidates:
             name, terms = each.offer.provider, each.offer.terms
             p = logged.propensities.get(name, 0.0)
             nobody = nobody and each.standing is not Standing.ELIGIBLE
-            if p > 0 or each.propensity > 0:
+            q = round(each.propensity, DIGITS)
+            if p > 0 or q > 0:
                 if name == logged.first:
                     first = len(options)
                 expected = terms.approval * terms.availability
-                options.append(Option(name, p, each.propensity, expected, terms.fee, terms.attempt))
+                options.append(Option(name, p, q, expected, terms.fee, terms.attempt))
         return Case(
             options=options,
             first=first,

@@ -31,9 +31,11 @@ from typing import NamedTuple
 
 from router.replay.cases import Case
 from router.replay.outcomes import Prediction
+from router.replay.sums import Line, Seen, Sums
 
 Z95 = 1.959964
 """Of the normal distribution."""
+_ANY = (-math.inf, math.inf)
 MEASURES = ("approval", "cost", "net")
 """Share of payments approved; fees and net value (margin × amount of what is approved − fees) per payment."""
 
@@ -77,24 +79,6 @@ class Support:
     """Share of one payment in all weights."""
 
 
-class _Sums:
-    """One measure's running sums over payments; `plus` names what the design implies."""
-
-    __slots__ = (
-        "alike", "alike2", "alike_scale", "change", "change2", "change_implied", "change_plus", "change_scale",
-        "earned", "high", "low", "model", "model2", "plus", "robust", "robust2", "scale", "supported",
-        "w2_y", "w2_y2", "w_y", "wm", "wm2",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        for name in self.__slots__:
-            setattr(self, name, 0.0)
-
-    def merge(self, other: _Sums) -> None:
-        for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
-
 class Tally:
     """Adds payments up, one currency at a time; a few hundred bytes whatever their number."""
 
@@ -107,7 +91,7 @@ class Tally:
         self.q2_p = self.w = self.w2 = 0.0
         """Of the differing ones: Σ q²/p, and the sums of the weights and of their squares."""
         self.w_max = 0.0
-        self.measures = tuple(_Sums() for _ in MEASURES)
+        self.measures = tuple(Sums() for _ in MEASURES)
 
     @property
     def payments(self) -> int:
@@ -122,82 +106,51 @@ class Tally:
             self.alike += 1
             fee = case.options[case.first].fee if case.first >= 0 else 0.0
             for sums, y, spread in zip(self.measures, outcomes, (1.0, fee, case.gain - fee), strict=True):
-                sums.earned += y
-                sums.alike += y
-                sums.alike2 += y * y
-                sums.alike_scale += spread * spread
+                sums.add_alike(y, spread)
             return
-        self._add_differing(case, predictions, outcomes)
-
-    def _add_differing(self, case: Case, predictions: Sequence[Prediction], outcomes: Sequence[float]) -> None:
+        lines, lost = self._weigh(case)
         weight = 0.0
         if case.first >= 0:
             first = case.options[case.first]
             weight = first.asked / first.logged
-        lost = 1.0 if case.nobody else 0.0
-        # Per option: q, q²/p, the weight of its variance in the change, p; without support the latter three are 0.
-        rows = []
-        for option in case.options:
-            p, q = option.logged, option.asked
-            ratio = q * q / p if p > 0 else 0.0
-            rows.append((q, ratio, ratio - 2 * q + p if p > 0 else 0.0, p))
-            if q > p:
-                self.moved += q - p
-                self.moved2_p += (q - p) ** 2 / p if p > 0 else 0.0
-            self.q2_p += ratio
-            lost += q if p <= 0 else 0.0
-        self.moved += 1.0 if case.nobody else 0.0
-        self.unsupported += lost
-        self.differing += 1
         self.w += weight
         self.w2 += weight * weight
         self.w_max = max(self.w_max, weight)
         gain = case.gain
-        draws = [each.chance * (1 - each.chance) for each in predictions]
-        costs = [each.cost for each in predictions]
         fees = [each.fee for each in case.options]
         chances = [each.chance for each in predictions]
+        costs = [each.cost for each in predictions]
         nets = [gain * chance - cost for chance, cost in zip(chances, costs, strict=True)]
+        draws = [chance * (1 - chance) for chance in chances]
         dearest = max(fees) + max(each.attempt for each in case.options)
+        approval, cost, net = self.measures
         for sums, y, means, spreads, ends in (
-            (self.measures[0], outcomes[0], chances, [1.0] * len(fees), (0.0, 1.0)),
-            (self.measures[1], outcomes[1], costs, fees, (0.0, dearest)),
-            (self.measures[2], outcomes[2], nets, [gain - fee for fee in fees], (-dearest, gain)),
+            (approval, outcomes[0], chances, [1.0] * len(fees), (0.0, 1.0)),
+            (cost, outcomes[1], costs, fees, (0.0, dearest)),
+            (net, outcomes[2], nets, [gain - fee for fee in fees], (-dearest, gain)),
         ):
-            expected = reached = second = mean = plus = scale = change_plus = change_scale = 0.0
-            for (q, ratio, change, p), m, spread, draw in zip(rows, means, spreads, draws, strict=True):
-                expected += q * m
-                reached += q * m if p > 0 else 0.0
-                mean += ratio * m
-                second += ratio * m * m
-                scale += ratio * spread * spread
-                plus += ratio * spread * spread * draw
-                change_scale += change * spread * spread
-                change_plus += change * spread * spread * draw
-            lines = zip(rows, means, strict=True)
-            robust = expected + weight * (y - means[case.first])
-            sums.earned += y
-            sums.robust += robust
-            sums.robust2 += robust * robust
-            sums.change += robust - y
-            sums.change2 += (robust - y) ** 2
-            sums.change_implied += sum(p * (expected - m) ** 2 for (_q, _ratio, _change, p), m in lines)
-            sums.model += expected
-            sums.model2 += expected * expected
-            sums.supported += reached
-            sums.wm += mean
-            sums.wm2 += second
-            sums.scale += scale
-            sums.plus += plus
-            sums.change_scale += change_scale
-            sums.change_plus += change_plus
-            sums.w_y += weight * y
-            sums.w2_y += weight * weight * y
-            sums.w2_y2 += (weight * y) ** 2
-            if lost:
-                # What the predictions put there may be wrong by so much, in either direction.
-                sums.low += lost * ends[0] - (expected - reached)
-                sums.high += lost * ends[1] - (expected - reached)
+            sums.add_differing(lines, Seen(y, weight, case.first, means, spreads, draws, lost, ends))
+
+    def _weigh(self, case: Case) -> tuple[Sequence[Line], float]:
+        """A differing payment's options, and the probability that has no support."""
+        lines = []
+        lost = 1.0 if case.nobody else 0.0
+        self.moved += lost
+        for option in case.options:
+            p, q = option.logged, option.asked
+            supported = p > 0
+            ratio = q * q / p if supported else 0.0
+            change = (q - p) ** 2 / p if supported else 0.0
+            lines.append(Line(q, p, ratio, change))
+            self.q2_p += ratio
+            if q > p:
+                self.moved += q - p
+                self.moved2_p += change
+            if not supported:
+                lost += q
+        self.unsupported += lost
+        self.differing += 1
+        return lines, lost
 
     def merge(self, other: Tally) -> None:
         """Add another tally's payments; of money only where both are of one currency."""
@@ -236,42 +189,37 @@ class Tally:
             for name, sums in zip(MEASURES, self.measures, strict=True)
         }
 
-    def _effective_differing(self) -> float:
-        return self.differing**2 / self.q2_p if self.q2_p > 0 else 0.0
-
-    def _measured(self, sums: _Sums, *, share: bool) -> Measured:
-        n, k = self.payments, self.differing
-        heavy = self._effective_differing()
-
-        alike = sums.alike2 + _plus_four(0.0, sums.alike_scale, self.alike)
-        draws = _plus_four(sums.plus, sums.scale, heavy)
+    def _measured(self, sums: Sums, *, share: bool) -> Measured:
+        n, k, limits = self.payments, self.differing, (0.0, 1.0) if share else _ANY
+        heavy = k * k / self.q2_p if self.q2_p > 0 else 0.0
+        draws = _plus_four(sums.draws, sums.scale, heavy)
+        # Each sum of squares twice: as it was observed, and as the design implies it; the larger counts.
+        alike2 = sums.alike2 + _plus_four(0.0, sums.alike_scale, self.alike)
+        robust2 = alike2 + max(sums.robust2, sums.predicted2 + draws)
+        weighted2 = alike2 + max(sums.weighted2, sums.ratio_mean2 + draws)
+        ratio = sums.weighted / self.w if self.w > 0 else 0.0
+        observed = sums.weighted2 - 2 * ratio * sums.weight2_y + ratio * ratio * self.w2
+        implied = sums.ratio_mean2 - 2 * ratio * sums.ratio_mean + ratio * ratio * self.q2_p + draws
+        scaled = observed * (k / self.w) ** 2 if self.w > 0 else 0.0
+        change_draws = _plus_four(sums.change_draws, sums.change_scale, heavy)
         ends = (sums.low, sums.high)
-        limits = (0.0, 1.0) if share else (-math.inf, math.inf)
-        robust = _interval(
-            sums.alike + sums.robust, max(alike + sums.robust2, alike + sums.model2 + draws), n, ends, limits
+        # Without support the weighted sums have nothing where the robust one has its prediction.
+        bare = (sums.low + sums.predicted_blind, sums.high + sums.predicted_blind)
+        return Measured(
+            earned=sums.earned / n,
+            doubly_robust=_interval(sums.alike + sums.robust, robust2, n, ends, limits),
+            inverse_propensity=_interval(sums.alike + sums.weighted, weighted2, n, bare, limits),
+            self_normalised=_interval(
+                sums.alike + k * ratio, alike2 + k * ratio * ratio + max(scaled, implied), n, ends, limits
+            ),
+            change=_interval(
+                sums.change,
+                max(sums.change2, sums.change_implied + change_draws),
+                n,
+                ends,
+                (-1.0, 1.0) if share else _ANY,
+            ),
         )
-        # Without support inverse propensity has nothing in its sum where the robust one has its prediction.
-        missing = sums.model - sums.supported
-        bare = (sums.low + missing, sums.high + missing)
-        inverse = _interval(
-            sums.alike + sums.w_y, max(alike + sums.w2_y2, alike + sums.wm2 + draws), n, bare, limits
-        )
-        ratio = sums.w_y / self.w if self.w > 0 else 0.0
-        drawn = sums.w2_y2 - 2 * ratio * sums.w2_y + ratio * ratio * self.w2
-        implied = sums.wm2 - 2 * ratio * sums.wm + ratio * ratio * self.q2_p + draws
-        scaled = drawn * (k / self.w) ** 2 if self.w > 0 else 0.0
-        normalised = _interval(
-            sums.alike + k * ratio, alike + k * ratio * ratio + max(scaled, implied), n, ends, limits
-        )
-        change_draws = _plus_four(sums.change_plus, sums.change_scale, heavy)
-        change = _interval(
-            sums.change,
-            max(sums.change2, sums.change_implied + change_draws),
-            n,
-            ends,
-            (-1.0, 1.0) if share else (-math.inf, math.inf),
-        )
-        return Measured(sums.earned / n, robust, inverse, normalised, change)
 
 
 def _plus_four(draws: float, scale: float, effective: float) -> float:

@@ -1,4 +1,4 @@
-"""One payment as the ledger has it, in the words of a replay: terms, draw, outcome and cost; or why it cannot be used."""
+"""One payment of the ledger in the words of a replay: terms, draw, outcome and cost; or why it cannot be used."""
 
 from __future__ import annotations
 
@@ -116,7 +116,9 @@ def _offer(candidate: Mapping[str, Any], primary: str) -> Offer:
 
 def _tuning(told: Mapping[str, Any]) -> RoutingTuning:
     """As it was stored; what is no number within its bounds has its default, as when the flag is read."""
-    return RoutingTuning(**{key: told[key] for key in TUNING_BOUNDS if key in told and not tuning_problem(key, told[key])})
+    return RoutingTuning(
+        **{key: told[key] for key in TUNING_BOUNDS if key in told and not tuning_problem(key, told[key])}
+    )
 
 
 def _cost(tried: Sequence[Tried], taker: str | None, terms: Mapping[str, Terms]) -> float:

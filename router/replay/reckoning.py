@@ -1,4 +1,4 @@
-"""Cases in, figures out: per currency, and the approval rate over all of them. Pure; memory does not grow with the log."""
+"""Cases in, figures out: per currency, and the approval rate over all. Pure; memory does not grow with the log."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ class Reckoning:
 
     def by_currency(self) -> Mapping[str, Reckoned]:
         """Per currency, in alphabetical order."""
-        return {
-            currency: _reckoned(tally, tally.measured()) for currency, tally in sorted(self._tallies.items())
-        }
+        return {currency: _reckoned(tally, tally.measured()) for currency, tally in sorted(self._tallies.items())}
 
     def overall(self) -> Reckoned | None:
         """The approval rate of all payments; amounts are never added up across currencies. None: no payments."""

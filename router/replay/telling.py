@@ -20,7 +20,7 @@ EFFECTIVE_AT_LEAST = 2.0
 """Payments, each counting the same, that must carry what is told of the moved. The intervals hold with fewer, as
 `make replay-honesty` shows, but say next to nothing."""
 MOVED_MATTERS = 0.1
-"""Where fewer would have had another first choice, they cannot change the rate by more than this whatever they earn."""
+"""Where fewer would have had another first choice, they cannot change the rate by more, whatever they earn."""
 LARGEST_WEIGHT = 0.2
 """Share of all weights that one payment may have."""
 
