@@ -76,7 +76,7 @@ class Support:
     effective_moved: float
     """The same of those that carry what is told of the moved."""
     largest_weight: float
-    """Share of one payment in all weights."""
+    """Share in all weights of one payment that is treated differently."""
 
 
 class Tally:
@@ -179,7 +179,7 @@ class Tally:
             effective=min(drawn, n * n / (self.alike + self.q2_p)) if self.alike + self.q2_p > 0 else 0.0,
             # As if the moved payments' outcomes were drawn at p: the variance of a change is Σ (q − p)²/p.
             effective_moved=self.moved**2 / self.moved2_p if self.moved2_p > 0 else 0.0,
-            largest_weight=max(self.w_max, 1.0 if self.alike else 0.0) / max(self.alike + self.w, 1e-12),
+            largest_weight=self.w_max / (self.alike + self.w) if self.w > 0 else 0.0,
         )
 
     def measured(self) -> dict[str, Measured]:
