@@ -1,7 +1,8 @@
 """The policy asked about, applied to payments as they were logged. Pure.
 
 What is not asked for stays as it was for each payment: its strategy, primary and tuning, and who was enabled. The
-policy keeps choices of its own, per primary and segment, as a router does; the log's incumbents are not its.
+policy keeps choices of its own, per primary and segment, as a router does. It begins with the log's where the primary
+is the same; after that the log's incumbents are not its.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 
 from flags.contract import RoutingFlags, RoutingTuning, Strategy
 from router import policy
-from router.choices import Choices
 from router.policy import Offer, Standing
 from router.replay.cases import Case, Option
 from router.replay.logged import DISABLED, Logged
+from router.segments import Segment
 
 DIGITS = 6
 """Of a propensity, as the log keeps it."""
@@ -38,19 +39,18 @@ class Redecider:
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
-        self._choices = Choices()
+        self._choices: dict[tuple[str, Segment], str | None] = {}
         self._flags: dict[tuple[Strategy, str, RoutingTuning], RoutingFlags] = {}
 
     def case(self, logged: Logged) -> Case:
         """The payment with the probabilities of each first choice, the log's and the asked policy's."""
         flags = self._flags_for(logged)
-        decision = policy.decide(
-            self._offers(logged.offers),
-            flags,
-            logged.amount,
-            incumbent=self._choices.of(flags.primary, logged.segment),
-        )
-        self._choices.made(decision, logged.segment)
+        kind = (flags.primary, logged.segment)
+        begins_with = logged.incumbent if flags.primary == logged.primary else None
+        incumbent = self._choices.get(kind, begins_with)
+        decision = policy.decide(self._offers(logged.offers), flags, logged.amount, incumbent=incumbent)
+        if flags.strategy == "best-value":
+            self._choices[kind] = decision.choice or incumbent
         options: list[Option] = []
         first, nobody = -1, bool(logged.propensities)
         for each in decision.candidates:

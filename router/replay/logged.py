@@ -44,6 +44,8 @@ class Logged:
     offers: Sequence[Offer]
     propensities: Mapping[str, float]
     """Of the eligible."""
+    incumbent: str | None
+    """The choice before this one."""
     first: str | None
     """Whom the draw put first; None: nobody was eligible."""
     lane: Lane
@@ -92,6 +94,7 @@ def _read(entry: LogEntry, candidates: Sequence[Mapping[str, Any]]) -> Logged | 
         tuning=_tuning(entry.flags.get("tuning") or {}),
         offers=offers,
         propensities=propensities,
+        incumbent=decision["incumbent"],
         first=first,
         lane=Lane(decision["lane"]),
         approved=approved,

@@ -72,10 +72,11 @@ def test_asked_for_nothing_the_log_decides_as_it_did(
 ) -> None:
     """Its order, its propensities and its obstacles come back from what it wrote."""
     flags = RoutingFlags(primary="stripe", strategy=strategy, tuning=RoutingTuning(explore=0.05, holdout=0.1))
-    case = Redecider(Asked()).case(logged(offers(**changed), flags))
+    near = offers(adyen=0.802, **changed)
+    case = Redecider(Asked()).case(logged(near, flags, incumbent=incumbent))
     assert case.agrees
     assert sum(each.logged for each in case.options) == pytest.approx(1.0, abs=1e-5)
-    assert case.options[case.first].provider == decide(offers(**changed), flags, 60.0).order[0]
+    assert case.options[case.first].provider == decide(near, flags, 60.0, incumbent=incumbent).order[0]
     assert (case.gain, case.amount, case.currency, case.segment) == (
         pytest.approx(6.0), 60.0, "EUR", ("visa", "DE", "<200", "card"),
     )  # fmt: skip
@@ -130,6 +131,21 @@ def test_the_asked_policy_keeps_choices_of_its_own_per_segment() -> None:
     assert leads(offers()) == "adyen"
     assert leads(offers(stripe=0.890, adyen=0.892)) == "adyen"
     assert leads(offers(stripe=0.890, adyen=0.892), amount=100) == "stripe"
+
+
+def test_it_begins_with_the_logs_choice_and_goes_its_own_way() -> None:
+    """Under the log's primary only: another primary is a question of its own."""
+    tuning = RoutingTuning(explore=0.0, switch_advantage_pp=2.0)
+    for primary, leads in ((None, ["third", "third"]), ("adyen", ["adyen", "adyen"])):
+        redecider = Redecider(Asked(primary=primary, tuning=tuning))
+        # All alike but the primary, which is a little behind: it is not taken back, nor is anybody else ahead.
+        alike = [
+            each._replace(terms=Terms(0.889 if each.provider == (primary or "stripe") else 0.890, 0.999, 0.64, 0.0))
+            for each in offers()
+        ]
+        seen = [logged(alike, incumbent=before) for before in ("third", "stripe")]
+        found = [max(redecider.case(each).options, key=lambda option: option.asked).provider for each in seen]
+        assert found == leads
 
 
 @pytest.mark.parametrize(
