@@ -25,7 +25,7 @@ test: $(VENV)/installed  ## every test, on SQLite and on a real PostgreSQL
 chaos: $(VENV)/installed  ## every fault, kills and pauses on real processes, on both databases; 4 minutes
 	$(BIN)/python -m tests.e2e.at_length $(CHAOS)
 
-flips: $(VENV)/installed  ## a hundred outages: one flip each, everyone follows; a hundred toggles; 15 minutes
+flips: $(VENV)/installed  ## outages, toggles, LaunchDarkly away: one flip each, everyone follows; an hour
 	$(BIN)/python -m tests.e2e.flips_at_length $(FLIPS)
 
 SEEDS ?= 5000

@@ -1,34 +1,39 @@
-"""Flips and toggles on real processes: two web processes, two workers, the real SDK, LaunchDarkly's stand-in."""
+"""One outage of the primary on real processes: one flip, in LaunchDarkly's stand-in or the flags file; all follow."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sqlite3
-import statistics
-import subprocess
-import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flags.contract import PRIMARY_PROVIDER
-from flags.definitions import definitions
-from flags.document import new_document
-from router.settings import PROVIDER_NAMES
+from tests.e2e.flip_houses import (
+    FLIP_AFTER_S,
+    PROCESSES,
+    Shop,
+    all_flags,
+    flip_house,
+    house_on_launchdarkly,
+    in_force,
+    rows,
+    settled,
+    shopping,
+    spread,
+    wall,
+)
 from tests.e2e.house import House, eventually
 from tests.fakes.launchdarkly import FakeLaunchDarkly
 
-FLIP_AFTER_S = 1.0
-PACE_S = 0.03
 SOON_S = 1.0
-"""What the router promises: from the duration's end to the override, and from LaunchDarkly's yes to every process."""
+"""What the router promises: from the duration's end to the override, and from the store's yes to every process."""
 OPENED_S = 0.5
 """After an opening, a payment that was decided before may still be on its way to the broken provider."""
+SECOND_WRITE_S = 0.5
+"""For whoever would write a second time."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +45,20 @@ class FlipRound:
     obeyed_s: float
     """Until the last payment was planned by the old primary, whichever process planned it."""
     written_s: float
-    """Until LaunchDarkly had accepted the write."""
+    """Until the store had accepted the write."""
     followed_s: float
     """From then until the last payment that needed the override, or still had the old primary."""
-    patches: int
-    flips: int
+    writes: int
     states: tuple[str, ...]
     statuses: Counter[int]
     to_broken: int
     """Payments that were sent to the broken provider once its circuit was open."""
-    open_payments: int
+    in_doubt: int
+    """Payments that were with the provider when it broke: held until it was back, then settled."""
+    money: tuple[str, ...]
+    """What ledger, books and answers disagree in at the end."""
+    others: tuple[str, ...] = ()
+    """What else is not as promised."""
 
     @property
     def wrong(self) -> list[str]:
@@ -58,19 +67,19 @@ class FlipRound:
             f"override after {self.override_s:.2f} s": self.override_s <= SOON_S,
             f"obeyed after {self.obeyed_s:.2f} s": self.obeyed_s <= SOON_S,
             f"followed after {self.followed_s:.2f} s": self.followed_s <= SOON_S,
-            f"{self.patches} PATCHes": self.patches == 1,
+            f"{self.writes} writes": self.writes == 1,
             f"flips {self.states}": self.states == ("confirmed",),
             f"statuses {dict(self.statuses)}": set(self.statuses) <= {201, 202},
             f"{self.to_broken} payments to the broken provider": self.to_broken == 0,
-            f"{self.open_payments} payments not final": self.open_payments == 0,
         }
-        return [text for text, fine in checks.items() if not fine]
+        return [*(text for text, fine in checks.items() if not fine), *self.money, *self.others]
 
 
 @dataclass
 class FlipReport:
     """Many rounds."""
 
+    store: str
     rounds: list[FlipRound] = field(default_factory=list)
 
     @property
@@ -79,173 +88,122 @@ class FlipReport:
         return sum(bool(each.wrong) for each in self.rounds)
 
     def lines(self) -> Iterator[str]:
-        """For people."""
-        yield f"{len(self.rounds)} outages, {sum(each.flips for each in self.rounds)} flips, {self.wrong} gone wrong"
-        for name in ("override_s", "obeyed_s", "written_s", "followed_s"):
-            yield _spread(name, [getattr(each, name) for each in self.rounds])
+        """The table."""
+        payments, doubts = Counter[int](), [each.in_doubt for each in self.rounds]
+        for each in self.rounds:
+            payments += each.statuses
+        yield (
+            f"{self.store}: {len(self.rounds)} outages, {sum(len(each.states) for each in self.rounds)} flips, "
+            f"{sum(each.writes for each in self.rounds)} writes, {self.wrong} gone wrong"
+        )
+        yield f"{payments.total()} payments, answered {dict(payments)}; {sum(doubts)} in doubt, settled at the return"
+        for name, title in TITLES.items():
+            yield spread(title, [getattr(each, name) for each in self.rounds])
         for number, each in enumerate(self.rounds, 1):
             if each.wrong:
                 yield f"round {number}: {'; '.join(each.wrong)}"
 
 
-def _spread(name: str, values: Sequence[float]) -> str:
-    return f"{name:12} median {statistics.median(values):.2f}  maximum {max(values):.2f}"
-
-
-@contextlib.contextmanager
-def house_on_launchdarkly(folder: Path, ld: FakeLaunchDarkly, **settings: str) -> Iterator[House]:
-    """Two web processes and two workers, their flags in the stand-in."""
-    folder.mkdir(parents=True, exist_ok=True)
-    house = House(
-        folder,
-        ROUTER_WEB_PROCESSES="2",
-        ROUTER_LAUNCHDARKLY_SDK_KEY="sdk-key-of-this-test",
-        ROUTER_LAUNCHDARKLY_BASE_URI=ld.uri,
-        ROUTER_LAUNCHDARKLY_STREAM_URI=ld.uri,
-        ROUTER_LAUNCHDARKLY_EVENTS_URI=ld.uri,
-        ROUTER_LAUNCHDARKLY_API_URI=ld.uri,
-        ROUTER_LAUNCHDARKLY_API_TOKEN=ld.token,
-        ROUTER_LAUNCHDARKLY_PROJECT=ld.project,
-        ROUTER_LAUNCHDARKLY_ENVIRONMENT=ld.environment,
-        ROUTER_FLIP_AFTER_SECONDS=str(FLIP_AFTER_S),
-        ROUTER_BREAKER_MINIMUM_CALLS="4",
-        **settings,
-    )
-    second = subprocess.Popen(
-        [sys.executable, "-m", "router", "worker"],
-        env=house.env,
-        stdout=(folder / "second.log").open("w"),
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        yield house
-    finally:
-        second.terminate()
-        house.stop()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            second.wait(10)
-        second.kill()
-
-
-def all_flags() -> dict[str, dict[str, Any]]:
-    """Every flag at its default, as a new project has them."""
-    flags: dict[str, dict[str, Any]] = new_document(definitions(PROVIDER_NAMES).values())["flags"]
-    return flags
-
-
-@contextlib.contextmanager
-def shopping(house: House, threads: int = 2) -> Iterator[list[tuple[int, dict[str, Any]]]]:
-    """Customers who order all the time; what they were answered."""
-    answers: list[tuple[int, dict[str, Any]]] = []
-    stop = threading.Event()
-
-    def shop() -> None:
-        while not stop.wait(PACE_S):
-            answers.append(house.pay())
-
-    customers = [threading.Thread(target=shop, daemon=True) for _ in range(threads)]
-    for each in customers:
-        each.start()
-    try:
-        yield answers
-    finally:
-        stop.set()
-        for each in customers:
-            each.join(30)
-
-
-def rows(house: House, query: str, *values: Any) -> list[sqlite3.Row]:
-    """From the house's ledger, beside it."""
-    with contextlib.closing(sqlite3.connect(house.run_dir / "ledger.db", timeout=10)) as ledger:
-        ledger.row_factory = sqlite3.Row
-        return ledger.execute(query, values).fetchall()
+TITLES = {
+    "override_s": "due → override on record",
+    "obeyed_s": "due → every process obeys",
+    "written_s": "due → the store accepted",
+    "followed_s": "accepted → every process follows",
+}
 
 
 def flip_once(folder: Path) -> FlipRound:
-    """One outage of the primary on fresh processes: until the flag is moved, and everyone follows it."""
-    with FakeLaunchDarkly(all_flags()) as ld, house_on_launchdarkly(folder, ld) as house, shopping(house) as answers:
-        eventually(lambda: len(answers) > 30 and ld.streams >= 4, 20)
+    """With LaunchDarkly's stand-in, on fresh processes."""
+    with FakeLaunchDarkly(all_flags()) as ld, house_on_launchdarkly(folder, ld) as house:
+        return outage(house, ld)
+
+
+def outage(house: House, ld: FakeLaunchDarkly) -> FlipRound:
+    """The first outage of a house: until the flag is moved, and everyone follows it."""
+    with shopping(house) as shop:
+        eventually(lambda: len(shop.answers) > 30 and ld.streams == PROCESSES, 30)
         house.control("PUT", "/stripe", {"mode": "down"})
         eventually(lambda: ld.serves(PRIMARY_PROVIDER) == "adyen", 20)
-        accepted = time.time() - (time.monotonic() - ld.patches[0].at)
-        eventually(lambda: not _in_force(house), 10)
-        time.sleep(0.5)  # for whoever would write a second time
-        ended = len(answers)
-        eventually(lambda: len(answers) > ended + 10, 10)
-        patches = len(ld.patches)
-    # The processes have ended, and with them every payment that was under way.
-    return _judged(house, accepted, patches, Counter(status for status, _ in answers))
+        accepted = wall(ld.patches[0].at)
+        _until_over(house, shop)
+        writes = len(ld.patches)
+    return judged(house, shop, accepted, writes)
 
 
-def _in_force(house: House) -> bool:
-    return bool(rows(house, "SELECT 1 FROM primary_overrides WHERE ended_at IS NULL"))
+def flip_once_in_file(folder: Path) -> FlipRound:
+    """With no account: the flags are in a file."""
+    with flip_house(folder) as house:
+        with shopping(house) as shop:
+            eventually(lambda: len(shop.answers) > 30, 20)
+            before = _flag(house)["version"]
+            house.control("PUT", "/stripe", {"mode": "down"})
+            eventually(lambda: _serves(house) == "adyen", 20)
+            # When its content was complete; a rename into its place follows at once.
+            accepted = house.flags_file.stat().st_mtime
+            _until_over(house, shop)
+            writes = _flag(house)["version"] - before
+        return judged(house, shop, accepted, writes)
 
 
-def _judged(house: House, accepted: float, patches: int, statuses: Counter[int]) -> FlipRound:
-    (opened,) = rows(house, "SELECT at FROM circuit_transitions WHERE provider = 'stripe' AND version = 1")
-    opened_at = opened["at"] / 1e6
+def _flag(house: House) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(house.flags_file.read_text())["flags"][PRIMARY_PROVIDER]
+    return found
+
+
+def _serves(house: House) -> object:
+    flag = _flag(house)
+    return flag["variations"][flag["fallthrough"]["variation"]]
+
+
+def _until_over(house: House, shop: Shop) -> None:
+    eventually(lambda: not in_force(house), 10)
+    time.sleep(SECOND_WRITE_S)
+    shop.sells(10)
+
+
+def judged(
+    house: House,
+    shop: Shop,
+    accepted: float,
+    writes: int,
+    *,
+    broken: str = "stripe",
+    others: tuple[str, ...] = (),
+) -> FlipRound:
+    """What the ledger has of it, once nobody orders any more. `accepted`: when the store took it, wall clock."""
+    query = (
+        "SELECT at FROM circuit_transitions WHERE provider = ? AND incident = 'inc_' || provider || '_' || version"
+    )
+    opened_at = rows(house, query, broken)[0]["at"] / 1e6
     due = opened_at + FLIP_AFTER_S
     (override,) = rows(house, "SELECT began_at FROM primary_overrides")
     by_old, by_override = [due], [accepted]
-    for row in rows(house, "SELECT created_at, decision FROM payments"):
-        at, reasons = row["created_at"] / 1e6, _reasons(row["decision"])
-        if "stripe" in reasons:
+    for at, reasons in planned(house):
+        if broken in reasons:
             by_old.append(at)
-        if "stripe" in reasons or "in place of" in reasons.get("adyen", ""):
+        if broken in reasons or any("in place of" in each for each in reasons.values()):
             by_override.append(at)
-    states = tuple(row["state"] for row in rows(house, "SELECT state FROM flips"))
     late = int((opened_at + OPENED_S) * 1e6)
-    to_broken = rows(house, "SELECT 1 FROM attempts WHERE provider = 'stripe' AND started_at > ?", late)
-    unfinished = rows(house, "SELECT 1 FROM payments WHERE status IN ('processing', 'parked')")
+    to_broken = rows(house, "SELECT 1 FROM attempts WHERE provider = ? AND started_at > ?", broken, late)
+    in_doubt, money = settled(house, shop)
     return FlipRound(
         override_s=override["began_at"] / 1e6 - due,
         obeyed_s=max(by_old) - due,
         written_s=accepted - due,
         followed_s=max(by_override) - accepted,
-        patches=patches,
-        flips=len(states),
-        states=states,
-        statuses=statuses,
+        writes=writes,
+        states=tuple(row["state"] for row in rows(house, "SELECT state FROM flips")),
+        statuses=Counter(status for status, _ in shop.answers),
         to_broken=len(to_broken),
-        open_payments=len(unfinished),
+        in_doubt=in_doubt,
+        money=tuple(money),
+        others=others,
     )
 
 
-def _reasons(decision: str) -> dict[str, str]:
-    """By provider, the reason that names it the primary."""
-    return {
-        each["provider"]: reason
-        for each in json.loads(decision)["candidates"]
-        for reason in each["reasons"]
-        if reason.startswith("primary")
-    }
-
-
-@dataclass
-class Toggles:
-    """How long each toggle of a product team took until every payment went by it."""
-
-    seconds: list[float]
-    lost: int = 0
-
-    def lines(self) -> Iterator[str]:
-        """For people."""
-        yield f"{len(self.seconds)} toggles, {self.lost} lost"
-        yield _spread("followed", self.seconds)
-
-
-def toggle(house: House, ld: FakeLaunchDarkly, times: int, *, in_a_row: int = 10) -> Toggles:
-    """Move the primary so often, each time until so many payments in a row, which two processes share, obey."""
-    found = Toggles([])
-    for number in range(times):
-        wanted = ("adyen", "stripe")[number % 2]
-        begun = time.monotonic()
-        ld.person_sets(PRIMARY_PROVIDER, wanted)
-        row, since = 0, time.monotonic()
-        while row < in_a_row and time.monotonic() - begun < 10:
-            asked = time.monotonic()
-            follows = house.pay()[1]["provider"] == wanted
-            row, since = (row + 1, since if row else asked) if follows else (0, since)
-        found.lost += row < in_a_row
-        found.seconds.append(since - begun)
-    return found
+def planned(house: House) -> Iterator[tuple[float, dict[str, str]]]:
+    """Of every payment when it was planned, by the wall clock; by provider, the reason that makes it the primary."""
+    for row in rows(house, "SELECT created_at, decision FROM payments"):
+        candidates = json.loads(row["decision"])["candidates"]
+        told = {each["provider"]: why for each in candidates for why in each["reasons"] if why.startswith("primary")}
+        yield row["created_at"] / 1e6, told
