@@ -33,23 +33,23 @@ def database(ledger_url: str) -> Iterator[Database]:
 def add(database: Database, clock: ManualClock, **changed: Any) -> Payment:
     """A payment of this moment with one approved attempt."""
     ids, now = TimeOrderedIds(clock), clock.now()
+    usual: dict[str, Any] = {
+        "merchant": "shop",
+        "status": "captured",
+        "currency": "EUR",
+        "order": {"reference": "ORD"},
+        "flags": {"round": 1},
+        "decision": {"round": 1},
+        "created_at": now,
+    }
     payment = Payment(
-        **{
-            "id": ids.new("pay"),
-            "merchant": "shop",
-            "reference": ids.new("ORD"),
-            "status": "captured",
-            "amount": 1999,
-            "currency": "EUR",
-            "order": {"reference": "ORD"},
-            "flags": {"round": 1},
-            "decision": {"round": 1},
-            "created_at": now,
-            "updated_at": now,
-            "expires_at": now,
-            "version": 1,
-        }
-        | changed
+        id=ids.new("pay"),
+        reference=ids.new("ORD"),
+        amount=1999,
+        updated_at=now,
+        expires_at=now,
+        version=1,
+        **(usual | changed),
     )
     attempt = Attempt(ids.new("att"), payment.id, 1, "stripe", "key", {}, now, outcome="approved", was_approved=True)
     key = ids.new("key")
