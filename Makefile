@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock clean simulate simulate-mutants chaos flips flip-table simulate-routing bench-safety bench-alarms bench-breaker bench-flags bench-deciding
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*##.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,11 @@ bench-flags: $(VENV)/installed  ## µs for reading all flags for one payment, ov
 
 bench-deciding: $(VENV)/installed  ## µs for a decision with scores of 60 segments, and for a learning step; 20 s
 	$(BIN)/python bench/deciding.py
+
+PAYMENTS ?= 5000,20000
+TRIALS ?= 200
+replay-honesty: $(VENV)/installed  ## do the intervals of `pointsman replay` hold the truth? 200 simulated logs of each size; 4 minutes
+	$(BIN)/python -m bench.replay_honesty --payments $(PAYMENTS) --trials $(TRIALS)
 
 CALLS ?= 1000000
 RUNS ?= 9
