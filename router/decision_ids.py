@@ -61,12 +61,13 @@ class DecisionIds:
         """Signs with the first secret and believes any: one can replace another. Raises ValueError for none."""
         if not secrets or not all(secrets):
             raise ValueError("at least one secret is needed")
-        self._keys = [each.encode() for each in secrets]
+        # Begun once and copied: quicker, and unlike `hmac.digest` it never lets another thread go first.
+        self._begun = [hmac.new(each.encode(), digestmod="sha256") for each in secrets]
 
     def sign(self, carried: Carried, merchant: str) -> str:
         """The id of a decision made for that merchant."""
         payload = _packed(carried)
-        return f"{_PREFIX}{payload}.{_mac(self._keys[0], payload, merchant)}"
+        return f"{_PREFIX}{payload}.{_mac(self._begun[0], payload, merchant)}"
 
     def read(self, text: str, merchant: str) -> Carried | None:
         """What the id says; None where it is not one that was signed for this merchant."""
@@ -74,16 +75,18 @@ class DecisionIds:
         if found is None:
             return None
         payload, mac = found.groups()
-        if not any(hmac.compare_digest(_mac(key, payload, merchant), mac) for key in self._keys):
+        if not any(hmac.compare_digest(_mac(begun, payload, merchant), mac) for begun in self._begun):
             return None
         return _unpacked(payload)
 
 
-def _mac(key: bytes, payload: str, merchant: str) -> str:
+def _mac(begun: hmac.HMAC, payload: str, merchant: str) -> str:
     # The payload has no dot, so no other payload and merchant make the same text; the first word keeps this use of a
     # secret apart from any other.
     signed = f"decision.{payload}.{merchant}".encode("utf-8", "surrogatepass")
-    return _text(hmac.digest(key, signed, "sha256")[:MAC_BYTES])
+    mac = begun.copy()
+    mac.update(signed)
+    return _text(mac.digest()[:MAC_BYTES])
 
 
 def _packed(carried: Carried) -> str:

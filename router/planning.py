@@ -102,7 +102,7 @@ class Planner:
         occasion = _occasion(order)
         earlier = () if card is None else self._tries_of(card)
         spent = retry_budget.obstacle(occasion, earlier, now) if earlier else None
-        flags, overridden = self._override(self._flags.read(_context(payment_id, merchant, order)))
+        flags, overridden = self.flags_of(payment_id, merchant, order)
         # An automatic capture cannot be voided: a policy that may void authorizes first, and captures afterwards.
         may_void = flags.unknown_outcome_policy == "void-and-fail-over"
         at_once = order.capture == "automatic" and not may_void
@@ -121,6 +121,10 @@ class Planner:
         decision = self.decide(merchant, order, obstacles, flags, overridden=overridden, now=now)
         return Plan(flags, decision, params, attempt_ids, at_once, card, occasion, earlier)
 
+    def flags_of(self, payment_id: str, merchant: str, order: Order) -> tuple[RoutingFlags, str | None]:
+        """This payment's flags, read now, with the override in force in them, and in words what it changed."""
+        return self._override(self._flags.read(_context(payment_id, merchant, order)))
+
     def consider(
         self, decision_id: str, merchant: str, order: Order, now: dt.datetime, *, ask_ledger: bool = True
     ) -> tuple[policy.Decision, bool]:
@@ -138,7 +142,7 @@ class Planner:
             except LedgerUnavailableError:
                 earlier, blind = (), True
             spent = retry_budget.obstacle(_occasion(order), earlier, now) if earlier else None
-        flags, overridden = self._override(self._flags.read(_context(decision_id, merchant, order)))
+        flags, overridden = self.flags_of(decision_id, merchant, order)
         obstacles: dict[str, str] = {}
         for name, provider in self._providers.items():
             obstacle = spent or self._not_allowed(merchant, name)
