@@ -156,7 +156,7 @@ class Planner:
                     obstacle = refusal.reason
             if obstacle is not None:
                 obstacles[name] = obstacle
-        return self.decide(merchant, order, obstacles, flags, overridden, now), blind
+        return self.decide(merchant, order, obstacles, flags, overridden=overridden, now=now), blind
 
     def decide(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import Any
 
@@ -363,7 +364,7 @@ def test_of_two_that_finish_at_once_one_does(shops: OpenShop) -> None:
     for _ in range(5):
         found = decided(both[0])["id"]
         answers = at_once(
-            [lambda each=each, name=name: tell(each, found, provider=name) for each in both for name in PROVIDERS]
+            [functools.partial(tell, each, found, provider=name) for each in both for name in PROVIDERS]
         )
         kinds = sorted(kind(each) for each in answers)
         assert kinds == [(200, ""), (200, ""), (409, "decision-finished"), (409, "decision-finished")]
