@@ -4,9 +4,9 @@
 
 The application is the real one, over SQLite, with the flags file and its own threads, and is called as a server calls
 it (WSGI), with no server in between: a server would add the same to both. Beside it: a Flask application whose one
-view answers a constant JSON object, and the same behind the router's own gate and validation. Runs take turns, so that
-whatever else the machine does hits all; the median run counts. Time is the thread's own processor time; with it, the
-processor's in all, that is with the thread that writes the decisions.
+view answers a constant JSON object. Runs take turns, so that whatever else the machine does hits all; the median run
+counts. Time is the thread's own processor time; with it, the processor's in all, that is with the thread that writes
+the decisions.
 """
 
 from __future__ import annotations
