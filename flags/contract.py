@@ -153,9 +153,12 @@ class Serves:
         """The same with `target` in the place of `source`: in a rollout only the weight of `source` moves."""
         if not self.weights:
             return Serves(target) if self.value == source else self
-        weights = dict(self.weights)
-        gone = weights.pop(source, 0)
-        return Serves(weights={**weights, target: weights.get(target, 0) + gone})
+        weights: dict[str, int] = {}
+        for value, weight in self.weights.items():
+            # In its place: whom each of the others is served to goes by the order, too.
+            name = target if value == source else value
+            weights[name] = weights.get(name, 0) + weight
+        return Serves(weights=weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,18 +214,3 @@ class FlagMover(Protocol):
 
     def close(self) -> None:
         """Let go of connections."""
-
-
-class FlagWriter(Protocol):
-    """Changes what a flag serves to everyone whom no rule or target catches."""
-
-    def current(self, key: str) -> Any:
-        """The value served now. Raises FlagWriteError where it cannot be read."""
-
-    def set(self, key: str, value: Any, *, expected: Any | None, comment: str) -> bool:
-        """Serve `value` from now on.
-
-        With `expected` (not None), only while the flag still serves that value, so that a person's change
-        is never overwritten: False says that it did not, and nothing was changed.
-        Raises FlagWriteError for an unknown key, a value of the wrong kind, or a store that cannot be written.
-        """

@@ -29,7 +29,7 @@ _NO_ONE_VALUE = object()
 
 
 class FileFlagWriter:
-    """A `FlagWriter` over a flags file."""
+    """A person's hand on a flags file: the command line's, and the tests'. The machine's is `filemover`'s."""
 
     def __init__(self, path: Path, providers: Sequence[str]) -> None:
         self._path = path

@@ -17,18 +17,20 @@ from router.flip_rules import (
     ChangesOf,
     Limits,
     Target,
+    audit_since,
     held,
     in_words,
     is_told,
     no_changes,
     persons_change,
     serves_of,
+    told_in_words,
 )
 from router.health import ProviderHealth
 from router.incidents import unfinished
 from router.ledger.alerts import Alert, AlertKind, AlertLedger
 from router.ledger.circuits import CircuitLedger
-from router.ledger.flips import Flip, FlipLedger
+from router.ledger.flips import Flip, FlipLedger, Unless
 from router.transitions import State, Transition
 
 log = structlog.get_logger("router.flips")
@@ -83,8 +85,13 @@ class Cases:
 
     def held(self, now: dt.datetime) -> str | None:
         """Why the machine may not write now."""
+        unless = self.unless_held(now)
+        return unless.held(self.flips.writes(unless.since))
+
+    def unless_held(self, now: dt.datetime) -> Unless:
+        """The same, for the ledger to look at as it decides: two workers may both have found that it may."""
         horizon = max(HOUR, dt.timedelta(seconds=self.limits.cooldown_s))
-        return held(self.flips.writes(now - horizon), now, self.limits)
+        return Unless(now - horizon, lambda moves: held(moves, now, self.limits))
 
     def persons_change(self, flag: str, incident: str) -> str | None:
         """In words, how a person changed the flag during the incident; None: nobody did."""
@@ -94,11 +101,13 @@ class Cases:
         changes = self.changes(flag, opening.at)
         if not changes:
             return None
-        theirs = persons_change(changes, self.flips.newest(limit=OURS_AMONG))
+        ours = self.flips.newest(limit=OURS_AMONG)
+        theirs = persons_change(self.changes(flag, audit_since(opening.at, ours)), ours, opening.at)
         if theirs is None:
             return None
         old, new = (None if each is None else each.get("serves") for each in (theirs.old, theirs.new))
-        what = f"from {_shown(old)} to {_shown(new)}" if old != new else "its rules, its targets or whether it is on"
+        moved = f"from {told_in_words(old)} to {told_in_words(new)}"
+        what = moved if old != new else "its rules, its targets or whether it is on"
         return f"a person changed {flag} at {theirs.at:%H:%M:%S} ({what}), and their word holds for this incident"
 
     def is_told(self, flip: Flip) -> bool:
@@ -110,6 +119,10 @@ class Cases:
         flags, last = self.flags(), self.last(provider)
         if last is not None and (last.state is not State.CLOSED or last.suspect):
             return f"{provider} is {'suspect' if last.state is State.CLOSED else last.state.value}"
+        incident = unfinished(last, self.clock.now())
+        if incident is not None:
+            # Should it open again, the incident has had its flip.
+            return f"the incident {incident} is not over"
         if not flags.auto_flip_enabled:
             return "flips were switched off by the flag payments-auto-flip-enabled"
         if not flags.is_enabled(provider):
@@ -127,12 +140,6 @@ def say(alert: Alert, provider: str) -> None:
     """Tell Sentry what was committed; a flip that went well is an event too: payments have moved."""
     about = {"provider": provider, "incident": alert.incident, "flip": alert.flip_id, "cause": alert.text}
     log.error(alert.kind, **about)
-
-
-def _shown(serves: object) -> str:
-    if isinstance(serves, Mapping) and isinstance(serves.get("per_cent"), Mapping):
-        return ", ".join(f"{share:g}% {value}" for value, share in serves["per_cent"].items())
-    return str(serves)
 
 
 def _detail(flip: Flip) -> Mapping[str, object]:

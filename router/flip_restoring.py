@@ -91,7 +91,9 @@ class Restoring:
             again_at = self._cases.clock.now() + ASKED_AGAIN_AFTER
             values |= {"restore_by": None, "restore_reason": None, "next_try_at": again_at}
         alert = self._cases.alert("restore_failed", flip.incident, text, flip=dataclasses.replace(flip, **values))
-        is_new = not self._cases.alerts.is_told("restore_failed", flip.id)
+        # The machine asks again each hour, which nobody wants to hear of each hour.
+        alert = dataclasses.replace(alert, is_answer=flip.restore_by != MACHINE)
+        is_new = alert.is_answer or not self._cases.alerts.is_told("restore_failed", flip.id)
         self._change(flip, alert=alert, **values)
         if is_new:
             say(alert, flip.from_value)

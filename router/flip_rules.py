@@ -15,6 +15,8 @@ from router.ledger.flips import Flip
 HOUR = dt.timedelta(hours=1)
 SEEN_WITHIN = dt.timedelta(seconds=10)
 """A write of ours is told by the flags' stream within a second; a stream that reconnects takes some more."""
+TOLD_LATE = dt.timedelta(hours=1)
+"""So long may every stream have been away when it tells of a write that is known to be done."""
 SKEW = dt.timedelta(seconds=5)
 """Who is told of a write first may be another process than the writer, with a clock that is behind by as much."""
 
@@ -75,40 +77,80 @@ def no_changes(_key: str, _since: dt.datetime) -> Sequence[Change]:
     return ()
 
 
-def persons_change(changes: Iterable[Change], ours: Iterable[Flip]) -> Change | None:
-    """The last of these changes that no flip or restore of ours explains. What was first heard of is no change."""
-    flips = list(ours)
-    return next((each for each in changes if each.old is not None and not _is_ours(each, flips)), None)
+def persons_change(changes: Iterable[Change], ours: Iterable[Flip], since: dt.datetime) -> Change | None:
+    """The last of these changes, newest first, told since then, that no flip or restore of ours explains.
+
+    What was first heard of is no change, nor is one of nothing that decides what is served to whom: LaunchDarkly
+    makes a new version of a flag while somebody watches its events.
+    """
+    flips, told = list(ours), _that_matter(changes)
+    return next(
+        (
+            each
+            for number, each in enumerate(told)
+            if each.at >= since and each.old is not None and not _is_ours(each, told[number + 1 :], flips)
+        ),
+        None,
+    )
 
 
 def is_told(changes: Iterable[Change], flip: Flip) -> bool:
     """Whether the audit has the flip's own change: a process has been told of it by the flag's stream."""
-    return any(_is_ours(each, [flip]) for each in changes)
+    told = _that_matter(changes)
+    return any(_is_ours(each, told[number + 1 :], [flip]) for number, each in enumerate(told))
 
 
-def _is_ours(change: Change, flips: Iterable[Flip]) -> bool:
+def audit_since(opening: dt.datetime, ours: Iterable[Flip]) -> dt.datetime:
+    """From when on the audit says which of the changes told since the opening were ours: some were written before."""
+    known = ((write.since, write.known_at) for flip in ours for write in _writes(flip))
+    return min([opening, *(since for since, at in known if at is not None and at > opening - TOLD_LATE)])
+
+
+def _that_matter(changes: Iterable[Change]) -> Sequence[Change]:
+    return [each for each in changes if each.old != each.new]
+
+
+def _is_ours(change: Change, earlier: Sequence[Change], flips: Iterable[Flip]) -> bool:
     was, served = _told(change.old), _told(change.new)
     return any(
-        was == before and served == after and since - SKEW <= change.at and (until is None or change.at <= until)
+        was == write.before and served == write.after and write.can_be_told_by(change, earlier)
         for flip in flips
-        for before, after, since, until in _writes(flip)
+        for write in _writes(flip)
     )
 
 
-def _writes(flip: Flip) -> Iterable[tuple[Any, Any, dt.datetime, dt.datetime | None]]:
-    """What the flip and its restore made of the flag, and when that can have been told."""
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """What a flip or its restore made of the flag, and when that can have been told."""
+
+    before: Any
+    after: Any
+    since: dt.datetime
+    known_at: dt.datetime | None
+    """When it was read back, or, where nobody knows whether it was done, sent; None: it is under way."""
+    is_done: bool
+
+    def can_be_told_by(self, change: Change, earlier: Sequence[Change]) -> bool:
+        if change.at < self.since - SKEW:
+            return False
+        if self.known_at is None or change.at <= self.known_at + SEEN_WITHIN:
+            return True
+        # Every stream may have been away. What they then tell first is what was done first: a person who does the
+        # same again has undone it before, which is told too.
+        is_first = not any(each.at >= self.since for each in earlier)
+        return self.is_done and is_first and change.at <= self.known_at + TOLD_LATE
+
+
+def _writes(flip: Flip) -> Iterable[_Write]:
     has_ended = flip.state in ("superseded", "failed")
     if flip.before is None or (has_ended and not flip.was_sent):
         return
     before = serves_of(flip.before)
     one, other = as_told(before), as_told(before.moved(flip.from_value, flip.to_value))
-    yield one, other, flip.created_at, _told_until(flip.requested_at if has_ended else flip.confirmed_at)
+    known_at = flip.requested_at if has_ended else flip.confirmed_at
+    yield _Write(one, other, flip.created_at, known_at, is_done=not has_ended)
     if flip.restore_sent_at is not None:
-        yield other, one, flip.restore_sent_at, _told_until(flip.restored_at)
-
-
-def _told_until(moment: dt.datetime | None) -> dt.datetime | None:
-    return None if moment is None else moment + SEEN_WITHIN
+        yield _Write(other, one, flip.restore_sent_at, flip.restored_at, is_done=True)
 
 
 def _told(described: Mapping[str, Any] | None) -> Any:
@@ -126,12 +168,16 @@ def as_told(serves: Serves) -> Any:
     return {"per_cent": {value: round(each * 100 / WHOLE, 3) for value, each in serves.weights.items() if each}}
 
 
-def in_words(serves: Serves) -> str:
-    """What a flag serves, for people."""
-    told = as_told(serves)
-    if serves.weights:
+def told_in_words(told: Any) -> str:
+    """What the audit has of what a flag serves, for people."""
+    if isinstance(told, Mapping) and isinstance(told.get("per_cent"), Mapping):
         return ", ".join(f"{share:g}% {value}" for value, share in told["per_cent"].items())
     return str(told)
+
+
+def in_words(serves: Serves) -> str:
+    """What a flag serves, for people."""
+    return told_in_words(as_told(serves))
 
 
 def to_json(serves: Serves) -> Mapping[str, Any]:

@@ -26,11 +26,11 @@ from flags.contract import (
     Serves,
 )
 from router.flip_cases import Cases, say
+from router.flip_ending import Ending
 from router.flip_restoring import Restoring
-from router.flip_rules import Found, found, in_words, serves_of, to_json
+from router.flip_rules import Found, found, in_words, to_json
 from router.ledger.alerts import AlertKind
-from router.ledger.flips import UNWRITTEN, Flip, LostFlipError, Task, stopped
-from router.transitions import State, Transition
+from router.ledger.flips import UNWRITTEN, Flip, LostFlipError, Task
 
 log = structlog.get_logger("router.flips")
 
@@ -48,13 +48,7 @@ LATE_AT_MOST_S = 30.0
 """The mover gives a write up after 5 s; a gateway in front of the store holds it for half a minute at most."""
 IDLE_LOOK_S = 5.0
 """While the circuit is not failing the flag is not moved, and looked at for a person's hand."""
-LET_THROUGH = frozenset({State.BYPASS, State.METRICS_ONLY})
-"""No such circuit ever closes, so its incident does not end by itself."""
 NO_WAY = "no API token: the flag cannot be moved"
-SEEN_AFTER_S = 2.0
-"""After the write every process's stream has had so long: this one's alone is no proof that the others have it."""
-DROPPED_AFTER_S = 30.0
-"""A stream that is sound has told the change long before."""
 
 
 class FlipWriting:
@@ -78,6 +72,7 @@ class FlipWriting:
         self._moves_pins = moves_pins
         self._random = random
         self._restoring = Restoring(cases, mover)
+        self._ending = Ending(cases, mover)
 
     def run_once(self) -> int:
         """Carry on every flip that waits for it. Answers how many flags were moved."""
@@ -102,10 +97,11 @@ class FlipWriting:
         """Whether a lease is worth its commits: what only waits is looked at in every round."""
         flip = task.flip
         if flip.state in ("confirmed", "failed"):
-            return self._is_to_be_restored(flip) or self._why_dropped(flip) is not None
+            ending = self._ending
+            return self._is_to_be_restored(flip) or ending.why_dropped(flip) is not None or ending.is_unheard(flip)
         if flip.state not in UNWRITTEN:
             return task.is_overriding
-        return self._is_due(flip) or (task.is_overriding and self._why_ended(flip) is not None)
+        return self._is_due(flip) or (task.is_overriding and self._ending.why_ended(flip) is not None)
 
     def _is_due(self, flip: Flip) -> bool:
         return flip.next_try_at is None or flip.next_try_at <= self._clock.now()
@@ -131,7 +127,7 @@ class FlipWriting:
                         raise LostFlipError(flip.id)
                     moved = self._once(flip)
         except FlagChangedError as error:
-            self._wait(self._flips.get(flip.id) or flip, 1.0, str(error))
+            self._changes_again(self._flips.get(flip.id) or flip, error)
         except FlagUnavailableError as error:
             self._not_reached(self._flips.get(flip.id) or flip, error)
         except FlagWriteError as error:
@@ -143,7 +139,9 @@ class FlipWriting:
     def _once(self, flip: Flip) -> int:
         match flip.state:
             case "confirmed" | "failed":
-                why = self._why_dropped(flip)
+                why = self._ending.why_dropped(flip)
+                if why is None and self._ending.is_unheard(flip):
+                    why = self._ending.why_unheard(flip)
                 if why is not None:
                     flip = self._change(flip, override_over=why)
                 return self._restoring.once(flip) if self._is_to_be_restored(flip) else 0
@@ -155,7 +153,7 @@ class FlipWriting:
                 return 0
 
     def _towards_the_flag(self, flip: Flip) -> int:
-        ended = self._why_ended(flip)
+        ended = self._ending.why_ended(flip)
         if ended is not None and flip.state == "overriding":
             return self._superseded(flip, ended)
         if ended is not None:
@@ -164,12 +162,14 @@ class FlipWriting:
         if self._mover is None:
             return self._failed(flip, NO_WAY)
         seen = self._mover.look(flip.flag)
+        # By another incident's flip the same change may have been made, while the store was away for this one.
+        other = self._flips.wrote(flip.flag, seen.mark, but=flip.id)
         match found(flip, seen):
-            case Found.WRITTEN:
+            case Found.WRITTEN if other is None:
                 return self._confirmed(flip, seen)
-            case Found.TAKEN:
+            case Found.WRITTEN | Found.TAKEN:
                 self._withdraw(flip)
-                return self._superseded(flip, f"by a person: the flag {_as_seen(seen)}")
+                return self._superseded(flip, _taken(flip, seen, other))
             case Found.OFF:
                 if ended is not None:
                     return self._superseded(flip, ended)
@@ -339,6 +339,14 @@ class FlipWriting:
         text = f"{flip.flag} cannot be moved yet, the override to {flip.to_value} is in force: {error}"
         self._end(flip, "flip_waits", text, **values)
 
+    def _changes_again(self, flip: Flip, error: FlagChangedError) -> None:
+        """With every look of a round. No person does that for half a minute: then it is told, and waited for."""
+        if flip.tries >= REFUSALS:
+            self._not_reached(flip, FlagUnavailableError(str(error)))
+            return
+        again_at = self._in(self._backoff_s(flip.tries))
+        self._change(flip, tries=flip.tries + 1, next_try_at=again_at, cause=str(error))
+
     def _refused(self, flip: Flip, error: FlagWriteError) -> None:
         if flip.refusals + 1 < REFUSALS:
             again_at = self._in(self._backoff_s(flip.refusals))
@@ -368,42 +376,6 @@ class FlipWriting:
         if is_new:
             say(alert, flip.from_value)
 
-    # ------------------------------------------------------------ what ends it
-
-    def _why_ended(self, flip: Flip) -> str | None:
-        """Why this flip is not wanted any more, for good; a change that may be ours is told from a person's."""
-        if flip.restore_at is not None and flip.state in UNWRITTEN:
-            return stopped(flip.restore_by or "", flip.restore_reason or "")
-        last = self._cases.last(flip.from_value)
-        if self._cases.is_over(flip, last):
-            return _over(flip, last)
-        if last is not None and last.state in LET_THROUGH:
-            return f"an operator lets everything through to {flip.from_value} ({last.state.value})"
-        if not self._cases.flags().auto_flip_enabled:
-            return "flips were switched off by the flag payments-auto-flip-enabled"
-        return self._cases.persons_change(flip.flag, flip.incident)
-
-    def _why_dropped(self, flip: Flip) -> str | None:
-        """Why the override of a flip that was written, or failed, is not needed any more; None: it is, or is none."""
-        if flip.id not in {each.flip for each in self._flips.overrides()}:
-            return None
-        ended = self._why_ended(flip)
-        if ended is not None or flip.state == "failed":
-            return ended
-        age_s = (self._clock.now() - (flip.confirmed_at or flip.created_at)).total_seconds()
-        is_sound = self._cases.source.status().state == "valid"
-        if age_s < SEEN_AFTER_S:
-            return None
-        if serves_of(flip.before or {}).weights:
-            # The worker is served one share of it, which may never have been the failing provider's.
-            if self._cases.is_told(flip):
-                return "the flag's stream has told the change"
-        elif (primary := self._cases.flags().primary) != flip.from_value:
-            return f"the flag serves {primary} by itself"
-        if is_sound and age_s >= DROPPED_AFTER_S:
-            return f"the flag has had {DROPPED_AFTER_S:g} s to be told"
-        return None
-
 
 def _is_worth_another_look(error: BaseException) -> bool:
     """Within this round; a store that asks to be left alone is left so beyond it."""
@@ -417,12 +389,15 @@ def _comment(flip: Flip) -> str:
     return f"auto-failover: {flip.reason}, incident {flip.incident}"
 
 
-def _over(flip: Flip, last: Transition | None) -> str:
-    return f"the incident {flip.incident} is over" if last is not None else "the circuit's history is gone"
-
-
 def _as_seen(seen: FlagState) -> str:
     return f"serves {in_words(seen.serves)}" if seen.is_on else f"is off, and serves {seen.off}"
+
+
+def _taken(flip: Flip, seen: FlagState, other: str | None) -> str:
+    if other is not None:
+        return f"the flag {_as_seen(seen)} by {other}"
+    # At the first look nobody knows since when: a rollout may have sent the failing provider nobody all along.
+    return f"by a person{', or all along' if flip.before is None else ''}: the flag {_as_seen(seen)}"
 
 
 def _pins(flip: Flip, seen: FlagState) -> list[str]:

@@ -113,7 +113,7 @@ class Flipper:
             cause=cause,
         )
         alert = None if cause is None else cases.alert("flip_superseded", flip.incident, cause, flip=flip)
-        if not cases.flips.claim(flip, alert=alert):
+        if not cases.flips.claim(flip, alert=alert, unless=cases.unless_held(flip.created_at)):
             return False
         if alert is not None:
             say(alert, last.provider)

@@ -18,15 +18,24 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from router.score_tables import (
+    AVAILABILITY_HALF_LIFE_S,
+    HALF_LIVES_HELD,
+    LONGEST,
+    NOTHING,
+    Calls,
+    Chain,
+    Table,
+    bounded,
+    growth,
+    move,
+)
 from router.segments import Segment
 
 HALF_LIFE_H = 6.0
-HALF_LIFE_BOUNDS_H = (0.1, 720.0)
-"""As the flag `payments-routing-tuning` is checked."""
-AVAILABILITY_HALF_LIFE_S = 300.0
 PRIOR_ANSWERS = (100.0, 40.0, 40.0, 20.0)
 """What the wider group's rate counts, in answers: of brand × country in a segment, of the country in a brand ×
 country, of the provider in a country, of all providers in a provider."""
@@ -37,21 +46,13 @@ PRIOR_CALLS = 50.0
 PRIOR_AVAILABILITY = 0.999
 SEGMENTS_HELD = 1000
 """Others fall to their brand × country. A float each for approvals and for declines, a provider: 1 MB for three."""
-HALF_LIVES_HELD = 64
-"""Until the landmark moves on: weights up to 2^64 leave a float all of its digits."""
-NEGLIGIBLE = 2.0**-20
-"""Answers; a segment of which no provider has as many left is forgotten when the landmark moves on."""
 HEARD_HELD = 50_000
 """What was heard and nobody has taken yet, to tell it to others: a second's, at most."""
 KEPT_WHERE_FULL = 0.9
 """Of the segments held, where there are as many as may be: the least known go, once a half-life."""
 
-_Cell = list[float]
-"""Discounted [declines, approvals], or [failed, answered] calls, each weighed as of the landmark. Two sums that do
-not depend on each other: who reads sees one answer in the segment and not yet in the country, which is no harm."""
-_NOTHING: _Cell = [0.0, 0.0]
-_Chain = tuple[_Cell, _Cell, _Cell, _Cell]
-"""Segment, brand × country, country, provider."""
+
+_new = tuple.__new__  # a third of what a call of a named tuple takes
 
 
 class Score(NamedTuple):
@@ -77,97 +78,6 @@ class Heard(NamedTuple):
     at: float
 
 
-class _Table:
-    """The sums under one landmark. Who reads holds on to one table, and it is replaced as a whole."""
-
-    __slots__ = ("branches", "calls", "chains", "countries", "doublings_per_s", "everyone", "landmark", "providers")
-
-    def __init__(self, names: tuple[str, ...], half_life_s: float, landmark: float) -> None:
-        self.landmark = landmark
-        self.doublings_per_s = 1.0 / half_life_s
-        self.everyone: _Cell = [0.0, 0.0]
-        self.providers: dict[str, _Cell] = {name: [0.0, 0.0] for name in names}
-        self.countries: dict[str, dict[str, _Cell]] = {}
-        self.branches: dict[Segment, dict[str, _Chain]] = {}
-        """Brand × country; the first of a chain is nothing."""
-        self.chains: dict[Segment, dict[str, _Chain]] = {}
-
-    def weight(self, at: float) -> float:
-        """What an answer of that moment counts."""
-        return float(2.0 ** ((at - self.landmark) * self.doublings_per_s))
-
-    def branch(self, segment: Segment) -> dict[str, _Chain]:
-        """The chains of a brand × country, made where there are none."""
-        found = self.branches.get(segment)
-        if found is None:
-            country = self.countries.setdefault(segment.country, {name: [0.0, 0.0] for name in self.providers})
-            found = {name: (_NOTHING, [0.0, 0.0], country[name], root) for name, root in self.providers.items()}
-            self.branches[segment] = found
-        return found
-
-    def chain(self, segment: Segment) -> dict[str, _Chain]:
-        """The chains of a segment, made where there are none."""
-        found = self.chains.get(segment)
-        if found is None:
-            above = self.branch(segment.parent())
-            found = {name: ([0.0, 0.0], *chain[1:]) for name, chain in above.items()}
-            self.chains[segment] = found
-        return found
-
-    def known(self, segment: Segment) -> Mapping[str, _Chain]:
-        """The chains by which a payment is judged that nothing is known of more closely; makes nothing."""
-        found = self.branches.get(segment.parent())
-        if found is not None:
-            return found
-        country = self.countries.get(segment.country, {})
-        return {
-            name: (_NOTHING, _NOTHING, country.get(name, _NOTHING), root) for name, root in self.providers.items()
-        }
-
-    def rescaled(self, landmark: float, half_life_s: float, *, keep: int) -> _Table:
-        """The same knowledge under another landmark, discounted up to it; then at another half-life."""
-        factor = 2.0 ** -max(0.0, (landmark - self.landmark) * self.doublings_per_s)
-        new = _Table(tuple(self.providers), half_life_s, landmark)
-        _move(self.everyone, new.everyone, factor)
-        for name, root in self.providers.items():
-            _move(root, new.providers[name], factor)
-        for branch, chains in self.branches.items():
-            if any(sum(each[1]) * factor > NEGLIGIBLE for each in chains.values()):
-                for name, chain in new.branch(branch).items():
-                    _move(chains[name][1], chain[1], factor)
-        for country, cells in self.countries.items():
-            moved = new.countries.setdefault(country, {name: [0.0, 0.0] for name in new.providers})
-            for name, cell in cells.items():
-                _move(cell, moved[name], factor)
-        fresh = [
-            (sum(sum(each[0]) for each in chains.values()) * factor, segment, chains)
-            for segment, chains in self.chains.items()
-        ]
-        fresh = [each for each in fresh if each[0] > NEGLIGIBLE]
-        for _, segment, chains in sorted(fresh, reverse=True, key=lambda each: each[0])[:keep]:
-            for name, chain in new.chain(segment).items():
-                _move(chains[name][0], chain[0], factor)
-        return new
-
-
-def _move(old: _Cell, new: _Cell, factor: float) -> None:
-    new[0], new[1] = old[0] * factor, old[1] * factor
-
-
-class _Calls:
-    """Each provider's calls under one landmark."""
-
-    __slots__ = ("cells", "landmark")
-
-    def __init__(self, names: Iterable[str], landmark: float) -> None:
-        self.landmark = landmark
-        self.cells: dict[str, _Cell] = {name: [0.0, 0.0] for name in names}
-
-    def weight(self, at: float) -> float:
-        """What a call of that moment counts."""
-        return float(2.0 ** ((at - self.landmark) / AVAILABILITY_HALF_LIFE_S))
-
-
 class Scores:
     """Thread-safe: any number of threads read without a lock while others learn.
 
@@ -179,11 +89,12 @@ class Scores:
     ) -> None:
         self.providers = tuple(providers)
         self._prior = prior_approval
-        self._half_life_h = _bounded(half_life_h)
+        self._half_life_h = bounded(half_life_h)
         self._lock = threading.Lock()
-        self._answers: _Table | None = None
-        self._calls: _Calls | None = None
-        self._empty = _Table(self.providers, self._half_life_h * 3600, 0.0)
+        self._answers: Table | None = None
+        self._calls: Calls | None = None
+        self._empty = Table(self.providers, self._half_life_h * 3600, 0.0)
+        self._no_calls = dict.fromkeys(self.providers, NOTHING)
         self._pruned_at = float("-inf")
         self._heard: deque[Heard] = deque(maxlen=HEARD_HELD)
 
@@ -202,7 +113,7 @@ class Scores:
             weight = 2.0 ** ((at - table.landmark) * table.doublings_per_s)
             which = 1 if approved else 0
             leaf, branch, country, root = chain
-            if leaf is not _NOTHING:
+            if leaf is not NOTHING:
                 leaf[which] += weight
             branch[which] += weight
             country[which] += weight
@@ -250,7 +161,7 @@ class Scores:
             table, _, chains = self._place(table, segment, at)
             added = (bad * table.weight(bad_at) if bad else 0.0, good * table.weight(good_at) if good else 0.0)
             for cell in (*chains[provider], table.everyone):
-                if cell is not _NOTHING:
+                if cell is not NOTHING:
                     cell[0] += added[0]
                     cell[1] += added[1]
 
@@ -265,29 +176,28 @@ class Scores:
 
     def read(self, segment: Segment, at: float) -> dict[str, Score]:
         """What is expected of such a payment at each provider, in the order in which they were named."""
+        # Written out, step by step: every payment that is decided pays for it.
         table, calls = self._answers or self._empty, self._calls
-        now = _growth((at - table.landmark) * table.doublings_per_s)
-        chains = table.chains.get(segment) or table.known(segment)
+        grown = (at - table.landmark) * table.doublings_per_s
+        now = 2.0**grown if -HALF_LIVES_HELD < grown < LONGEST else growth(grown)
         # Priors are weighed as answers of this moment: all terms then have the factor that a division takes away.
         of_branch, of_country, of_provider, of_all = PRIOR_ANSWERS
-        of_branch, of_country, of_provider, of_all = (
-            of_branch * now,
-            of_country * now,
-            of_provider * now,
-            of_all * now,
-        )
+        of_branch *= now
+        of_country *= now
+        of_provider *= now
+        of_all *= now
         declined, approved = table.everyone
         prior = PRIOR_ALL_ANSWERS * now
-        everyone = (approved + prior * self._prior) / (approved + declined + prior)
-        if calls is None:
-            cells, usual = None, 1.0
-        else:
-            cells = calls.cells
-            usual = PRIOR_CALLS * _growth((at - calls.landmark) / AVAILABILITY_HALF_LIFE_S)
+        from_all = of_all * ((approved + prior * self._prior) / (approved + declined + prior))
+        cells, usual = self._no_calls, PRIOR_CALLS
+        if calls is not None:
+            cells, grown = calls.cells, (at - calls.landmark) / AVAILABILITY_HALF_LIFE_S
+            usual *= 2.0**grown if -HALF_LIVES_HELD < grown < LONGEST else growth(grown)
+        usually_well = usual * PRIOR_AVAILABILITY
         scores = {}
-        for name, (leaf, branch, country, root) in chains.items():
+        for name, (leaf, branch, country, root) in (table.chains.get(segment) or table.known(segment)).items():
             declined, approved = root
-            rate = (approved + of_all * everyone) / (approved + declined + of_all)
+            rate = (approved + from_all) / (approved + declined + of_all)
             declined, approved = country
             rate = (approved + of_provider * rate) / (approved + declined + of_provider)
             declined, approved = branch
@@ -295,12 +205,8 @@ class Scores:
             declined, approved = leaf
             answers = approved + declined
             rate = (approved + of_branch * rate) / (answers + of_branch)
-            if cells is None:
-                availability = PRIOR_AVAILABILITY
-            else:
-                failed, answered = cells[name]
-                availability = (answered + usual * PRIOR_AVAILABILITY) / (answered + failed + usual)
-            scores[name] = _score((rate, availability, answers / now))
+            failed, well = cells[name]
+            scores[name] = _new(Score, (rate, (well + usually_well) / (well + failed + usual), answers / now))
         return scores
 
     def availability(self, provider: str, at: float) -> float:
@@ -309,7 +215,7 @@ class Scores:
         if calls is None or provider not in calls.cells:
             return PRIOR_AVAILABILITY
         failed, answered = calls.cells[provider]
-        usual = PRIOR_CALLS * _growth((at - calls.landmark) / AVAILABILITY_HALF_LIFE_S)
+        usual = PRIOR_CALLS * growth((at - calls.landmark) / AVAILABILITY_HALF_LIFE_S)
         return (answered + usual * PRIOR_AVAILABILITY) / (answered + failed + usual)
 
     def segments(self) -> int:
@@ -328,7 +234,7 @@ class Scores:
 
         Answers whether it is another one. `router.score_sharing` then learns the past anew at the new rate.
         """
-        hours = _bounded(hours)
+        hours = bounded(hours)
         if hours == self._half_life_h:
             return False
         with self._lock:
@@ -351,7 +257,7 @@ class Scores:
 
     # ------------------------------------------------------------ inside: the caller holds the lock
 
-    def _place(self, table: _Table, segment: Segment, at: float) -> tuple[_Table, Segment, dict[str, _Chain]]:
+    def _place(self, table: Table, segment: Segment, at: float) -> tuple[Table, Segment, dict[str, Chain]]:
         """Where answers of this segment are learned: itself, or its brand × country where too many are held."""
         if segment in table.chains:
             return table, segment, table.chains[segment]
@@ -364,11 +270,11 @@ class Scores:
             return table, segment.parent(), table.branch(segment.parent())
         return table, segment, table.chain(segment)
 
-    def _table(self, at: float) -> _Table:
+    def _table(self, at: float) -> Table:
         """The table, with a landmark that suits a weight of that moment."""
         table = self._answers
         if table is None:
-            table = self._answers = _Table(self.providers, self._half_life_h * 3600, at)
+            table = self._answers = Table(self.providers, self._half_life_h * 3600, at)
         elif (at - table.landmark) * table.doublings_per_s > HALF_LIVES_HELD:
             table = self._answers = table.rescaled(at, self._half_life_h * 3600, keep=SEGMENTS_HELD)
         return table
@@ -378,12 +284,12 @@ class Scores:
             return False
         at, calls = max(good_at, bad_at), self._calls
         if calls is None:
-            calls = self._calls = _Calls(self.providers, at)
+            calls = self._calls = Calls(self.providers, at)
         half_lives = (at - calls.landmark) / AVAILABILITY_HALF_LIFE_S
         if half_lives > HALF_LIVES_HELD:
-            new = _Calls(self.providers, at)
+            new = Calls(self.providers, at)
             for name, cell in calls.cells.items():
-                _move(cell, new.cells[name], 2.0**-half_lives)
+                move(cell, new.cells[name], 2.0**-half_lives)
             calls = self._calls = new
         elif half_lives < -HALF_LIVES_HELD:
             return False
@@ -393,18 +299,3 @@ class Scores:
         if good:
             cell[1] += good * calls.weight(good_at)
         return True
-
-
-_score = Score._make
-_LONGEST = 1000.0
-"""Half-lives: after so many nothing is left, and 2^1024 is no float."""
-
-
-def _growth(half_lives: float) -> float:
-    """How much more an answer counts after so many half-lives, within what can be calculated with."""
-    return float(2.0 ** max(-HALF_LIVES_HELD, min(half_lives, _LONGEST)))
-
-
-def _bounded(hours: float) -> float:
-    low, high = HALF_LIFE_BOUNDS_H
-    return max(low, min(float(hours), high))

@@ -6,11 +6,10 @@ A wrong setting stops the start with one clear line that names the variable and 
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -24,13 +23,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from providers.regions import COUNTRIES
+from router.by_merchant import EVERY_OTHER, countries, provider_lists
 
 PREFIX = "ROUTER_"
 PROVIDER_NAMES = ("stripe", "adyen")
 """Every provider that this build has an adapter for."""
-EVERY_OTHER = "*"
-"""Stands for every merchant that is not named."""
 
 
 class SettingsError(Exception):
@@ -90,53 +87,6 @@ def _dsn(value: SecretStr) -> SecretStr:
     return value
 
 
-def _by_merchant(value: object) -> dict[str, Any]:
-    """What stands for each merchant in a JSON object. Its errors name no merchant: that is part of the value."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            msg = "names a merchant twice"
-            raise _NamedTwiceError(msg)
-        return found
-
-    if isinstance(value, str):
-        try:
-            value = json.loads(value, object_pairs_hook=once)
-        except _NamedTwiceError:
-            raise
-        except (ValueError, RecursionError):
-            value = None
-    if not isinstance(value, Mapping) or not all(isinstance(name, str) and name.strip() for name in value):
-        msg = "must be a JSON object by merchant, with * for every other one"
-        raise ValueError(msg)
-    return dict(value)
-
-
-class _NamedTwiceError(ValueError):
-    """A JSON object has one name twice, and which of both holds nobody could tell."""
-
-
-def _countries(value: object) -> dict[str, str]:
-    found = _by_merchant(value)
-    if not all(isinstance(each, str) and each in COUNTRIES for each in found.values()):
-        msg = "each merchant needs a country of ISO 3166 in two capital letters (GB, not UK)"
-        raise ValueError(msg)
-    return found
-
-
-def _provider_lists(value: object) -> dict[str, tuple[str, ...]]:
-    found = _by_merchant(value)
-    for each in found.values():
-        if not isinstance(each, list | tuple) or not each or not all(isinstance(name, str) for name in each):
-            msg = "each merchant needs a list of provider names, and at least one"
-            raise ValueError(msg)
-        if not set(each) <= set(PROVIDER_NAMES) or len(set(each)) < len(each):
-            msg = f"names a provider that is not known, or one twice: known are {', '.join(PROVIDER_NAMES)}"
-            raise ValueError(msg)
-    return {merchant: tuple(names) for merchant, names in found.items()}
-
-
 LEAST_SECRET_CHARS = 32
 
 
@@ -149,6 +99,9 @@ def _decision_secret(value: SecretStr) -> SecretStr:
 
 HostPort = Annotated[str, AfterValidator(_host_and_port)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+ProviderLists = Annotated[
+    Mapping[str, tuple[str, ...]], NoDecode, BeforeValidator(lambda value: provider_lists(value, PROVIDER_NAMES))
+]
 LaunchDarklyKey = Annotated[str, AfterValidator(_launchdarkly_key)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -252,9 +205,9 @@ class Settings(BaseSettings):
 
     fees_file: Path | None = None
     """What the providers charge (CSV, see `providers.fees_file`), read at start; absent: `FeeBook.default()`."""
-    merchant_countries: Annotated[Mapping[str, str], NoDecode, BeforeValidator(_countries)] = {}
+    merchant_countries: Annotated[Mapping[str, str], NoDecode, BeforeValidator(countries)] = {}
     """JSON: the country that each merchant sells from, `*` for every other one; a fee depends on it."""
-    merchant_providers: Annotated[Mapping[str, tuple[str, ...]], NoDecode, BeforeValidator(_provider_lists)] = {}
+    merchant_providers: ProviderLists = {}
     """JSON: the providers that a merchant's payments may go to, `*` for every other one; not named at all: to any."""
 
     sandbox_stripe_port: Annotated[int, Field(ge=0, le=65535)] = 8091

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from flags.changes import FlagChange
 from flags.contract import RoutingFlags, SourceStatus
@@ -48,16 +48,22 @@ class AttemptView(BaseModel):
 
 
 class CandidateView(BaseModel):
-    """One provider in the decision; figures that are not measured are null."""
+    """One provider in the decision. Money is in major units of the payment's currency.
+
+    What a payment of an earlier version does not say is null.
+    """
 
     provider: str
     eligible: bool
-    value: float
-    approval: float | None
-    availability: float | None
-    cost: float
-    propensity: float
-    reasons: list[str]
+    value: float = Field(description="availability × approval × (margin × amount − fee) − attempt_fee")
+    approval: float | None = Field(description="expected share of the issuer's approvals, 0 to 1")
+    availability: float | None = Field(description="expected share of calls that the provider answers, 0 to 1")
+    cost: float = Field(description="fee + attempt_fee")
+    fee: float | None = Field(default=None, description="what an approval costs, by the fee schedule")
+    attempt_fee: float | None = Field(default=None, description="what trying costs")
+    share: float | None = Field(default=None, description="of the payments that it may lead, while it recovers")
+    propensity: float = Field(description="the probability with which it was put first")
+    reasons: list[str] = Field(description="why it stands where it stands; the last recomputes to its value")
 
 
 class DecisionView(BaseModel):
@@ -65,13 +71,18 @@ class DecisionView(BaseModel):
 
     strategy: str
     primary: str
+    lane: str | None = Field(
+        default=None, description="by what the first was chosen: `strategy`, `explore` or `holdout`"
+    )
+    choice: str | None = Field(default=None, description="whom the strategy puts first, before any draw")
+    incumbent: str | None = Field(default=None, description="the choice for payments of this kind before it")
+    margin: float | None = None
+    amount: float | None = Field(default=None, description="major units")
     candidates: list[CandidateView]
 
 
-class DecidedView(BaseModel):
+class DecidedView(DecisionView):
     """A decision that checkout asked for; with it, all that a payment's decision shows."""
-
-    model_config = ConfigDict(extra="allow")
 
     id: str
     """Signed; names the decision when an outcome is told."""
@@ -81,9 +92,6 @@ class DecidedView(BaseModel):
     """Until then outcomes are taken."""
     degraded: bool
     """The ledger is away: a card's earlier tries were not looked at, or the decision may not be kept."""
-    strategy: str
-    primary: str
-    candidates: list[CandidateView]
 
 
 class ReportedDeclineView(BaseModel):

@@ -39,12 +39,14 @@ class Alert:
     detail: Mapping[str, Any] = field(default_factory=dict)
     tries: int = 0
     """Before this one."""
+    is_answer: bool = False
+    """Whether a person waits for it, who has asked for what it is about."""
 
     @property
     def occasion(self) -> str:
-        """What is told once; each restore that failed is one, because a person asked for it."""
+        """What is told once; each time that a person has asked is one."""
         of = f"{self.kind}:{self.flip_id or self.incident}"
-        return f"{of}:{to_micros(self.at)}" if self.kind == "restore_failed" else of
+        return f"{of}:{to_micros(self.at)}" if self.is_answer else of
 
 
 def add(connection: sa.Connection, alert: Alert) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -111,6 +111,15 @@ class Task:
     """Its override is in force."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unless:
+    """What keeps a flip from being decided: the limits, by when the primary was moved."""
+
+    since: dt.datetime
+    held: Callable[[Sequence[dt.datetime]], str | None]
+    """Why not, by the moves since then; None: nothing speaks against it."""
+
+
 class FlipLedger:
     """The flips' queries."""
 
@@ -119,15 +128,16 @@ class FlipLedger:
 
     # ------------------------------------------------------------ deciding
 
-    def claim(self, flip: Flip, *, alert: Alert | None = None) -> bool:
+    def claim(self, flip: Flip, *, alert: Alert | None = None, unless: Unless | None = None) -> bool:
         """Commit a flip, with its override where it is to be carried on.
 
-        False when this incident already has one, so that exactly one worker acts, or another one is being carried on.
+        False when this incident already has one, so that exactly one worker acts; or another one is being carried on,
+        or `unless` holds it, both looked at where no other worker can decide one at the same time.
         """
         try:
             with self._database.write() as connection:
                 is_begun = flip.state == "overriding"
-                if is_begun and self._is_busy(connection, flip.flag):
+                if is_begun and (self._is_busy(connection, flip.flag) or _is_held(connection, unless)):
                     return False
                 connection.execute(flips.insert(), _to_row(flip))
                 if is_begun:
@@ -144,10 +154,11 @@ class FlipLedger:
         if not self._database.is_sqlite:
             # Two claims of two incidents would not see each other: the second waits for the first one's commit.
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CLAIM_LOCK)))
-        return self._is_another_begun(connection, flag)
-
-    def _is_another_begun(self, connection: sa.Connection, flag: str) -> bool:
-        query = sa.select(flips.c.id).where(flips.c.flag == flag, flips.c.state.in_(UNWRITTEN)).limit(1)
+        # One that has lost its override only waits for a look at what became of its write: the store may be away for
+        # hours, in which the next incident needs an override of its own.
+        begun = flips.outerjoin(primary_overrides, primary_overrides.c.flip_id == flips.c.id)
+        carried_on = flips.c.state.in_(UNWRITTEN) & primary_overrides.c.ended_at.is_(None)
+        query = sa.select(flips.c.id).select_from(begun).where(flips.c.flag == flag, carried_on).limit(1)
         return connection.scalar(query) is not None
 
     def exists(self, incident: str) -> bool:
@@ -160,14 +171,14 @@ class FlipLedger:
 
         An override that no write followed has moved everybody too.
         """
-        began = flips.outerjoin(primary_overrides, primary_overrides.c.flip_id == flips.c.id)
-        moved = sa.func.coalesce(flips.c.requested_at, primary_overrides.c.began_at)
-        queries = [
-            sa.select(moved).select_from(began).where(moved > to_micros(since)),
-            sa.select(flips.c.restore_sent_at).where(flips.c.restore_sent_at > to_micros(since)),
-        ]
         with self._database.read() as connection:
-            return sorted(from_micros(at) for query in queries for at in connection.scalars(query))
+            return _moves(connection, since)
+
+    def wrote(self, flag: str, mark: str, *, but: str) -> str | None:
+        """Which other flip, or its restore, left the flag with this mark; None: none did."""
+        query = sa.select(flips.c.id).where(flips.c.flag == flag, flips.c.written == mark, flips.c.id != but)
+        with self._database.read() as connection:
+            return connection.scalar(query.order_by(flips.c.created_at.desc()).limit(1))
 
     def newest(self, *, limit: int) -> Sequence[Flip]:
         """The last flips that were decided, newest first."""
@@ -311,6 +322,20 @@ class FlipLedger:
     def _read(self, query: sa.Select[tuple[object, ...]]) -> Sequence[Flip]:
         with self._database.read() as connection:
             return [_flip(row) for row in connection.execute(query).mappings()]
+
+
+def _is_held(connection: sa.Connection, unless: Unless | None) -> bool:
+    return unless is not None and unless.held(_moves(connection, unless.since)) is not None
+
+
+def _moves(connection: sa.Connection, since: dt.datetime) -> Sequence[dt.datetime]:
+    began = flips.outerjoin(primary_overrides, primary_overrides.c.flip_id == flips.c.id)
+    moved = sa.func.coalesce(flips.c.requested_at, primary_overrides.c.began_at)
+    queries = [
+        sa.select(moved).select_from(began).where(moved > to_micros(since)),
+        sa.select(flips.c.restore_sent_at).where(flips.c.restore_sent_at > to_micros(since)),
+    ]
+    return sorted(from_micros(at) for query in queries for at in connection.scalars(query))
 
 
 def _free(holder: str, now: dt.datetime) -> sa.ColumnElement[bool]:

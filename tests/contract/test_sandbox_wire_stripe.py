@@ -183,3 +183,17 @@ def test_the_probe_becomes_the_sdks_balance(sdk: stripe.StripeClient) -> None:
     balance = sdk.v1.balance.retrieve()
     assert isinstance(balance, stripe.Balance)
     check_fields(balance, stripe.Balance)
+
+
+def test_what_was_kept_of_a_capture_is_the_sdks_object(sdk: stripe.StripeClient) -> None:
+    """As an adapter asks for it; every field is one that the SDK's type knows, and the answer is the contract's."""
+    paid = sdk.v1.payment_intents.create(
+        charge(capture_method="automatic", expand=["latest_charge.balance_transaction"])
+    )
+    kept = paid.latest_charge
+    assert isinstance(kept, stripe.Charge)
+    assert isinstance(kept.balance_transaction, stripe.BalanceTransaction)
+    assert (kept.balance_transaction.fee, kept.balance_transaction.currency) == (90, "eur")
+    check_fields(kept.balance_transaction, stripe.BalanceTransaction)
+    assert paid.last_response is not None
+    assert contract().check_response("post", "/v1/payment_intents", paid.last_response.data) in ([], None, ())

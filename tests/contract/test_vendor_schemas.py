@@ -97,6 +97,8 @@ def flat(params: Any, within: str = "") -> Any:
         full = f"{within}[{name}]" if within else name
         if isinstance(value, dict):
             yield from flat(value, full)
+        elif isinstance(value, list):
+            yield from flat({str(place): each for place, each in enumerate(value)}, full)
         else:
             yield full, str(value).lower() if isinstance(value, bool) else value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 from decimal import Decimal
@@ -11,12 +12,13 @@ import pytest
 import sqlalchemy as sa
 import urllib3
 
-from providers.contract import Params
+from providers.contract import Health, Money, Notice, NoticeKind, Outcome, OutcomeKind, Params
 from router.cli import main
 from router.fee_difference import differences
 from router.ledger import actual_fees
 from router.ledger.actual_fees import ActualFees
-from router.ledger.tables import attempts
+from router.ledger.inbox import Inbox
+from router.ledger.tables import attempts, webhooks
 from tests.integration.conftest import OpenShop
 from tests.integration.shop import Shop, Spy
 
@@ -99,3 +101,17 @@ def test_attempts_of_one_moment_are_each_counted_once(shop: Shop, monkeypatch: p
     monkeypatch.setattr(actual_fees, "PAGE", 1)
     moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
     assert len(list(ActualFees(shop.core.database).between(moment, now))) == 4
+
+
+def test_a_fee_that_a_notice_tells_is_stored_with_it(shop: Shop) -> None:
+    """And a notice that an earlier version stored, which knew of no fees, is read as before."""
+    inbox, now = Inbox(shop.core.database), shop.core.clock.now()
+    outcome = Outcome(OutcomeKind.APPROVED, Health.OK, provider_reference="pi_1", captured=True, fee=Money(90, "EUR"))
+    notices = [Notice(name, NoticeKind.ATTEMPT, "n", outcome=outcome) for name in ("evt_1", "evt_2")]
+    assert inbox.store("stripe", notices, now=now) == 2
+    with shop.core.database.write() as connection:
+        older = dataclasses.asdict(notices[1])
+        del older["outcome"]["fee"]
+        connection.execute(webhooks.update().where(webhooks.c.notice_id == "evt_2").values(notice=older))
+    told = {each.notice.id: each.notice.outcome for each in inbox.due(now, limit=9)}
+    assert told == {"evt_1": outcome, "evt_2": dataclasses.replace(outcome, fee=None)}

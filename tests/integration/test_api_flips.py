@@ -32,7 +32,7 @@ def test_of_two_flips_decided_at_once_for_two_incidents_one_is_begun(
     """The second looks when the first is on record; left to their snapshots, neither would see the other."""
     ledger = FlipLedger(shop.core.database)
     both = threading.Barrier(2)
-    real = ledger._is_another_begun
+    real = ledger._is_busy
 
     def meet(connection: sa.Connection, flag: str) -> bool:
         found = real(connection, flag)
@@ -40,7 +40,7 @@ def test_of_two_flips_decided_at_once_for_two_incidents_one_is_begun(
             both.wait(timeout=0.5)
         return found
 
-    monkeypatch.setattr(ledger, "_is_another_begun", meet)
+    monkeypatch.setattr(ledger, "_is_busy", meet)
 
     def a_claim(flip: str) -> Callable[[], bool]:
         begun = Flip(flip, PRIMARY_PROVIDER, "stripe", "adyen", "overriding", f"inc_of_{flip}", "why", {}, AT)

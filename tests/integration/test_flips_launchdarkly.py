@@ -13,6 +13,7 @@ import pytest
 
 from flags.contract import PRIMARY_PROVIDER
 from providers.sandbox.server import Sandbox
+from router.flip_ending import SEEN_AFTER_S
 from router.flip_writing import REFUSALS
 from tests.fakes.launchdarkly import FakeLaunchDarkly
 from tests.fakes.threads import together
@@ -34,7 +35,7 @@ def test_an_outage_that_lasts_moves_the_flag_once_and_payments_follow(house: Fli
     assert house.served == "stripe"
     together([each.loops["flip-writing"] for each in house.workers])
     house.caught_up()
-    house.after(2)
+    house.after(SEEN_AFTER_S)
     flip = house.flip
     assert (flip.state, flip.from_value, flip.to_value, flip.cause) == ("confirmed", "stripe", "adyen", None)
     assert (flip.before, version(flip.mark), version(flip.written), flip.pins) == ({"value": "stripe"}, "1", "2", [])
@@ -98,7 +99,7 @@ def test_what_may_pass_is_tried_again_and_the_flip_completes(
     assert (house.served, house.writes) == ("adyen", 1)
     assert len(house.patches) == (1 if call == "get" else 4)
     house.caught_up()
-    house.after(2)
+    house.after(SEEN_AFTER_S)
     assert (house.overriding, house.last.primary) == (False, "adyen")
     assert house.told[-1] == "flip_confirmed"
 
@@ -127,7 +128,7 @@ def test_a_write_whose_answer_was_lost_is_found_done(house: FlipHouse, ld: FakeL
     assert (house.flip.state, version(house.flip.written), house.told) == ("confirmed", "2", ["flip_confirmed"])
     assert (house.served, len(house.patches), house.writes) == ("adyen", 1, 1)
     house.caught_up()
-    house.after(2)
+    house.after(SEEN_AFTER_S)
     assert (house.overriding, house.last.primary) == (False, "adyen")
 
 
@@ -186,7 +187,7 @@ def test_an_approved_request_is_the_flips_own_write(asking: FlipHouse, ld: FakeL
     asking.caught_up()
     asking.after(30)
     assert (asking.flip.state, asking.served, asking.answered) == ("confirmed", "adyen", [405])
-    asking.after(2)
+    asking.after(SEEN_AFTER_S)
     assert (asking.overriding, asking.last.primary) == (False, "adyen")
     assert asking.told == ["flip_needs_approval", "flip_confirmed"]
 
@@ -269,7 +270,7 @@ def test_away_for_the_whole_incident_the_override_holds_and_the_flip_completes_w
     house.after(76)
     assert (house.flip.state, house.served, house.answered) == ("confirmed", "adyen", [200])
     house.caught_up()
-    house.after(2)
+    house.after(SEEN_AFTER_S)
     assert (house.overriding, house.last.primary) == (False, "adyen")
     assert house.told == ["flip_waits", "flip_confirmed"]
 
@@ -322,7 +323,7 @@ def test_away_at_start_the_router_starts_and_flips_by_what_is_known(
         assert house.shop.core.flags.status().serves == "current"
         ends = ("superseded", "stripe", 0) if over else ("confirmed", "adyen", 1)
         assert (house.flip.state, house.served, house.writes) == ends
-        house.after(2)
+        house.after(SEEN_AFTER_S)
         assert (house.overriding, house.last.primary) == (False, "stripe" if over else "adyen")
         house.check_payments()
 

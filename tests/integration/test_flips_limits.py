@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from flags.contract import PRIMARY_PROVIDER, provider_enabled_key
 from flags.filewriter import FileFlagWriter
 from providers.sandbox.server import Sandbox
+from router.flip_ending import SEEN_AFTER_S
 from router.flip_restoring import TOUCHED
 from router.flip_writing import REFUSALS
 from router.settings import PROVIDER_NAMES
@@ -50,7 +51,7 @@ def flipped(house: FlipHouse) -> FlipHouse:
     house.outage()
     house.after(60)
     house.caught_up()
-    house.after(2)
+    house.after(SEEN_AFTER_S)
     assert (house.flip.state, house.served, house.overriding) == ("confirmed", "adyen", False)
     house.recovered()
     return house
@@ -255,7 +256,7 @@ def test_the_same_flow_on_the_flags_file(tmp_path: Path, sandbox: Sandbox) -> No
         house.after()
         assert (house.flip.state, hand.current(PRIMARY_PROVIDER)) == ("confirmed", "adyen")
         heard("adyen")
-        house.after(2)
+        house.after(SEEN_AFTER_S)
         assert (house.overriding, house.last.primary, house.told) == (False, "adyen", ["flip_confirmed"])
         house.recovered()
         ask(house)

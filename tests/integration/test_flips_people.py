@@ -15,7 +15,7 @@ import pytest
 
 from flags.contract import AUTO_FLIP_ENABLED, PRIMARY_PROVIDER
 from providers.sandbox.server import Sandbox
-from router.flip_writing import DROPPED_AFTER_S
+from router.flip_ending import UNHEARD_AFTER_S
 from tests.fakes.launchdarkly import FakeLaunchDarkly
 from tests.integration.flip_house import FlipHouse, open_house, version
 
@@ -168,7 +168,7 @@ def test_a_stream_that_tells_nothing_keeps_the_override_for_its_bound(house: Fli
     house.outage()
     house.after(60)
     assert (house.flip.state, house.served) == ("confirmed", "adyen")
-    house.after(DROPPED_AFTER_S - 1)
+    house.after(UNHEARD_AFTER_S - 1)
     assert house.obeyed
     ld.flow()
     house.caught_up()
@@ -252,7 +252,7 @@ def test_of_a_rollout_only_the_failing_providers_weight_moves(
     assert (house.served, house.answered) == (after, [200])
     assert ld.flag(PRIMARY_PROVIDER)["fallthrough"]["rollout"]["contextKind"] == "customer"
     house.caught_up()
-    house.after(DROPPED_AFTER_S)
+    house.after(UNHEARD_AFTER_S)
     assert not house.overriding
 
 

@@ -67,7 +67,7 @@ def rows(database: Database) -> list[tuple[str, str, int, int, int, int]]:
     table = score_counts.c
     columns = (table.process, table.segment, table.width_s, table.starts_s, table.good, table.bad)
     with database.read() as connection:
-        return [tuple(row) for row in connection.execute(sa.select(*columns).order_by(*columns))]  # type: ignore[misc]  # six columns
+        return [tuple(row) for row in connection.execute(sa.select(*columns).order_by(*columns))]
 
 
 def close_to(found: dict[str, Score], expected: dict[str, Score], tolerance: float) -> None:

@@ -181,14 +181,15 @@ def test_an_alert_of_a_day_is_still_sent(database: Database, clock: ManualClock,
 def test_each_restore_that_failed_is_told(database: Database, clock: ManualClock) -> None:
     """A person asked for it, and waits for it; of a flip that is confirmed there is one alert."""
 
-    def told(number: int, kind: AlertKind) -> bool:
-        return AlertLedger(database).tell(Alert(f"alert_{number}", kind, "inc", "text", clock.now(), "flip_1"))
+    def told(number: int, kind: AlertKind, *, asked: bool) -> bool:
+        alert = Alert(f"alert_{number}", kind, "inc", "text", clock.now(), "flip_1", is_answer=asked)
+        return AlertLedger(database).tell(alert)
 
-    assert told(1, "restore_failed")
-    assert told(2, "flip_confirmed")
+    assert told(1, "restore_failed", asked=True)
+    assert told(2, "flip_confirmed", asked=False)
     clock.advance(60)
-    assert told(3, "restore_failed")
-    assert not told(4, "flip_confirmed")
+    assert told(3, "restore_failed", asked=True)
+    assert not told(4, "flip_confirmed", asked=False)
 
 
 def test_old_alerts_are_forgotten(database: Database, clock: ManualClock) -> None:

@@ -170,6 +170,31 @@ def test_a_third_line_settles_an_overlap_for_as_long_as_it_holds() -> None:
         assert refused(*pair, line)[0].startswith("5: overlap")
 
 
+def test_an_overlap_may_be_settled_by_several_lines_one_after_the_other() -> None:
+    """A more specific one in between, which ends earlier, takes nothing from what the broader one settles."""
+    pair = (*SOUND, "stripe,2024-01-01,,EUR,visa,,,1,,", "stripe,2024-01-01,,,,credit,domestic,2,,")
+    settled = (
+        "stripe,2024-01-01,2030-01-01,EUR,visa,credit,,3,,",
+        "stripe,2024-06-01,2025-01-01,EUR,visa,credit,domestic,4,,",
+        "stripe,2030-01-01,,EUR,visa,,domestic,5,,",
+    )
+    assert len(read(*pair, *settled).lines) == 7
+
+
+def test_the_least_and_the_most_that_is_taken() -> None:
+    """A price from today on, all of the sale, and nothing."""
+    book = read(f"stripe,{TODAY},,,,,,100,0,0", "adyen,2024-01-01,,EUR,,,,0.0000,9999999.9999,-0", SOUND[1])
+    assert fee(book) == 100
+    assert book.quote("adyen", Sale(Decimal(100), "EUR", None, None, None, TODAY)).fee == Decimal("9999999.9999")
+
+
+def test_lines_are_counted_as_an_editor_shows_them() -> None:
+    """A cell with a line break in it is two lines, and a row begins on its first."""
+    assert refused('"stripe\n",2024-01-01,,,,,,2.9,,', "", SOUND[1], '"adyen\n",2024-01-01,,EUR,,,,-1,,') == [
+        "6: percent: negative"
+    ]
+
+
 def test_lines_of_different_providers_days_or_words_do_not_overlap() -> None:
     """Nor does a line that begins on the day on which the other ends."""
     book = read(
@@ -239,3 +264,12 @@ def test_a_file_is_read_from_its_path(tmp_path: Path) -> None:
         load(path, providers=("stripe",), today=TODAY)
     path.write_text(f"{HEADER}\n{SOUND[0]}\n")
     assert fee(load(path, providers=("stripe",), today=TODAY)) == Decimal("2.9")
+
+
+def test_the_readmes_example_is_sound() -> None:
+    """Whoever copies it begins with a file that starts the router."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    example = text.partition("```csv\n")[2].partition("```")[0]
+    book = parse(example.encode(), providers=("stripe", "adyen"), today=TODAY)
+    assert len(book.lines) == 8
+    assert [fee(book), fee(book, at=dt.date(2027, 1, 1))] == [Decimal("1.75"), Decimal("1.65")]

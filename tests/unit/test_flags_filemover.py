@@ -147,6 +147,8 @@ def test_in_a_rollout_one_weight_moves_and_all_else_stays(mover: FlagMover, path
     assert after.serves == Serves(weights={"adyen": 40_000, "worldline": 60_000})
     kept = flag(path)["fallthrough"]["rollout"]
     assert (kept["contextKind"], kept["bucketBy"], kept["seed"]) == ("merchant", "tier", 7)
+    # In the failing provider's place: with another order adyen's merchants would be moved as well.
+    assert kept["variations"] == [{"variation": 2, "weight": 60_000}, {"variation": 1, "weight": 40_000}]
     assert mover.move(PRIMARY_PROVIDER, seen.serves, seen=after, comment="restored").serves == seen.serves
 
 

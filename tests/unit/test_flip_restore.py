@@ -33,10 +33,13 @@ def store() -> FakeStore:
 
 
 def flipped(
-    database: Database, store: FakeStore, *, restore: Literal["manual", "automatic"] = "manual"
+    database: Database,
+    store: FakeStore,
+    *,
+    restore: Literal["manual", "automatic"] = "manual",
+    limits: Limits = Limits(600, 3),  # noqa: B008 - frozen
 ) -> FlipWorker:
     """A worker whose flip to `third` is confirmed; its provider has just been closed again."""
-    limits = Limits(600, 3)
     worker = FlipWorker(
         database,
         store.clock,
@@ -318,6 +321,32 @@ def test_the_machine_asks_again_an_hour_after_a_refusal(database: Database, stor
     assert worker.run_after(1200) == 1
     assert (store.primary, worker.flip.state) == ("stripe", "restored")
     assert worker.told == ["flip_confirmed", "restore_failed", "restored"]
+
+
+def test_what_the_machine_may_not_restore_is_told_once_and_a_person_who_asks_is_answered(
+    database: Database, store: FakeStore
+) -> None:
+    """It was told each hour, for as long as the flag needs approval."""
+    worker = flipped(database, store, restore="automatic")
+    store.needs_approval = True
+    for _ in range(5 * 30):
+        worker.run_after(120)
+    assert worker.told == ["flip_confirmed", "restore_failed"]
+    ask(worker)
+    worker.run_after(1)
+    assert worker.told == ["flip_confirmed", "restore_failed", "restore_failed"]
+
+
+def test_the_machine_restores_nothing_before_the_incident_is_over(
+    database: Database, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An incident has one flip: the flag would stay where it is if the provider failed again within five minutes."""
+    worker = flipped(database, store, restore="automatic", limits=Limits(cooldown_s=0, per_hour=1000))
+    monkeypatch.setattr(worker.flipper, "_restore_after_s", 60.0)
+    assert worker.run_after(299) == 0
+    assert (store.primary, worker.flip.restore_at) == ("third", None)
+    assert worker.run_after(1) == 1
+    assert store.primary == "stripe"
 
 
 def test_a_chain_of_flips_is_restored_one_after_the_other(database: Database, store: FakeStore) -> None:

@@ -9,12 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ldclient.versioned_data_kind import FEATURES, SEGMENTS
 
 from flags.contract import PRIMARY_PROVIDER, FlagUnavailableError, RoutingFlags, RoutingTuning, Serves
+from flags.definitions import definitions
+from flags.document import new_document
+from flags.watching import WatchedStore
 from providers.contract import Health
 from router.clock import ManualClock
+from router.flag_watch import FlagWatch
 from router.flip_rules import Limits
 from router.ledger.engine import Database
+from router.ledger.flag_values import FlagValueLedger
+from router.scores import PRIOR_APPROVAL, PRIOR_AVAILABILITY
 from router.transitions import State
 from tests.fakes.clocks import SteppedClock
 from tests.fakes.flags import FakeStore, Told
@@ -239,6 +246,27 @@ def test_after_a_write_the_flag_is_left_alone_for_the_cooldown(
     assert store.primary == "adyen"
 
 
+def test_the_limits_are_looked_at_where_the_flip_is_decided(
+    database: Database, store: FakeStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers may both find that they may: of two incidents' flips the second one counts the first."""
+    limits = Limits(cooldown_s=600, per_hour=3)
+    worker = FlipWorker(database, clock, store.source, store, limits=limits)
+    worker.go(State.OPEN)
+    worker.go(State.OPEN, provider="third")
+    assert worker.run_after(60) == 1
+    assert store.primary == "adyen"
+    store.set("third")
+    writes = worker.flips.writes
+    # As this worker saw it, before the other one's flip.
+    monkeypatch.setattr(worker.flips, "writes", lambda _since: [])
+    assert worker.run_after(60) == 0
+    assert [flip.incident for flip in worker.rows()] == ["inc_stripe_1"]
+    monkeypatch.setattr(worker.flips, "writes", writes)
+    worker.run_after(1)
+    assert worker.told == ["flip_confirmed", "flip_held"]
+
+
 @pytest.mark.parametrize("has_token", [False, True])
 def test_an_override_that_no_write_followed_counts_too(
     database: Database, store: FakeStore, clock: ManualClock, has_token: bool
@@ -309,6 +337,95 @@ def test_our_own_writes_are_no_persons_change(database: Database, store: FakeSto
     worker.go(State.OPEN, provider="third", after_s=1)
     assert worker.run_after(60) == 1
     assert store.primary == "adyen"
+
+
+def test_a_version_that_only_says_that_somebody_watches_events_is_no_persons_word(
+    database: Database, store: FakeStore, clock: ManualClock
+) -> None:
+    """LaunchDarkly makes one for its own debugger, which people open in an outage. A new target is a word."""
+    flags = new_document(definitions(NAMES).values())["flags"]
+    stream, ledger = WatchedStore([PRIMARY_PROVIDER], now=clock.now), FlagValueLedger(database)
+    watch = FlagWatch(stream, ledger, source="launchdarkly:x", seen_by="w", clock=clock)
+    stream.init({FEATURES: flags, SEGMENTS: {}})
+    watch.run_once()
+    worker = FlipWorker(database, clock, store.source, store, changes=ledger.changes)
+    store.fault = FlagUnavailableError("the store is away")
+    worker.go(State.OPEN)
+    clock.advance(10)
+    watched = {**flags[PRIMARY_PROVIDER], "version": 2, "debugEventsUntilDate": 1_800_000_000_000}
+    stream.upsert(FEATURES, watched)
+    assert watch.run_once().written == 1
+    worker.run_after(60)
+    assert (worker.flip.state, worker.primary) == ("overriding", "third")
+    target = {"contextKind": "merchant", "variation": 0, "values": ["m_1"]}
+    stream.upsert(FEATURES, {**watched, "version": 3, "contextTargets": [target]})
+    watch.run_once()
+    worker.run_after(1)
+    assert (worker.flip.state, worker.primary) == ("superseded", "stripe")
+
+
+class Late:
+    """The audit, told so much later: every process's stream was away."""
+
+    def __init__(self, store: FakeStore, seconds: float) -> None:
+        self._store = store
+        self._late = dt.timedelta(seconds=seconds)
+
+    def __call__(self, key: str, since: dt.datetime) -> list[Told]:
+        told = (
+            dataclasses.replace(each, at=each.at + self._late)
+            for each in self._store.changes(key, dt.datetime.min.replace(tzinfo=dt.UTC))
+        )
+        return [each for each in told if since <= each.at <= self._store.clock.now()]
+
+
+@pytest.mark.parametrize(("late_s", "is_ours"), [(300, True), (3700, False)])
+def test_our_own_write_is_ours_however_late_the_streams_tell_it(
+    database: Database, store: FakeStore, clock: ManualClock, late_s: float, is_ours: bool
+) -> None:
+    """It was taken for a person's, in the incident of the very provider that the flag had been moved to."""
+    worker = FlipWorker(database, clock, store.source, store, changes=Late(store, late_s))
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 1
+    worker.go(State.OPEN, provider="third", after_s=late_s - 1)
+    worker.run_after(60)
+    assert (worker.rows()[0].state, store.primary) == (("confirmed", "adyen") if is_ours else ("superseded", "third"))
+
+
+def test_a_persons_change_among_what_is_told_late_is_theirs(
+    database: Database, store: FakeStore, clock: ManualClock
+) -> None:
+    """Though they made it what our write had made it: they had undone that."""
+    worker = FlipWorker(database, clock, store.source, store, changes=Late(store, 300))
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 1
+    clock.advance(20)
+    store.set("stripe")
+    clock.advance(1)
+    store.set("third")
+    # So late that of the three only the last one is told in the next incident.
+    worker.go(State.OPEN, provider="third", after_s=299.5)
+    worker.run_after(60)
+    assert worker.rows()[0].state == "superseded"
+    assert "(from stripe to third)" in (worker.rows()[0].cause or "")
+
+
+def test_a_persons_change_before_the_incident_is_no_veto(
+    database: Database, store: FakeStore, clock: ManualClock
+) -> None:
+    """However short a time before, and after a flip of ours: their word is for an incident that they knew of."""
+    worker = FlipWorker(database, clock, store.source, store, changes=store.changes)
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 1
+    clock.advance(20)
+    store.set("adyen")
+    worker.go(State.OPEN, provider="adyen", after_s=1)
+    worker.run_after(60)
+    assert (worker.rows()[0].state, store.primary) == ("confirmed", "third")
+    assert worker.override.in_force
+    # Nor is it one when the second flip's own change is told.
+    worker.run_after(1)
+    assert worker.override.in_force
 
 
 def test_our_own_write_told_by_a_process_whose_clock_is_behind_is_ours(
@@ -399,8 +516,11 @@ def test_the_record_explains_the_flip(worker: FlipWorker, store: FakeStore) -> N
         "open_seconds": 61.5,
         "incident_started_at": opened_at.isoformat(),
         "window": None,
-        # 20% of 50.00, less 1% and 2% of it.
-        "candidates": [{"provider": "third", "value": 9.5}, {"provider": "adyen", "value": 9.0}],
+        # 20% of 50.00, less 1% and 2% of it, with the rates that are taken before any is known.
+        "candidates": [
+            {"provider": name, "value": round(PRIOR_AVAILABILITY * PRIOR_APPROVAL * (10 - fee), 4)}
+            for name, fee in (("third", 0.5), ("adyen", 1.0))
+        ],
     }
     ((served, comment),) = store.moves
     assert served == Serves("third")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 
 from flags.contract import (
     PRIMARY_PROVIDER,
+    FlagChangedError,
     FlagContext,
     FlagSource,
     FlagUnavailableError,
@@ -24,6 +26,7 @@ from flags.file import FileFlags
 from flags.filemover import FileFlagMover
 from flags.filewriter import FileFlagWriter, complete_file
 from router.clock import ManualClock
+from router.flip_ending import LOOK_AGAIN_S, SEEN_AFTER_S, UNHEARD_AFTER_S
 from router.flip_writing import LEASE_S, REFUSALS
 from router.ledger import tables
 from router.ledger.engine import Database
@@ -121,6 +124,22 @@ def test_a_change_by_a_person_between_the_look_and_the_write_stands(worker: Flip
     assert (worker.flip.state, worker.flip.confirmed_at, worker.flip.requested_at) == ("superseded", None, None)
 
 
+def test_a_flag_that_serves_the_failing_provider_to_nobody_is_not_said_to_be_a_persons_doing(
+    database: Database, store: FakeStore, clock: ManualClock
+) -> None:
+    """Payments without a customer get a rollout's first share, even one of nothing: so does the router itself."""
+    store.source.stalled = True
+    store.source.read(FlagContext())
+    store.serves = Serves(weights={"adyen": 100_000})
+    worker = FlipWorker(database, clock, store.source, store, changes=store.changes)
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 0
+    assert (worker.flip.state, worker.flip.cause) == (
+        "superseded",
+        "by a person, or all along: the flag serves 100% adyen",
+    )
+
+
 def test_a_change_of_something_else_in_that_moment_is_looked_at_and_the_flip_goes_on(
     worker: FlipWorker, store: FakeStore
 ) -> None:
@@ -164,6 +183,25 @@ def test_a_flag_that_changes_with_every_look_is_tried_three_times_a_round(
     assert (store.looks, worker.flip.state, worker.primary) == (3, "overriding", "third")
     store.before_move = None
     assert worker.run_after(1) == 1
+
+
+def test_a_store_that_says_for_ever_that_the_flag_changes_is_asked_less_and_less_often_and_people_are_told(
+    worker: FlipWorker, store: FakeStore
+) -> None:
+    """It was asked three times a second, and nobody heard of it."""
+
+    def conflict() -> None:
+        raise FlagChangedError("409")
+
+    store.before_move = conflict
+    worker.go(State.OPEN)
+    worker.clock.advance(60)
+    for _ in range(300):
+        worker.run_after(1)
+    assert store.looks <= 3 * 12
+    assert (worker.told, worker.flip.state, worker.primary) == (["flip_waits"], "overriding", "third")
+    store.before_move = None
+    assert sum(worker.run_after(1) for _ in range(61)) == 1
 
 
 # ---------------------------------------------------------------- the store's errors
@@ -483,6 +521,62 @@ def test_a_waiting_flip_is_dropped_when_a_person_moves_the_flag(waiting: FlipWor
     assert store.moves == []
 
 
+def in_doubt(worker: FlipWorker, store: FakeStore, *, is_written: bool) -> None:
+    """A flip whose write was lost, or only its answer, and whose incident has ended; the store is away since."""
+
+    def lose() -> None:
+        store.before_move = None
+        if is_written:
+            store.set("third")
+        store.fault = AWAY
+        raise AWAY
+
+    store.source.stalled = True
+    store.before_move = lose
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    worker.go(State.CLOSED)
+    worker.run_after(301)
+    assert (worker.flip.state, worker.override.in_force) == ("requested", [])
+
+
+@pytest.mark.parametrize("is_written", [False, True])
+def test_a_write_in_doubt_of_an_incident_that_is_over_keeps_no_override_from_the_next_one(
+    worker: FlipWorker, store: FakeStore, is_written: bool
+) -> None:
+    """Nobody was told, and payments led to the failing provider for as long as the store was away."""
+    in_doubt(worker, store, is_written=is_written)
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    assert ([flip.state for flip in worker.rows()], worker.primary) == (["overriding", "requested"], "third")
+    store.fault, store.source.stalled = None, False
+    for _ in range(120):
+        worker.run_after(1)
+    assert (store.primary, worker.primary) == ("third", "third")
+    # One of them has moved it, and is on record as the one that did.
+    expected = ["superseded", "confirmed"] if is_written else ["confirmed", "superseded"]
+    assert [flip.state for flip in worker.rows()] == expected
+    assert not worker.override.in_force
+
+
+def test_a_flip_in_doubt_does_not_take_another_flips_write_for_its_own(worker: FlipWorker, store: FakeStore) -> None:
+    """It looks when its time has come: then the next incident's flip has made the very same change."""
+    in_doubt(worker, store, is_written=False)
+    (first,) = worker.rows()
+    worker.flips.change(
+        worker.flips.take(first, "t", now=worker.clock.now(), until=worker.clock.now()) or first,
+        at=worker.clock.now(),
+        next_try_at=worker.clock.now() + dt.timedelta(seconds=600),
+    )
+    worker.go(State.OPEN)
+    store.fault = None
+    assert worker.run_after(60) == 1
+    assert worker.run_after(600) == 0
+    second, first = worker.rows()
+    assert (second.state, first.state) == ("confirmed", "superseded")
+    assert first.cause == f"the flag serves third by {second.id}"
+
+
 # ---------------------------------------------------------------- the override
 
 
@@ -506,40 +600,77 @@ def test_the_override_is_dropped_when_the_flag_itself_is_seen_to_serve_the_targe
     assert worker.primary == "stripe"
 
 
-@pytest.mark.parametrize("by", ["a sound stream", "another process"])
+@pytest.mark.parametrize("by", ["a person, who is not heard of", "another process"])
 def test_of_a_rollout_the_override_stays_until_a_stream_has_told_the_change(
     database: Database, store: FakeStore, clock: ManualClock, by: str
 ) -> None:
     """What the worker is served says nothing: its own share is another provider's, before as after."""
     told: list[Told] = []
-    store.serves = Serves(weights={"adyen": 60_000, "stripe": 40_000})
+    store.serves = before = Serves(weights={"adyen": 60_000, "stripe": 40_000})
     worker = FlipWorker(database, clock, store.source, store, changes=lambda _key, _since: told)
     store.source.read(FlagContext())
-    store.source.stalled, store.source.state = True, "interrupted"
+    store.source.stalled = True
     worker.go(State.OPEN)
     assert worker.run_after(60) == 1
-    worker.run_after(2.5)
+    worker.run_after(SEEN_AFTER_S)
     worker.run_after(60)
     flags, _ = worker.override.apply(RoutingFlags(primary="stripe"))
     assert flags.primary == "third"
     if by == "another process":
         told = store.audit
     else:
-        store.source.state = "valid"
+        store.set(before)
+        worker.clock.advance(LOOK_AGAIN_S)
     worker.run_after(0.5)
     assert not worker.override.in_force
 
 
-def test_a_sound_stream_that_tells_nothing_keeps_the_override_for_half_a_minute(
-    worker: FlipWorker, store: FakeStore
+@pytest.mark.parametrize("state", ["valid", "interrupted"])
+def test_a_stream_that_tells_nothing_keeps_the_override_while_the_flag_holds_what_was_written(
+    worker: FlipWorker, store: FakeStore, state: Literal["valid", "interrupted"]
 ) -> None:
-    """A person may have set the flag back in the same moment."""
+    """A stream that is silently stalled says that it is well for five minutes. One look in half a minute."""
+    store.source.stalled = True
+    store.source.read(FlagContext())
+    store.source.state = state
+    worker.go(State.OPEN)
+    worker.run_after(60)
+    looks = store.looks
+    for _ in range(100):
+        worker.run_after(3)
+        assert worker.primary == "third"
+    assert store.looks - looks == 10
+    store.fault = AWAY
+    worker.run_after(LOOK_AGAIN_S)
+    assert (worker.primary, worker.flip.state, worker.flip.cause) == ("third", "confirmed", None)
+
+
+@pytest.mark.parametrize("to", ["stripe", "adyen"])
+def test_a_person_whom_no_stream_has_told_of_ends_the_override_within_half_a_minute(
+    database: Database, store: FakeStore, clock: ManualClock, to: str
+) -> None:
+    """Where the flag sends payments to the failing provider again; to another one, its stream will tell."""
+    worker = FlipWorker(database, clock, store.source, store)
     store.source.stalled = True
     worker.go(State.OPEN)
     worker.run_after(60)
-    worker.run_after(29)
+    store.set(to)
+    worker.run_after(UNHEARD_AFTER_S - 1)
     assert worker.override.in_force
     worker.run_after(1)
+    assert bool(worker.override.in_force) == (to == "adyen")
+
+
+def test_the_override_outlasts_the_write_by_what_other_processes_need_to_hear_of_it(
+    worker: FlipWorker, store: FakeStore
+) -> None:
+    """The worker's own stream is no proof: another process's may just be opened again."""
+    worker.go(State.OPEN)
+    assert worker.run_after(60) == 1
+    worker.run_after(SEEN_AFTER_S - 0.1)
+    flags, _ = worker.override.apply(RoutingFlags(primary="stripe"))
+    assert flags.primary == "third"
+    worker.run_after(0.1)
     assert not worker.override.in_force
 
 

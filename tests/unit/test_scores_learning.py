@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -30,9 +31,9 @@ NOBODYS = Segment("", "", "<50", "card")
 """Of the tests' usual order, which tells nothing of its card."""
 
 
-def an_attempt(number: int = 1, provider: str = "stripe", **known: object) -> Attempt:
+def an_attempt(number: int = 1, provider: str = "stripe", **known: Any) -> Attempt:
     attempt = Attempt(f"att_{number}", "pay_1", number, provider, "k", {}, START)
-    return dataclasses.replace(attempt, **known)  # type: ignore[arg-type]  # fields of an attempt
+    return dataclasses.replace(attempt, **known)
 
 
 def a_payment() -> Payment:
@@ -113,7 +114,7 @@ def test_a_payments_segment_is_its_orders() -> None:
     ],
 )
 def test_an_attempts_answer_counts_when_it_is_first_on_record(
-    before: dict[str, object], after: dict[str, object], learned: list[bool]
+    before: dict[str, Any], after: dict[str, Any], learned: list[bool]
 ) -> None:
     """What becomes of it later changes nothing."""
     scores = Scores(NAMES)
