@@ -53,6 +53,9 @@ bench-breaker: $(VENV)/installed  ## ns per guarded call, beside four libraries;
 bench-flags: $(VENV)/installed  ## µs for reading all flags for one payment, over the real SDK; 1 minute
 	$(BIN)/python bench/reading_flags.py
 
+bench-decisions: $(VENV)/installed  ## requests/s of POST /v1/decisions beside an empty endpoint; 1 minute
+	$(BIN)/python bench/decisions.py
+
 bench-deciding: $(VENV)/installed  ## µs for a decision with scores of 60 segments, and for a learning step; 20 s
 	$(BIN)/python bench/deciding.py
 

@@ -72,6 +72,9 @@ def _as_the_second_migration_left_it(database: Database) -> dict[str, Payment]:
             "flag_values",
             "flag_changes",
             "score_counts",
+            "decisions",
+            "decision_outcomes",
+            "secrets",
         ):
             connection.execute(sa.text(f"DROP TABLE {table}"))
         for table, columns in ADDED_SINCE.items():
