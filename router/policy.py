@@ -154,7 +154,7 @@ class Decision:
             notes.append("held out: the primary leads")
         best = min((each for each in self.candidates if each.standing is Standing.ELIGIBLE), key=_by_worth)
         if self.strategy == "best-value" and name == self.choice:
-            if name == best.offer.provider:
+            if candidate.worth >= best.worth:
                 notes.append("highest value")
             else:
                 needed = value.worth_of(self.advantage_pp, candidate.offer.terms, self.at_stake)
@@ -284,13 +284,20 @@ def _choice(
         return None
     best, primary = eligible[0], led_by.get(flags.primary)
     present = led_by.get(incumbent or flags.primary) or primary
-    if present is None:
+    points = flags.tuning.switch_advantage_pp
+    if present is None or _is_left(present, best, points, at_stake):
         return best
-    needed = value.worth_of(flags.tuning.switch_advantage_pp, present.offer.terms, at_stake)
-    if best.worth - present.worth >= needed and best is not present:
-        return best
-    # Left once, the primary comes back when nothing is ahead of it: halfway, or the two would take turns.
-    return primary if primary is not None and primary.worth >= present.worth else present
+    # Left once, the primary comes back when nothing is ahead of it: halfway, or the two would take turns. Not where
+    # it would be left again at once: a point of approvals is not worth the same at both.
+    if primary is None or primary is present or primary.worth < present.worth:
+        return present
+    return present if _is_left(primary, best, points, at_stake) else primary
+
+
+def _is_left(present: Candidate, best: Candidate, points: float, at_stake: Stakes) -> bool:
+    """Whether the best is ahead by the advantage; of two alike neither is ahead, however small the advantage."""
+    lead = best.worth - present.worth
+    return lead > 0 and lead >= value.worth_of(points, present.offer.terms, at_stake)
 
 
 def _holding(eligible: Sequence[Candidate], draw: float) -> Sequence[Candidate]:

@@ -267,6 +267,11 @@ LEVEL = Terms(0.90, 1.0, 1.0, 0.0)
 BEST = RoutingFlags(primary="stripe", strategy="best-value", tuning=RoutingTuning(explore=0.0))
 
 
+BEST_AT_ANY = RoutingFlags(
+    primary="stripe", strategy="best-value", tuning=RoutingTuning(explore=0.0, switch_advantage_pp=0.0)
+)
+
+
 def better_by(points: float) -> Terms:
     """Terms with so many percentage points more of approvals."""
     return LEVEL._replace(approval=round(LEVEL.approval + points / 100, 4))
@@ -305,6 +310,26 @@ def test_a_present_choice_that_cannot_take_the_payment_counts_for_nothing() -> N
     """Then the primary is what is left only for an advantage."""
     offers = [Offer("stripe", LEVEL), Offer("adyen", LEVEL, State.OPEN), Offer("third", better_by(0.4))]
     assert decide_on(offers, BEST, 100.0, incumbent="adyen").order[0] == "stripe"
+
+
+@pytest.mark.parametrize("tuning", [{"switch_advantage_pp": 0.0}, {"margin": 0.0}, {"margin": 0.0, "holdout": 0.1}])
+def test_two_alike_are_no_reason_to_leave_the_primary(tuning: dict[str, float]) -> None:
+    """However small the advantage that a switch takes, and though the other comes first by its name."""
+    flags = RoutingFlags(primary="stripe", strategy="best-value", tuning=RoutingTuning(explore=0, **tuning))
+    decision = between(LEVEL._replace(fee=0.0), LEVEL._replace(fee=0.0), flags=flags)
+    assert decision.order == ["stripe", "adyen"]
+    assert reasons(decision, "stripe") == ["primary", "highest value"]
+    assert between(LEVEL, better_by(0.01), flags=BEST_AT_ANY).choice == "adyen"
+
+
+def test_the_primary_is_not_taken_back_where_it_would_be_left_at_once() -> None:
+    """A point of approvals is worth less at a provider with a higher fee: the lead that is none here is one there."""
+    present, primary = Terms(0.5, 1.0, 0.0, 0.0), Terms(0.9, 1.0, 4.44, 0.0)  # 5.000 and 5.004 of a gain of 10
+    offers = [Offer("stripe", primary), Offer("adyen", present), Offer("third", Terms(0.504, 1.0, 0.0, 0.0))]
+    decision = decide_on(offers, BEST, 100.0, incumbent="adyen")
+    assert decision.choice == "adyen"
+    assert reasons(decision, "adyen") == ["kept: third is ahead by 0.0400, a switch takes 0.0500 (0.5 pp)"]
+    assert decide_on(offers, BEST, 100.0, incumbent="stripe").choice == "third"
 
 
 def test_what_the_advantage_needs_is_the_tunings() -> None:
