@@ -23,7 +23,7 @@ def box(till: Till) -> Iterator[LetterBox]:
 
 
 @pytest.fixture
-def taught(till: Till) -> Iterator[Taught]:
+def taught(till: Till) -> Taught:
     """The answers that the ledger keeps since the test began, in the order of providers: each provider and whether
     it approved. What is told twice is there twice.
     """
@@ -47,7 +47,7 @@ def taught(till: Till) -> Iterator[Taught]:
         return sorted(found)
 
     held.update(rows())
-    yield news
+    return news
 
 
 def details(till: Till, back: dict[str, str]) -> dict[str, object]:
@@ -183,3 +183,19 @@ def test_our_own_mistake_teaches_nothing(till: Till, taught: Taught) -> None:
 def test_a_step_is_asked_for_by_both() -> None:
     """What the tests above stand on."""
     assert set(THREE_D_SECURE["tokens"]) == {"stripe", "adyen"}
+
+
+def test_what_was_learned_is_shown_of_each_provider(till: Till, taught: Taught) -> None:
+    """`GET /v1/providers` has the figures that decisions go by."""
+
+    def shown() -> dict[str, float]:
+        rows = (till.shop.send("GET", "/v1/providers").json or {})["providers"]
+        assert all(0 < each["availability"] <= 1 for each in rows)
+        return {each["name"]: each["approval"] for each in rows}
+
+    before = shown()
+    till.shop.fault(till.primary, **HARD)
+    for _ in range(3):
+        till.paid()
+    assert taught() == [(till.primary, False)] * 3
+    assert shown()[till.primary] < before[till.primary]

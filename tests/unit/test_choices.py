@@ -30,7 +30,7 @@ LISTS: Mapping[str, tuple[str, ...]] = {"only-adyen": ("adyen",), "only-stripe":
 
 
 class House:
-    """A planner for merchants with lists of their own. Adyen is a little cheaper: ahead, by less than a switch takes."""
+    """A planner for merchants with lists of their own. Adyen is a little cheaper, by less than a switch takes."""
 
     def __init__(self) -> None:
         self.flags = FakeFlags(BEST)
