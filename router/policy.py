@@ -18,7 +18,6 @@ from __future__ import annotations
 import enum
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from flags.contract import RoutingFlags
@@ -103,12 +102,15 @@ class Candidate(NamedTuple):
         return self.offer.provider
 
 
-_placed = Candidate._make
+_new = tuple.__new__
+"""A third of what a call of a named tuple takes, and every payment makes many of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Candidates in the order in which they are tried; those not eligible stand last."""
+class Decision(NamedTuple):
+    """Candidates in the order in which they are tried; those not eligible stand last.
+
+    A named tuple, for a frozen dataclass of as many fields takes a microsecond to make.
+    """
 
     strategy: str
     primary: str
@@ -232,11 +234,14 @@ def decide(
         picked = open_to[min(int(draws.pick * len(open_to)), len(open_to) - 1)]
         order = [picked, *(each for each in order if each is not picked)]
     chances = _chances(eligible, choice, kept_out, lanes)
-    placed = [_placed((*each[:4], chances.get(each[0][0], 0.0))) for each in order]
+    placed = [
+        _new(Candidate, (offer, standing, worth, obstacles, chances.get(offer.provider, 0.0)))
+        for offer, standing, worth, obstacles, _ in order
+    ]
     return Decision(
         flags.strategy,
         flags.primary,
-        [*placed, *rest],
+        placed + rest,
         at_stake,
         lane,
         choice.offer.provider if choice is not None else None,
@@ -265,7 +270,8 @@ def _lanes(flags: RoutingFlags) -> _Lanes:
     explore = flags.tuning.explore
     if explore is None:
         explore = EXPLORED if flags.strategy == "best-value" else 0.0
-    return _Lanes(flags.tuning.holdout, (1 - flags.tuning.holdout) * explore)
+    holdout = flags.tuning.holdout
+    return _new(_Lanes, (holdout, (1 - holdout) * explore))
 
 
 def _by_worth(candidate: Candidate) -> tuple[float, str]:
@@ -310,8 +316,8 @@ def _ordered(eligible: Sequence[Candidate], leads: Candidate | None, draw: float
     if leads is None:
         return eligible
     led = [leads, *[each for each in eligible if each is not leads]]
-    held_back = [each for each in led if draw >= each[0][4]]  # its share
-    return [each for each in led if draw < each[0][4]] + held_back if held_back else led
+    held_back = [each for each in led if draw >= each.offer.share]
+    return [each for each in led if draw < each.offer.share] + held_back if held_back else led
 
 
 def _chances(
@@ -351,7 +357,7 @@ def _judge(offer: Offer, flags: RoutingFlags, at_stake: Stakes) -> Candidate:
     worth = value.value(terms, at_stake)
     enabled = flags.is_enabled(provider)
     if obstacle is None and enabled and not busy and circuit in ADMITTING:
-        return Candidate(offer, _ELIGIBLE, worth)
+        return _new(Candidate, (offer, _ELIGIBLE, worth, (), 0.0))
     obstacles = []
     if not enabled:
         obstacles.append("disabled by flag")

@@ -29,6 +29,9 @@ FEE_DIGITS = 4
 """Of fees, in major units."""
 
 
+_new = tuple.__new__  # as in `router.policy`
+
+
 def rate(measured: float) -> float:
     """A rate with the digits that are printed; `round` says the same, at five times the cost."""
     return int(measured * 10_000 + 0.5) / 10_000
@@ -79,7 +82,7 @@ def stakes(margin: float, amount: float, terms: Iterable[Terms]) -> Stakes:
     if gain <= 0 >= floor:
         floor = FREE
     if gain >= floor:
-        return Stakes(margin, amount, gain)
+        return _new(Stakes, (margin, amount, gain, None))
     floor = round(floor, FEE_DIGITS)  # as it is printed
     return Stakes(margin, amount, floor, floor)
 
