@@ -10,7 +10,8 @@ circuit is open). Of the rest one leads, and the others follow by value:
 A small share of the payments may be drawn to explore (any eligible provider leads, each as likely) or to be held out
 (the primary leads, whatever the strategy). One that is recovering or suspect keeps its place for a share of the
 payments only; for the others it stands behind the rest, as their last resort, so the only eligible provider is
-never withheld. The probability with which each provider would have led, over all these draws, is its propensity.
+never withheld. Where none keeps its place the one with the greatest share is the last resort of all. The
+probability with which each provider would have led, over all these draws, is its propensity.
 """
 
 from __future__ import annotations
@@ -307,17 +308,27 @@ def _is_left(present: Candidate, best: Candidate, points: float, at_stake: Stake
 
 
 def _holding(eligible: Sequence[Candidate], draw: float) -> Sequence[Candidate]:
-    """Those that keep their place in this draw; all of them where none does."""
-    return [each for each in eligible if draw < each.offer.share] or eligible
+    """Those that keep their place in this draw; where none does, those with the greatest share."""
+    holding = [each for each in eligible if draw < each.offer.share]
+    if holding:
+        return holding
+    most = max(each.offer.share for each in eligible)
+    return [each for each in eligible if each.offer.share == most]
 
 
 def _ordered(eligible: Sequence[Candidate], leads: Candidate | None, draw: float) -> Sequence[Candidate]:
-    """The leader, then by value; those that do not keep their place in this draw behind the others."""
+    """The leader, then by value; those that do not keep their place in this draw behind the others.
+
+    Of those the one with the greatest share first: one that recovers must not be flooded while the other is suspect.
+    """
     if leads is None:
         return eligible
     led = [leads, *[each for each in eligible if each is not leads]]
     held_back = [each for each in led if draw >= each.offer.share]
-    return [each for each in led if draw < each.offer.share] + held_back if held_back else led
+    if not held_back:
+        return led
+    held_back.sort(key=lambda each: -each.offer.share)
+    return [each for each in led if draw < each.offer.share] + held_back
 
 
 def _chances(

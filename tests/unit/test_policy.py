@@ -195,6 +195,22 @@ def test_the_propensity_is_the_chance_of_being_first() -> None:
     ]
 
 
+@pytest.mark.parametrize("strategy", ["primary-first", "best-value"])
+@pytest.mark.parametrize("explore", [0.0, 0.1])
+def test_one_that_recovers_leads_no_more_than_its_share_though_the_other_is_suspect(
+    strategy: Strategy, explore: float
+) -> None:
+    """The other has had all the payments, and has its own trouble now: it carries what the first one may not yet."""
+    flags = RoutingFlags(primary="stripe", strategy=strategy, tuning=RoutingTuning(explore=explore))
+    offers = [an_offer("stripe", value="9", circuit=State.SLOW_START, share=0.1), an_offer("adyen", share=0.5)]
+    for draw in (0.1, 0.49, 0.5, 0.999):
+        draws = Draws(draw, 0.0, 0.999)
+        assert decide_on(offers, flags, 0.0, draws=draws).order == ["adyen", "stripe"]
+    assert of(decide_on(offers, flags, 0.0), "stripe").propensity <= 0.1
+    alike = [each._replace(share=0.5) for each in offers]
+    assert decide_on(alike, flags, 0.0, draws=Draws(0.9)).order == ["stripe", "adyen"]
+
+
 def test_a_provider_with_no_place_left_is_not_asked_now() -> None:
     """Its bulkhead is full: the next one takes the payment."""
     decision = decide([an_offer("stripe", busy=True), an_offer("adyen")], RoutingFlags())
@@ -255,7 +271,9 @@ def test_whatever_is_offered_the_rules_hold(
         len(offers) - bool(eligible)
     )
     rest = list(decision.order)
-    if strategy == "primary-first" and primary in eligible:
+    cheapest = min((by_name[name].terms.attempt for name in rest), default=None)
+    # Of those that are worth the most the primary leads, whatever its name.
+    if primary in eligible and (strategy == "primary-first" or by_name[primary].terms.attempt == cheapest):
         assert rest.pop(0) == primary
     assert rest == sorted(rest, key=lambda name: (by_name[name].terms.attempt, name))
 
