@@ -475,6 +475,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
         circuits.blueprint(
             providers=tuple(core.providers),
             health=core.health,
+            appraiser=core.appraiser,
             flags=core.flags,
             circuits=circuit_ledger,
             overrides=Overrides(tuple(core.providers), circuit_ledger, clock=core.clock),

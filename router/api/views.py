@@ -20,6 +20,7 @@ from router.ledger.records import Attempt, Payment
 from router.payments import Answer
 from router.recoveries import Recoveries
 from router.transitions import Snapshot, Transition
+from router.value import Terms
 
 PaymentStatus = Literal[
     "processing", "requires_action", "authorized", "captured", "declined", "parked", "failed", "canceled"
@@ -246,8 +247,8 @@ class ProviderView(BaseModel):
     incident: str | None
     would_have_opened: WouldHaveOpenedView | None
     """In `metrics_only`, while its calls are such that it would not be closed."""
-    availability: float | None
-    approval: float | None
+    availability: float = Field(description="expected share of calls that it answers, as decisions have it, 0 to 1")
+    approval: float = Field(description="expected share of approvals, of a payment of which nothing else is known")
     window: WindowView
     bulkhead: BulkheadView
     tuning: dict[str, str]
@@ -497,7 +498,9 @@ def _attempt_json(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def provider_json(health: ProviderHealth, name: str, flags: RoutingFlags, now: dt.datetime) -> dict[str, Any]:
+def provider_json(
+    health: ProviderHealth, name: str, flags: RoutingFlags, now: dt.datetime, terms: Terms
+) -> dict[str, Any]:
     """A provider at that moment as ProviderView describes it, but for its recovery."""
     snapshot, readiness, bulkhead = health.snapshot(name), health.readiness(name), health.bulkhead(name)
     last, would_have = snapshot.last, health.would_have_opened(name)
@@ -515,8 +518,8 @@ def provider_json(health: ProviderHealth, name: str, flags: RoutingFlags, now: d
         "would_have_opened": None
         if would_have is None
         else {"reason": would_have.reason, "at": moment(would_have.at)},
-        "availability": None,
-        "approval": None,
+        "availability": terms.availability,
+        "approval": terms.approval,
         "window": _window_json(snapshot),
         "bulkhead": {"limit": bulkhead.permits, "in_use": bulkhead.in_use},
         "tuning": dict(health.tuning(name)),
