@@ -282,6 +282,76 @@ def test_a_wrong_outcome_names_its_field_and_leaves_no_trace(
     assert tell(standing_shop, found).status_code == 200
 
 
+def test_after_the_customers_step_its_end_is_told_once(standing_shop: Shop) -> None:
+    """`requires_action`, then `approved`: the call counts once, the answer counts, and each may be told again."""
+    shop, teacher = standing_shop, desk(standing_shop).teacher
+    teacher.answers.clear()
+    teacher.calls.clear()
+    found = decided(shop)["id"]
+    step = tell(shop, found, outcome="requires_action", latency_ms=90)
+    assert (step.status_code, (step.json or {})["finishes"]) == (200, False)
+    again = tell(shop, found, outcome="requires_action", latency_ms=90)
+    assert (again.json, again.headers["Idempotent-Replayed"]) == (step.json, "true")
+    end = tell(shop, found, latency_ms=212)
+    assert (end.status_code, (end.json or {})["outcome"], (end.json or {})["finishes"]) == (200, "approved", True)
+    assert "Idempotent-Replayed" not in end.headers
+    # The step told late or again, and the end told again: as it now stands.
+    for repeated in ({"outcome": "requires_action", "latency_ms": 90}, {"latency_ms": 212}):
+        answer = tell(shop, found, **repeated)
+        assert (answer.status_code, answer.json, answer.headers["Idempotent-Replayed"]) == (200, end.json, "true")
+    assert kind(tell(shop, found, outcome="declined")) == (409, "outcome-already-told")
+    assert kind(tell(shop, found, provider="adyen")) == (409, "decision-finished")
+    assert (teacher.calls, teacher.answers) == ([("stripe", False)], [("stripe", True)])
+
+
+@pytest.mark.parametrize(
+    ("code", "finishes", "calls", "answers"),
+    [
+        ("do_not_honor", False, [("stripe", False)], [("stripe", False)]),
+        ("stolen_card", True, [("stripe", False)], [("stripe", False)]),
+        # An acquirer's fault is no answer: of the two calls, the second failed.
+        ("api_error", False, [("stripe", False), ("stripe", True)], []),
+    ],
+)
+def test_a_decline_after_the_customers_step(
+    standing_shop: Shop, code: str, finishes: bool, calls: list[Any], answers: list[Any]
+) -> None:
+    teacher = desk(standing_shop).teacher
+    teacher.answers.clear()
+    teacher.calls.clear()
+    found = decided(standing_shop)["id"]
+    assert tell(standing_shop, found, outcome="requires_action").status_code == 200
+    end = tell(standing_shop, found, outcome="declined", decline_code=code)
+    assert (end.status_code, (end.json or {})["finishes"]) == (200, finishes)
+    assert (teacher.calls, teacher.answers) == (calls, answers)
+    assert kind(tell(standing_shop, found)) == (409, "outcome-already-told")
+
+
+def test_only_an_answer_follows_the_customers_step(standing_shop: Shop) -> None:
+    found = decided(standing_shop)["id"]
+    assert tell(standing_shop, found, outcome="requires_action").status_code == 200
+    for outcome in ("unknown", "not_executed"):
+        assert kind(tell(standing_shop, found, outcome=outcome)) == (409, "outcome-already-told")
+    assert kind(tell(standing_shop, found, outcome="requires_action", latency_ms=1)) == (409, "outcome-already-told")
+    # Another provider's approval finishes it: the first one's answer comes too late to count.
+    assert tell(standing_shop, found, provider="adyen").status_code == 200
+    assert kind(tell(standing_shop, found)) == (409, "decision-finished")
+    # What was final is followed by nothing.
+    found = decided(standing_shop)["id"]
+    assert tell(standing_shop, found, outcome="unknown").status_code == 200
+    for outcome in ("approved", "declined", "requires_action"):
+        assert kind(tell(standing_shop, found, outcome=outcome)) == (409, "outcome-already-told")
+
+
+def test_the_end_of_the_customers_step_comes_too_late_after_a_day(shop: Shop) -> None:
+    signed = desk(shop).signed(at=shop.core.clock.now() - LIVES + (LIVES / 1000))
+    assert tell(shop, signed, outcome="requires_action").status_code == 200
+    carried = desk(shop).signer.read(signed, "default")
+    assert carried is not None
+    late = desk(shop).signer.sign(carried._replace(at=carried.at - LIVES), "default")
+    assert kind(tell(shop, late)) == (410, "decision-expired")
+
+
 # ---------------------------------------------------------------- ids
 
 
@@ -357,6 +427,20 @@ def test_raced_outcomes_are_learned_once(shops: OpenShop) -> None:
     assert {each.status_code for each in answers} == {200}
     assert sum("Idempotent-Replayed" not in each.headers for each in answers) == 1
     assert sum(len(each.teacher.answers) for each in desks) == 1
+
+
+def test_raced_ends_of_the_customers_step_are_learned_once(shops: OpenShop) -> None:
+    """Two processes, eight threads: four tell an approval, four a decline; one of the two is taken, once."""
+    both = [shops(), shops()]
+    desks = [desk(each) for each in both]
+    for _ in range(3):
+        found = decided(both[0])["id"]
+        assert tell(both[0], found, outcome="requires_action").status_code == 200
+        ends = [functools.partial(tell, each, found, outcome=end) for each in both for end in ("approved", "declined")]
+        answers = at_once(ends * 2)
+        assert sorted(kind(each) for each in answers) == [(200, "")] * 4 + [(409, "outcome-already-told")] * 4
+        assert sum(each.status_code == 200 and "Idempotent-Replayed" not in each.headers for each in answers) == 1
+    assert sum(len(each.teacher.answers) for each in desks) == 3
 
 
 def test_of_two_that_finish_at_once_one_does(shops: OpenShop) -> None:
