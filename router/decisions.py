@@ -6,9 +6,9 @@
 
 A checkout may fail over by itself: it tells one outcome for each provider that it called, whichever it was, as they
 come. Only `requires_action` can be followed by another of the same provider, once: what the issuer answered after the
-customer's step, `approved` or `declined`; it takes the first one's place. The decision is *finished* by an approval, or by a decline after which no provider can approve (hard, fraud,
-invalid data); a soft decline, a missing authentication, `requires_action`, `not_executed` and `unknown` leave it
-open.
+customer's step, `approved` or `declined`; it takes the first one's place. The decision is *finished* by an approval,
+or by a decline after which no provider can approve (hard, fraud, invalid data); a soft decline, a missing
+authentication, `requires_action`, `not_executed` and `unknown` leave it open.
 
 What is told teaches scores, and may help to mark a provider as suspect (`router.reported`); it moves no circuit. A
 process that dies between the commit and the learning has learned nothing: at most once, never twice.
@@ -214,9 +214,7 @@ class Decisions:
             approved = None  # a card that was declined already says less of whom it comes to next (`router.learning`)
         # The call that began the customer's step was counted then; one that ended it and failed is another.
         call = failed or not any(each.provider == told.provider for each in before)
-        lesson = self._health.hear_reported(
-            told.provider, told.merchant, failed=failed, approved=approved, call=call
-        )
+        lesson = self._health.hear_reported(told.provider, told.merchant, failed=failed, approved=approved, call=call)
         at = told.told_at.timestamp()
         if lesson.call:
             answer = approved if lesson.answer else None

@@ -63,13 +63,10 @@ class Told:
             other.decline_code,
         )
 
-
     def follows(self, earlier: Told) -> bool:
         """Whether it is what became of the customer's step at the same provider."""
         return (
-            self.provider == earlier.provider
-            and earlier.outcome == REQUIRES_ACTION
-            and self.outcome in AFTER_ACTION
+            self.provider == earlier.provider and earlier.outcome == REQUIRES_ACTION and self.outcome in AFTER_ACTION
         )
 
 
