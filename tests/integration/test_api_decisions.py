@@ -15,6 +15,7 @@ from providers.contract import Health as Signal
 from router.api.views import DecidedView, OutcomeView
 from router.decision_ids import LIVES, MAXIMUM_CHARS
 from router.ledger.unavailable import LedgerUnavailableError
+from router.reported import SAME_DECLINES
 from router.segments import segment
 from router.transitions import State
 from tests.fakes.house import teach
@@ -572,6 +573,20 @@ def test_two_merchants_make_a_provider_suspect_and_no_more(shop: Shop) -> None:
     assert circuit.last.evidence["reporting_trouble"] == 2
     assert desk(shop).availability("stripe") < before
     assert shop.pay().status_code == 201
+
+
+@ONE_LEDGER
+def test_a_merchant_that_tells_declines_only_teaches_the_others_nothing(shop: Shop) -> None:
+    for _ in range(30):  # the router uses the provider itself
+        teach(shop.core.health, Signal.OK, times=1)
+    shop.core.health.watch_once()
+    teacher = desk(shop).teacher
+    for _ in range(SAME_DECLINES):
+        shop.core.health.hear_reported("stripe", "default", failed=False, approved=False)
+    for outcome in ("declined", "approved", "declined"):
+        assert tell(shop, decided(shop)["id"], outcome=outcome).status_code == 200
+    assert teacher.answers == [("stripe", True), ("stripe", False)]
+    assert teacher.calls == [("stripe", False)] * 3  # the provider did answer
 
 
 @ONE_LEDGER
