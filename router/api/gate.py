@@ -67,20 +67,28 @@ class KeyRing:
         known = self._known.get(key)
         if known is not None and now - known[1] < KNOWN_KEY_FOR_S:
             return known[0]
-        answered_at = now
+        if known is not None and now - known[2] <= KNOWN_WHILE_AWAY_S:
+            # While one asks, which can take as long as a key is trusted, the others need not wait for it.
+            with self._lock:
+                if key in self._known:
+                    self._known[key] = (known[0], now, known[2])
         try:
             caller = self._find(key)
         except LedgerUnavailableError:
-            if known is None or now - known[2] > KNOWN_WHILE_AWAY_S:
-                raise
-            caller, answered_at = known[0], known[2]
+            with self._lock:
+                known = self._known.get(key)  # looked at again: another may have been told that it is revoked
+                if known is None or now - known[2] > KNOWN_WHILE_AWAY_S:
+                    raise
+                # From when it failed: the next one, too, would wait all that time for nothing.
+                self._known[key] = (known[0], self._clock.monotonic(), known[2])
+            return known[0]
         with self._lock:
             if caller is None:
                 self._known.pop(key, None)
             else:
                 if len(self._known) >= KNOWN_KEYS:
                     self._known.clear()
-                self._known[key] = (caller, now, answered_at)
+                self._known[key] = (caller, now, now)
         return caller
 
 
