@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock clean simulate simulate-mutants chaos flips flip-table bench-safety bench-alarms bench-breaker bench-flags bench-deciding
+.PHONY: help run test check format lock clean simulate simulate-mutants chaos flips parked flip-table bench-safety bench-alarms bench-breaker bench-flags bench-deciding
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,9 @@ chaos: $(VENV)/installed  ## every fault, kills and pauses on real processes, on
 
 flips: $(VENV)/installed  ## outages, toggles, LaunchDarkly away: one flip each, everyone follows; an hour
 	$(BIN)/python -m tests.e2e.flips_at_length $(FLIPS)
+
+parked: $(VENV)/installed  ## a thousand payments parked and paid, one worker and two, killed and not, both databases; 6 minutes
+	$(BIN)/python -m tests.e2e.parked_at_length $(PARKED)
 
 SEEDS ?= 5000
 simulate: $(VENV)/installed  ## thousands of seeded interleavings of faults, crashes and payments; SEED=n replays one

@@ -89,7 +89,7 @@ class Parked:
         self._news = threading.Event()
 
     def run_once(self) -> int:
-        """One round. Answers how many payments have left the parking since the last. Raises LedgerUnavailableError."""
+        """One round. Answers how many payments have left the parking since. Raises LedgerUnavailableError."""
         self._pause_s, self._full = None, False
         now = self._clock.now()
         self._expire(now)
@@ -148,7 +148,8 @@ class Parked:
             if since is not None:
                 self._ledger.recovered(now, since=since, restart=False)
         elif able - before:
-            self._waking = self._ledger.recovered(now, since=now, restart=True) or self._waking
+            self._ledger.recovered(now, since=now, restart=True)
+            self._waking = True
         # Whichever worker saw it may have died in the middle: so each goes on, as long as there is something left.
         if self._waking and able:
             self._waking = self._ledger.wake(now) > 0

@@ -38,7 +38,7 @@ class Ramp:
     """When the stage did."""
     spent_until: dt.datetime
     restarted_at: dt.datetime
-    """The last outage's end, or the first try ever."""
+    """The last outage's end."""
     good: int = 0
     bad: int = 0
 

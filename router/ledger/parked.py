@@ -7,6 +7,7 @@ whose worker has died runs out.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from router import parked_ramp
 from router.ledger import alerts
 from router.ledger.alerts import Alert
 from router.ledger.engine import Database
-from router.ledger.payments import append_event
+from router.ledger.payments import NEVER, append_event
 from router.ledger.records import Payment, StaleError, from_row, to_row
 from router.ledger.tables import parked_ramp as ramps
 from router.ledger.tables import payment_events, payments, to_micros
@@ -103,16 +104,19 @@ class ParkedLedger:
     def recovered(self, now: dt.datetime, *, since: dt.datetime, restart: bool) -> bool:
         """Payments can be taken again since then: what was last tried before is to be made due.
 
-        `restart`: it was at this moment, so the rate begins anew. False: another worker has seen to it.
+        `restart`: it was at this moment, so the rate begins anew, unless another worker has seen to it. Whether it
+        does.
         """
         with self._database.write() as connection:
             ramp, last = _locked(connection, now)
-            if restart and now - ramp.restarted_at < OUTAGES_APART:
-                return False
-            if restart:
-                ramp = parked_ramp.beginning(now)
-            _keep(connection, ramp, merchant=last, wake_at=to_micros(since))
-        return True
+            restart = restart and now - ramp.restarted_at >= OUTAGES_APART
+            _keep(
+                connection,
+                parked_ramp.beginning(now) if restart else ramp,
+                merchant=last,
+                wake_at=to_micros(since),
+            )
+        return restart
 
     def wake(self, now: dt.datetime) -> int:
         """Make due a batch of what waits, and was last tried before a recovery. Says how many; 0: that is done."""
@@ -270,7 +274,8 @@ def _locked(connection: sa.Connection, now: dt.datetime) -> tuple[Ramp, str]:
     query = ramps.select().with_for_update()
     row = connection.execute(query).mappings().one_or_none()
     if row is None:
-        begun = {**_row(parked_ramp.beginning(now)), "id": 1, "wake_at": None, "merchant": ""}
+        first = dataclasses.replace(parked_ramp.beginning(now), restarted_at=NEVER)
+        begun = {**_row(first), "id": 1, "wake_at": None, "merchant": ""}
         if connection.dialect.name == "postgresql":
             from sqlalchemy.dialects.postgresql import insert
 

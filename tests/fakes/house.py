@@ -195,9 +195,9 @@ def parked_loop(house: House, **more: Any) -> Parked:
 
 
 def drain(house: House, parked: Parked, *, within_s: float = 10.0) -> int:
-    """Rounds a hundredth of a second apart, for so long on the clock. Answers how many left the parking."""
+    """Rounds a twentieth of a second apart, for so long on the clock. Answers how many left the parking."""
     settled = 0
-    for _ in range(round(within_s * 100)):
+    for _ in range(round(within_s * 20)):
         settled += parked.run_once()
-        house.clock.advance(0.01)
+        house.clock.advance(0.05)
     return settled

@@ -333,7 +333,7 @@ def test_a_dispute_does_not_change_an_old_payments_money(branch: Branch, story: 
 def test_an_old_parked_payment_is_tried_on(branch: Branch, story: str) -> None:
     """By the worker, when it is due."""
     branch.clock.advance(120)
-    claimed = []
+    claimed: list[str] = []
     for _ in range(5):  # one a claim, so slowly does it begin
         now = branch.clock.now()
         until = now + dt.timedelta(minutes=1)
