@@ -32,6 +32,9 @@ MERCHANTS_AT_ONCE = 200
 OUTAGES_APART = dt.timedelta(seconds=3)
 """What several workers see recover within so long is one recovery."""
 
+STOPPED_FOR_MS = 2_000
+"""The database ends a claim in which nothing happens for so long; between two of its queries are microseconds."""
+
 _PARKED = sa.text("payments.status = 'parked'")
 """As the indexes have it: a bound value would not match them."""
 
@@ -271,6 +274,9 @@ def _due(connection: sa.Connection, merchant: str, now: dt.datetime, limit: int)
 
 def _locked(connection: sa.Connection, now: dt.datetime) -> tuple[Ramp, str]:
     """The ramp, which nobody else changes before this transaction ends, and whose turn it was last."""
+    if connection.dialect.name == "postgresql":
+        # A worker that is stopped in the middle of this transaction must not stop the others with it.
+        connection.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {STOPPED_FOR_MS}")
     query = ramps.select().with_for_update()
     row = connection.execute(query).mappings().one_or_none()
     if row is None:

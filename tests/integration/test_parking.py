@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 import time
 from typing import Any
 
@@ -14,9 +15,11 @@ from router.api.parked import DeadLetterList, DeadLetterView
 from router.api.status import StatusView
 from router.api.views import PaymentView
 from router.audit import verify
+from router.ledger import parked as module
 from router.ledger.engine import Database
 from router.ledger.parked import ParkedLedger
 from router.ledger.tables import payments
+from router.ledger.unavailable import LedgerUnavailableError
 from router.transitions import State
 from tests.fakes.house import build_house, move, parked_loop
 from tests.fakes.providers import FakeProvider
@@ -114,6 +117,44 @@ def test_a_payment_that_a_request_is_changing_is_passed_over(database: Database)
             NOW, until=NOW + dt.timedelta(days=1), limit=1, good=0, bad=0, most_per_s=50.0
         )
         assert claimed.ids == ["pay_m_000001"]
+
+
+def test_a_worker_that_is_stopped_in_the_middle_of_a_claim_does_not_stop_the_others(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL: it holds the rate's row, and the database takes it away; its own claim comes to nothing."""
+    if database.is_sqlite:
+        pytest.skip("a stopped writer holds SQLite's file; other commits wait for it as well")
+    monkeypatch.setattr(module, "STOPPED_FOR_MS", 100)
+    _parked(database, "m", 2)
+    ledger, due = ParkedLedger(database), module._due
+    inside, go_on = threading.Event(), threading.Event()
+    stopped: list[object] = []
+
+    def stops(*args: Any) -> list[str]:
+        if threading.current_thread().name == "stopped":
+            inside.set()
+            assert go_on.wait(20)
+        return due(*args)
+
+    def claim() -> list[str]:
+        until = NOW + dt.timedelta(days=1)
+        return list(ledger.claim(NOW, until=until, limit=1, good=0, bad=0, most_per_s=50.0).ids)
+
+    def be_stopped() -> None:
+        try:
+            stopped.append(claim())
+        except LedgerUnavailableError as error:
+            stopped.append(error)
+
+    monkeypatch.setattr(module, "_due", stops)
+    worker = threading.Thread(target=be_stopped, name="stopped", daemon=True)
+    worker.start()
+    assert inside.wait(20)
+    assert claim() == ["pay_m_000000"]
+    go_on.set()
+    worker.join(20)
+    assert isinstance(stopped[0], LedgerUnavailableError)
 
 
 # ---------------------------------------------------------------- over HTTP
