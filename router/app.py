@@ -499,7 +499,8 @@ def create_worker(core: Core) -> Loops:
         health=core.health,
         clock=core.clock,
         ids=core.ids,
-        at_once=core.settings.parked_at_once,
+        # Who finds a provider's places taken is put off, and would wait for a minute where one second is enough.
+        at_once=min(core.settings.parked_at_once, core.settings.calls_at_once),
         most_per_s=core.settings.parked_per_second,
         retry_s=core.settings.parked_retry_seconds,
         is_enabled=lambda name: core.flags.read(FlagContext()).is_enabled(name),

@@ -133,14 +133,15 @@ class Parked:
                 # One payment that cannot be worked on must not hold up those behind it.
                 log.exception("parked_not_tried", payment=payment_id)
                 continue
-            self._settled += answer is not None and answer.payment.status != "parked"
+            with self._lock:
+                self._settled += answer is not None and answer.payment.status != "parked"
 
     def _see_recoveries(self, now: dt.datetime) -> None:
         """Notice providers that take payments again, by their circuits or the team's word."""
         able = frozenset(
             each for each in self._providers if self._health.is_admitting(each) and self._is_enabled(each)
         )
-        before, self._able = self._able, able
+        before = self._able
         if before is None:
             # What recovered before this process began has its moment on record, if it ever failed.
             moved = [self._health.snapshot(each).last for each in able]
@@ -150,6 +151,7 @@ class Parked:
         elif able - before:
             self._ledger.recovered(now, since=now, restart=True)
             self._waking = True
+        self._able = able  # not before it is on record: a ledger that is away must not make it forgotten
         # Whichever worker saw it may have died in the middle: so each goes on, as long as there is something left.
         if self._waking and able:
             self._waking = self._ledger.wake(now) > 0
@@ -170,7 +172,12 @@ class Parked:
         for payment_id in claimed.ids:
             with self._lock:
                 self._under_way += 1
-            self._start(functools.partial(self._try, payment_id))
+            try:
+                self._start(functools.partial(self._try, payment_id))
+            except RuntimeError:  # no thread is to be had: the place is free again, and the claim runs out
+                with self._lock:
+                    self._under_way -= 1
+                raise
         until_next_s = max(LEAST_PAUSE_S, (claimed.again_at - now).total_seconds())
         self._pause_s = until_next_s if claimed.ids else max(until_next_s, OTHERS_PAUSE_S)
         self._full = len(claimed.ids) == free

@@ -55,8 +55,9 @@ def heard(ramp: Ramp, now: dt.datetime, *, good: int, bad: int, most_per_s: floa
     `most_per_s`: as fast as it ever becomes.
     """
     if (now - ramp.spent_until).total_seconds() > IDLE_S:
-        return dataclasses.replace(beginning(now), restarted_at=ramp.restarted_at)
-    ramp = dataclasses.replace(ramp, good=ramp.good + good, bad=ramp.bad + bad)
+        anew = dataclasses.replace(beginning(now), restarted_at=ramp.restarted_at)
+        return dataclasses.replace(anew, rate=min(anew.rate, most_per_s))
+    ramp = dataclasses.replace(ramp, rate=min(ramp.rate, most_per_s), good=ramp.good + good, bad=ramp.bad + bad)
     slowest = min(FLOOR_PER_S, most_per_s)
     if ramp.bad > (ramp.good + ramp.bad) * FORGIVEN_SHARE:
         return _stage(ramp, max(slowest, ramp.rate / 2), now)

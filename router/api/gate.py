@@ -20,7 +20,12 @@ MAXIMUM_BODY_BYTES = 64 * 1024
 KNOWN_KEY_FOR_S = 5.0
 """How long a key that was found is trusted without asking the ledger: so long may a revoked key still work."""
 KNOWN_KEYS = 10_000
-OPTIONAL_BODY = frozenset(f"payments.{name}_payment" for name in ("capture", "cancel", "refund", "complete"))
+OPTIONAL_BODY = frozenset(
+    {
+        *(f"payments.{name}_payment" for name in ("capture", "cancel", "refund", "complete")),
+        "dead_letters.redrive",
+    }
+)
 SCOPES_BY_PATH = {"/v1/payments": ("payments",), "/v1/providers": ("operate", "reports")}
 """Any one of these is enough."""
 OPERATORS = frozenset({"payments.resolve_payment", "circuits.order_breaker"})

@@ -118,6 +118,13 @@ def test_no_window_gets_more_than_its_rate_and_one_burst(rate: float, pauses: li
             assert tries <= rate * (ended - began) + max(1.0, rate * BURST_S) + 1e-3
 
 
+def test_a_setting_may_keep_it_slower_than_its_beginning() -> None:
+    """One a second at most: from the second try on, for the first is given out before anything is heard."""
+    ramp = spent(beginning(NOW), NOW, 1)
+    ramp = heard(ramp, NOW, good=0, bad=0, most_per_s=1.0)
+    assert (ramp.rate, allowed(ramp, after(0.9)), allowed(ramp, after(1.0))) == (1.0, 0, 1)
+
+
 def test_a_stage_is_as_long_as_it_says() -> None:
     """Success before its end changes nothing."""
     ramp = heard(beginning(NOW), after(STAGE_S - 0.01), good=100, bad=0, most_per_s=MOST)

@@ -150,6 +150,25 @@ def test_a_provider_that_is_switched_on_again_is_a_recovery(database: Database) 
     assert drain(house, loop, within_s=1) == 1
 
 
+def test_a_recovery_that_could_not_be_written_is_seen_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger was away at that moment."""
+    loop = parked_loop(house)
+    (payment,) = park(house)
+    loop.run_once()
+    house.ledger.postpone(payment, house.clock.now() + dt.timedelta(seconds=LONGEST_WAIT_S))
+    house.clock.advance(30)
+    recovery(house)
+    with monkeypatch.context() as patch:
+
+        def away(*_args: object, **_named: object) -> bool:
+            raise LedgerUnavailableError("OperationalError")
+
+        patch.setattr(ParkedLedger, "recovered", away)
+        with pytest.raises(LedgerUnavailableError):
+            loop.run_once()
+    assert drain(house, loop, within_s=1) == 1
+
+
 def test_one_recovery_seen_by_two_workers_begins_the_rate_anew_once(house: House, ledger: ParkedLedger) -> None:
     now = house.clock.now()
     assert ledger.recovered(now + dt.timedelta(seconds=10), since=now, restart=True)
@@ -204,6 +223,26 @@ def test_no_more_are_under_way_than_there_are_places(house: House) -> None:
     tasks.pop()()
     loop.run_once()
     assert len(tasks) == 4
+
+
+def test_a_try_that_gets_no_thread_costs_no_place(house: House) -> None:
+    """Its claim runs out, and it is tried then."""
+    (payment,) = park(house)
+    recovery(house)
+    house.clock.advance(15)
+    refused: list[object] = []
+
+    def start(task: Any) -> None:
+        if not refused:
+            refused.append(task)
+            raise RuntimeError("can't start new thread")
+        task()
+
+    loop = parked_loop(house, at_once=1, start=start)
+    with pytest.raises(RuntimeError, match="thread"):
+        loop.run_once()
+    assert drain(house, loop, within_s=CLAIM.total_seconds() + 1) == 1
+    assert stored(house, payment).status == "captured"
 
 
 # ---------------------------------------------------------------- whose turn
