@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock clean simulate simulate-mutants chaos flips parked flip-table bench-safety bench-alarms bench-breaker bench-flags bench-deciding
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*##.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,10 @@ simulate: $(VENV)/installed  ## thousands of seeded interleavings of faults, cra
 simulate-mutants: $(VENV)/installed  ## break the router on purpose, and find the first seed that catches each
 	$(BIN)/python -m tests.simulation.mutants
 
+ROUTING ?= --seeds 20 --payments 200000
+simulate-routing: $(VENV)/installed  ## ways of choosing a provider compared on simulated weeks; 5 minutes
+	$(BIN)/pointsman simulate-routing $(ROUTING)
+
 flip-table: $(VENV)/installed  ## an hour of flapping, and a day of outages: what became of the primary flag; 1 minute
 	$(BIN)/pytest -q -s tests/unit/test_flips_at_length.py
 
@@ -52,8 +56,16 @@ bench-breaker: $(VENV)/installed  ## ns per guarded call, beside four libraries;
 bench-flags: $(VENV)/installed  ## µs for reading all flags for one payment, over the real SDK; 1 minute
 	$(BIN)/python bench/reading_flags.py
 
+bench-decisions: $(VENV)/installed  ## requests/s of POST /v1/decisions beside an empty endpoint; 1 minute
+	$(BIN)/python bench/decisions.py
+
 bench-deciding: $(VENV)/installed  ## µs for a decision with scores of 60 segments, and for a learning step; 20 s
 	$(BIN)/python bench/deciding.py
+
+PAYMENTS ?= 5000,20000
+TRIALS ?= 200
+replay-honesty: $(VENV)/installed  ## do the intervals of `pointsman replay` hold the truth? 200 simulated logs of each size; 4 minutes
+	$(BIN)/python -m bench.replay_honesty --payments $(PAYMENTS) --trials $(TRIALS)
 
 CALLS ?= 1000000
 RUNS ?= 9

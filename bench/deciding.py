@@ -9,6 +9,7 @@ that whatever else the machine does hits all; the last line is what the same mac
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import random
 import statistics
 import sys
@@ -59,17 +60,19 @@ def main() -> int:
     appraiser = Appraiser(PROVIDERS, scores=scores, fees=FeeBook.default())
     flags = RoutingFlags(strategy="best-value")
     segments = kinds()
+    rng.shuffle(segments)
+    turns = itertools.cycle(segments)
     sale = Sale(Decimal("19.99"), "EUR", "visa", "credit", "domestic", NOW.date())
 
     def one() -> Decision:
-        terms = appraiser.terms_of(rng.choice(segments), sale, NOW)
+        terms = appraiser.terms_of(next(turns), sale, NOW)
         offers = [Offer(name, terms[name]) for name in PROVIDERS]
         return decide(offers, flags, 19.99, draws=drawn(flags, rng.random), incumbent="stripe")
 
     decision, at = one(), NOW.timestamp()
     works: dict[str, Callable[[], object]] = {
         "a decision: terms and order": one,
-        "  of it: scores read": lambda: scores.read(rng.choice(segments), at),
+        "  of it: scores read": lambda: scores.read(next(turns), at),
         "  of it: three fees": lambda: [appraiser._fees.quote(name, sale) for name in PROVIDERS],
         "its explanation, as it is stored": decision.to_json,
         "a learning step": lambda: scores.hear_answer("stripe", segments[7], approved=True, at=at),

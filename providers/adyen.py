@@ -101,6 +101,9 @@ class AdyenProvider:
 
     # ------------------------------------------------------------ charging
 
+    def check(self, method: str, money: Money) -> None:
+        adyen_render.amount_of(method, money)
+
     def render(self, request: ChargeRequest) -> Params:
         return adyen_render.render(
             request, merchant_account=self._merchant_account, default_return_url=self._default_return_url

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from providers import currencies
-from providers.contract import ChargeRequest, Ineligible, Params
+from providers.contract import ChargeRequest, Ineligible, Money, Params
 
 # Limits of Checkout v72's own schema, in characters.
 REFERENCE_CHARS = 80
@@ -39,14 +39,13 @@ _BROWSER_FIELDS = {
 
 def render(request: ChargeRequest, *, merchant_account: str, default_return_url: str) -> Params:
     """The body of `/payments`. Raises Ineligible where the payment cannot be expressed."""
-    if request.method != "card":
-        raise Ineligible("only cards are set up at Adyen")
+    amount = amount_of(request.method, request.money)
     if len(request.attempt_id) > REFERENCE_CHARS:
         raise Ineligible(f"the attempt's id is above Adyen's {REFERENCE_CHARS} characters")
     payment_method, shopper_reference = _token(request)
     params: dict[str, Any] = {
         "merchantAccount": merchant_account,
-        "amount": {"value": currencies.ADYEN.to_vendor(request.money), "currency": request.money.currency},
+        "amount": {"value": amount, "currency": request.money.currency},
         # The attempt's id, so that a technical cancel names exactly one attempt.
         "reference": request.attempt_id,
         "paymentMethod": payment_method,
@@ -77,6 +76,13 @@ def render(request: ChargeRequest, *, merchant_account: str, default_return_url:
     if browser := _browser(request.browser or {}):
         params["browserInfo"] = browser
     return params
+
+
+def amount_of(method: str, money: Money) -> int:
+    """The amount in Adyen's own units. Raises Ineligible where Adyen takes no such payment, whatever its token."""
+    if method != "card":
+        raise Ineligible("only cards are set up at Adyen")
+    return currencies.ADYEN.to_vendor(money)
 
 
 def _token(request: ChargeRequest) -> tuple[dict[str, str], str]:

@@ -279,6 +279,9 @@ class Provider(Protocol):
     def is_reference(self, reference: str) -> bool:
         """Whether this can be the vendor's id of a payment, by its shape: a person may have mistyped it."""
 
+    def check(self, method: str, money: Money) -> None:
+        """Whether such a payment can be expressed here at all, whatever its token. Pure. Raises Ineligible."""
+
     def render(self, request: ChargeRequest) -> Params:
         """The exact vendor parameters of this attempt. Pure. Raises Ineligible where it cannot be expressed."""
 

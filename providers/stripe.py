@@ -98,6 +98,9 @@ class StripeProvider:
 
     # ------------------------------------------------------------ charging
 
+    def check(self, method: str, money: Money) -> None:
+        stripe_render.amount_of(method, money)
+
     def render(self, request: ChargeRequest) -> Params:
         return stripe_render.render(request, tell_fee=self._tell_fee)
 

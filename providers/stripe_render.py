@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from providers import currencies
-from providers.contract import ChargeRequest, Ineligible, Params
+from providers.contract import ChargeRequest, Ineligible, Money, Params
 
 METADATA_VALUE_CHARS = 500
 """Stripe's limit for one metadata value."""
@@ -32,10 +32,8 @@ def render(request: ChargeRequest, *, tell_fee: bool = False) -> Params:
     `tell_fee`: the answer to a payment that is captured at once is to say what it costs. It is a parameter like any
     other, so it is written down and sent again with them: a re-send under the same key must not differ.
     """
-    if request.method != "card":
-        raise Ineligible("only cards are set up at Stripe")
     params: dict[str, Any] = {
-        "amount": currencies.STRIPE.to_vendor(request.money),
+        "amount": amount_of(request.method, request.money),
         "currency": request.money.currency.lower(),
         "capture_method": request.capture,
         "confirm": True,
@@ -59,6 +57,13 @@ def render(request: ChargeRequest, *, tell_fee: bool = False) -> Params:
     if tell_fee and request.capture == "automatic":
         params["expand"] = [FEE]
     return params
+
+
+def amount_of(method: str, money: Money) -> int:
+    """The amount in Stripe's own units. Raises Ineligible where Stripe takes no such payment, whatever its token."""
+    if method != "card":
+        raise Ineligible("only cards are set up at Stripe")
+    return currencies.STRIPE.to_vendor(money)
 
 
 def _token(token: str | Mapping[str, str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ import dataclasses
 import math
 import os
 import random
+import secrets
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,12 +42,16 @@ from providers.stripe import StripeProvider
 from router import alerts as alerting
 from router import telemetry
 from router.api import attention, circuits, gate, operations, problems, status, webhooks
+from router.api import decisions as decisions_api
 from router.api import parked as dead_letters
 from router.api import payments as payments_api
 from router.appraisal import Appraiser
 from router.baseline import Fixed
 from router.breaker import BreakerSettings
 from router.clock import Clock, Ids, SystemClock, TimeOrderedIds
+from router.decision_ids import DecisionIds
+from router.decision_writing import WRITE_INTERVAL_S, DecisionWriter
+from router.decisions import Decisions
 from router.fee_book import fee_book
 from router.flag_watch import FlagWatch
 from router.fleet import FleetCounts
@@ -62,6 +67,7 @@ from router.ledger.attention import AttentionLedger
 from router.ledger.cards import CardLedger
 from router.ledger.circuits import CircuitLedger
 from router.ledger.counts import CountLedger
+from router.ledger.decisions import DecisionLedger
 from router.ledger.engine import Database
 from router.ledger.flag_values import FlagValueLedger
 from router.ledger.flips import FlipLedger
@@ -95,6 +101,10 @@ log = structlog.get_logger("router.app")
 
 STOP_LOOPS_WITHIN_S = 1.0
 """The web's one loop is a few milliseconds a round."""
+FLUSH_WITHIN_S = 2.0
+"""A commit of the last decisions; longer than that, and the ledger is away."""
+DECISION_IDS = "decision-ids"
+"""The ledger's name of the secret that it keeps where no setting gives one."""
 PROBE_READ_S = 5.0
 """A probe is one small question: a provider that takes longer for it has not recovered."""
 SLOW_MINIMUM_CALLS = 20
@@ -139,6 +149,7 @@ class Core:
     inquirer: Sender
     """What a worker does by itself: it leaves a provider whose circuit is open to the probes."""
     payments: Payments
+    planner: Planner
 
     def close(self) -> None:
         """Let go of connections and threads, within bounds; to be called when the loops have stopped."""
@@ -201,19 +212,20 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     chance = random.Random().random  # noqa: S311 - neither jitter nor a provider's share is a secret
     sender = Sender(providers, times, clock=clock, random=chance, operating=health.operating)
     inquirer = Sender(providers, times, clock=clock, random=chance, operating=health.finding_out)
+    planner = Planner(
+        providers=providers,
+        flags=source,
+        health=health,
+        appraiser=appraiser,
+        ids=ids,
+        tries_of=CardLedger(database).tries,
+        draw=chance,
+        override=override.apply,
+        allowed=settings.providers_of,
+    )
     payments = Payments(
         ledger=ledger,
-        planner=Planner(
-            providers=providers,
-            flags=source,
-            health=health,
-            appraiser=appraiser,
-            ids=ids,
-            tries_of=CardLedger(database).tries,
-            draw=chance,
-            override=override.apply,
-            allowed=settings.providers_of,
-        ),
+        planner=planner,
         sender=sender,
         health=health,
         journals=journals,
@@ -249,6 +261,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         sender=sender,
         inquirer=inquirer,
         payments=payments,
+        planner=planner,
     )
 
 
@@ -398,20 +411,40 @@ def create_app(settings: Settings | None = None) -> Flask:
     core.health.restore()
     core.score_sharing.exchange_once()
     core.override.refresh()
+    writer = DecisionWriter(DecisionLedger(core.database))
+    loops.add(Loop("decisions", writer.run_once, loops.pause(WRITE_INTERVAL_S)))
+    app = web_app(core, writer)
     loops.start()
 
     def stop() -> None:
-        if loops.stop(STOP_LOOPS_WITHIN_S):
+        # What the last requests decided is written first, within its own bound: a commit, unless the ledger is away.
+        if loops.stop(STOP_LOOPS_WITHIN_S) and writer.flush(FLUSH_WITHIN_S):
             core.close()
 
     atexit.register(stop)
-    app = web_app(core)
     app.extensions["pointsman"] = (core, stop)
     return app
 
 
-def web_app(core: Core) -> Flask:
-    """The routes over a core."""
+def build_decisions(core: Core, writer: DecisionWriter) -> Decisions:
+    """What `/v1/decisions` answers with. Raises LedgerUnavailableError."""
+    ledger = DecisionLedger(core.database)
+    given = _several(core.settings.decision_secret)
+    signer = DecisionIds(given or [ledger.secret(DECISION_IDS, secrets.token_urlsafe(32), core.clock.now())])
+    return Decisions(
+        planner=core.planner,
+        health=core.health,
+        scores=core.scores,
+        ledger=ledger,
+        writer=writer,
+        signer=signer,
+        clock=core.clock,
+        ids=core.ids,
+    )
+
+
+def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
+    """The routes over a core; `writer` keeps decisions, where it runs. Raises LedgerUnavailableError."""
     app = OpenAPI(
         "router",
         info=Info(title="pointsman", version="1", description="A payment failover router that never charges twice."),
@@ -436,6 +469,10 @@ def web_app(core: Core) -> Flask:
         clock=core.clock,
     )
     app.register_api(payments_api.blueprint(core.payments, modifications))
+    writer = writer or DecisionWriter(DecisionLedger(core.database))
+    decisions = build_decisions(core, writer)
+    app.register_api(decisions_api.blueprint(decisions))
+    app.extensions["pointsman_decisions"] = (decisions, writer)
     app.register_api(attention.blueprint(AttentionLedger(core.database)))
     app.register_api(webhooks.blueprint(core.providers, Inbox(core.database), core.clock))
     circuit_ledger, parked_ledger = CircuitLedger(core.database), ParkedLedger(core.database)
@@ -528,6 +565,7 @@ def create_worker(core: Core) -> Loops:
     housekeeping = Housekeeping(
         upkeep=Upkeep(core.database),
         scores=ScoreLedger(core.database),
+        decisions=DecisionLedger(core.database),
         ledger=core.ledger,
         journals=core.journals,
         sender=core.inquirer,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from router import cli_circuits, cli_fees, cli_flags, cli_flips, cli_parked
+from router import cli_circuits, cli_fees, cli_flags, cli_flips, cli_parked, cli_replay, cli_simulate
 from router.cli_circuits import CommandError, current_ledger
 from router.clock import SystemClock
 from router.fee_book import fee_book
@@ -23,7 +23,7 @@ PROGRESS_S = 2.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command's exit code: 0, or 1 after one line on standard error that says what is wrong."""
+    """The command's exit code: 0, or 1 (some: 2) after one line on standard error that says what is wrong."""
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace, Settings], int | None] = options.command
     try:
@@ -68,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     cli_flips.add_commands(add)
     cli_fees.add_commands(add)
     cli_parked.add_commands(add)
+    cli_replay.add_commands(add)
+    cli_simulate.add_commands(add)
 
     keys = add("keys", _create_key, "create an API key; it is shown once, and only its digest is kept")
     keys.add_argument("action", choices=["create"])

@@ -116,6 +116,12 @@ class EarlyWarning:
         return self._known >= ENOUGH_TO_JUDGE
 
     @property
+    def rates(self) -> tuple[float, float]:
+        """The failure rates that it tells apart: the provider's own, and one that is trouble."""
+        with self._lock:
+            return _rates(self._baseline.cautious_failure_rate)
+
+    @property
     def heard(self) -> int:
         """Calls that it has judged, of this process and of others."""
         return self._heard

@@ -29,6 +29,7 @@ from router.fleet import FleetCounts, Sample, counted, counts_of
 from router.incidents import begins_incident
 from router.ledger.counts import hour_of
 from router.ledger.unavailable import LedgerUnavailableError
+from router.reported import Lesson, Reports
 from router.resend_budget import ResendBudget
 from router.transitions import ADMITTING, Snapshot, State, Transition
 from router.trickle import Trickle
@@ -122,6 +123,8 @@ class _Guarded:
         self.trickle = Trickle()
         self.resends = ResendBudget()
         self.warning = EarlyWarning(name, settings, fixed)
+        self.reports = Reports()
+        """Of calls that clients made by themselves."""
         self.thresholds: Thresholds | None = None
         """Those that the breaker goes by."""
         self.samples: deque[Sample] = deque()
@@ -311,6 +314,24 @@ class ProviderHealth:
             return False
         return circuit.state in (State.CLOSED, State.BYPASS, State.METRICS_ONLY)
 
+    # ------------------------------------------------------------ what clients tell of calls of their own
+
+    def hear_reported(self, provider: str, merchant: str, *, failed: bool) -> Lesson:
+        """A client has called the provider by itself, and the call failed or not. Answers what that may teach.
+
+        It can help to mark the provider as suspect, by `router.reported`; it never moves a circuit otherwise.
+        """
+        guarded = self._guarded[provider]
+        circuit = guarded.breaker.snapshot()
+        return guarded.reports.hear(
+            merchant,
+            failed,
+            self._clock.monotonic(),
+            rates=guarded.warning.rates,
+            own_calls=guarded.warning.heard,
+            in_trouble=circuit.suspect or circuit.state is not State.CLOSED,
+        )
+
     # ------------------------------------------------------------ what this process decides
 
     def moved(self, transition: Transition | None) -> None:
@@ -379,25 +400,30 @@ class ProviderHealth:
         marked_s = self.age_s(circuit.provider) if circuit.suspect else 0.0
         return guarded.warning.hear(counts, now, healthy=healthy, marked_s=marked_s)
 
-    def _see_mark(self, guarded: _Guarded, circuit: Snapshot) -> None:
+    def _see_mark(self, guarded: _Guarded, circuit: Snapshot, *, warned: bool) -> None:
         """Notice a mark that came or went, whoever set it or took it away."""
         if circuit.suspect:
             if guarded.mark is None or guarded.mark.version != circuit.version:
                 guarded.mark = _Mark(circuit.version, guarded.warning.heard, agreed=False)
-            guarded.mark.agreed = guarded.mark.agreed or guarded.warning.suspect
+            guarded.mark.agreed = guarded.mark.agreed or warned
         elif guarded.mark is not None:
             # Another process took it away. To set it again takes new evidence, or the two would go on for ever.
             guarded.mark = None
             guarded.warning.reset()
+            guarded.reports.reset()
 
     def _mark(self, guarded: _Guarded, circuit: Snapshot, now: float) -> int:
         """Mark a closed circuit as suspect, or take the mark away after a calm while. Answers whether it did."""
-        self._see_mark(guarded, circuit)
-        warned, mark = guarded.warning.suspect, guarded.mark
+        if circuit.state is not State.CLOSED:
+            guarded.reports.reset()
+        self._see_mark(guarded, circuit, warned=guarded.warning.suspect or guarded.reports.suspect(now))
+        # Asked again: a mark that another process took away has just reset them.
+        warned, mark = guarded.warning.suspect or guarded.reports.suspect(now), guarded.mark
         if circuit.state is not State.CLOSED or warned == circuit.suspect:
             guarded.calm_since = None
             return 0
-        reason = f"suspect: {guarded.warning.reason}"
+        told = [each for each in (guarded.warning.reason, guarded.reports.reason(now)) if each]
+        reason = f"suspect: {'; '.join(told)}"
         if not warned:
             if guarded.calm_since is None:
                 guarded.calm_since = now
@@ -407,7 +433,10 @@ class ProviderHealth:
                 return 0
             reason = f"not suspect any more: calm for {calm_s:.0f} s"
         transition = guarded.breaker.mark(
-            warned, expected=circuit.last, reason=reason, evidence=guarded.warning.evidence()
+            warned,
+            expected=circuit.last,
+            reason=reason,
+            evidence=guarded.warning.evidence() | guarded.reports.evidence(now),
         )
         if transition is None:
             return 0  # the circuit has moved in this moment

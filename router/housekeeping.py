@@ -16,6 +16,7 @@ import structlog
 from providers.contract import LookUpKind, OutcomeKind, Provider
 from router import settling
 from router.clock import Clock
+from router.ledger.decisions import DecisionLedger
 from router.ledger.journal import Journal, Journals
 from router.ledger.operations import ABANDONED, IN_FORCE, UNSEEN, UNSETTLED
 from router.ledger.payments import PaymentLedger
@@ -40,6 +41,8 @@ SCORE_HOURS_KEPT_S = 7 * DAY_S
 SCORES_KEPT_S = 90 * DAY_S
 """Three of the longest half-lives, an eighth of the weight; at the usual six hours a millionth is left after five
 days."""
+DECISIONS_KEPT = dt.timedelta(days=90)
+"""Decisions that checkout asked for and what it told of them: a quarter to replay another policy over."""
 BATCH = 500
 """Rows forgotten in one commit: a few milliseconds, so that no payment waits long for the ledger."""
 BATCHES = 20
@@ -62,6 +65,8 @@ class Done:
     webhooks: int = 0
     counts: int = 0
     """Rows of what processes counted of providers."""
+    decisions: int = 0
+    """Those that checkout asked for, and their outcomes."""
     probes: int = 0
     alerts: int = 0
     canceled: int = 0
@@ -87,6 +92,7 @@ class Housekeeping:
         clock: Clock,
         stopping: Callable[[], bool] = lambda: False,
         scores: ScoreLedger | None = None,
+        decisions: DecisionLedger | None = None,
     ) -> None:
         self._upkeep = upkeep
         self._ledger = ledger
@@ -98,6 +104,7 @@ class Housekeeping:
         self._clock = clock
         self._stopping = stopping
         self._scores = scores
+        self._decisions = decisions
 
     def run_once(self) -> Done:
         """One round. Raises LedgerUnavailableError."""
@@ -111,8 +118,12 @@ class Housekeeping:
             counts=self._in_batches(self._upkeep.reap_counts, now - COUNTS_KEPT),
             probes=self._in_batches(self._upkeep.reap_probes, now - KEPT),
             alerts=self._in_batches(self._upkeep.reap_alerts, now - KEPT),
+            decisions=0 if self._decisions is None else self._forget_decisions(self._decisions, now - DECISIONS_KEPT),
             scores=0 if self._scores is None else self._tidy_scores(self._scores, int(now.timestamp())),
         )
+
+    def _forget_decisions(self, decisions: DecisionLedger, before: dt.datetime) -> int:
+        return self._in_batches(decisions.reap, before) + self._in_batches(decisions.reap_outcomes, before)
 
     def _tidy_scores(self, scores: ScoreLedger, now_s: int) -> int:
         """Forget what is old, put minutes into hours, and hours into days."""

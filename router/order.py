@@ -85,13 +85,14 @@ class Card(_Strict):
     """An opaque word that is the same for the same card at every provider."""
 
 
+Token = Text255 | Annotated[dict[Text40, Text255], Field(min_length=1, max_length=4)]
+
+
 class PaymentMethod(_Strict):
     """The customer's payment method, as each provider has it on file."""
 
     type: Literal["card"]
-    tokens: dict[ProviderName, Text255 | Annotated[dict[Text40, Text255], Field(min_length=1, max_length=4)]] = Field(
-        min_length=1, max_length=8
-    )
+    tokens: dict[ProviderName, Token] = Field(min_length=1, max_length=8)
     """Provider name to that provider's token; an object where the vendor needs more than one value."""
     card: Card | None = None
 

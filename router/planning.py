@@ -14,6 +14,7 @@ from router.choices import Choices
 from router.clock import Ids
 from router.health import ProviderHealth
 from router.ledger.records import Attempt
+from router.ledger.unavailable import LedgerUnavailableError
 from router.order import Order
 from router.retry_budget import Occasion, Try
 
@@ -87,6 +88,11 @@ class Planner:
         self._allowed = allowed or (lambda _merchant: self._providers)
         """The providers that a merchant may use."""
 
+    @property
+    def names(self) -> Collection[str]:
+        """Every provider that is decided about."""
+        return self._providers.keys()
+
     def plan(self, payment_id: str, merchant: str, order: Order, now: dt.datetime) -> Plan:
         """Read the flags once, ask every provider whether it could take this payment, and decide.
 
@@ -96,7 +102,7 @@ class Planner:
         occasion = _occasion(order)
         earlier = () if card is None else self._tries_of(card)
         spent = retry_budget.obstacle(occasion, earlier, now) if earlier else None
-        flags, overridden = self._override(self._flags.read(_context(payment_id, merchant, order)))
+        flags, overridden = self.flags_of(payment_id, merchant, order)
         # An automatic capture cannot be voided: a policy that may void authorizes first, and captures afterwards.
         may_void = flags.unknown_outcome_policy == "void-and-fail-over"
         at_once = order.capture == "automatic" and not may_void
@@ -114,6 +120,43 @@ class Planner:
                 obstacles[name] = obstacle
         decision = self.decide(merchant, order, obstacles, flags, overridden=overridden, now=now)
         return Plan(flags, decision, params, attempt_ids, at_once, card, occasion, earlier)
+
+    def flags_of(self, payment_id: str, merchant: str, order: Order) -> tuple[RoutingFlags, str | None]:
+        """This payment's flags, read now, with the override in force in them, and in words what it changed."""
+        return self._override(self._flags.read(_context(payment_id, merchant, order)))
+
+    def consider(
+        self, decision_id: str, merchant: str, order: Order, now: dt.datetime, *, ask_ledger: bool = True
+    ) -> tuple[policy.Decision, bool]:
+        """Decide as for a payment, of which nothing will be sent from here: its tokens may be left out altogether.
+
+        Where none is given, none is asked for. Answers too whether the card's earlier tries were to be looked at and
+        could not be: the ledger is away, or was not to be asked (`ask_ledger`). Then it is decided without them.
+        """
+        spent, blind = None, False
+        card = _card(merchant, order)
+        if card is not None:
+            try:
+                earlier = self._tries_of(card) if ask_ledger else ()
+                blind = not ask_ledger
+            except LedgerUnavailableError:
+                earlier, blind = (), True
+            spent = retry_budget.obstacle(_occasion(order), earlier, now) if earlier else None
+        flags, overridden = self.flags_of(decision_id, merchant, order)
+        obstacles: dict[str, str] = {}
+        for name, provider in self._providers.items():
+            obstacle = spent or self._not_allowed(merchant, name)
+            if obstacle is None:
+                try:
+                    if order.payment_method.tokens:
+                        _rendered(provider, decision_id, decision_id, order, True)
+                    else:
+                        provider.check(order.payment_method.type, Money(order.amount, order.currency))
+                except Ineligible as refusal:
+                    obstacle = refusal.reason
+            if obstacle is not None:
+                obstacles[name] = obstacle
+        return self.decide(merchant, order, obstacles, flags, overridden=overridden, now=now), blind
 
     def decide(
         self,

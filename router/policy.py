@@ -50,6 +50,9 @@ class Lane(enum.Enum):
     HOLDOUT = "holdout"
 
 
+_BY_STRATEGY = Lane.STRATEGY
+
+
 class Offer(NamedTuple):
     """What is known of one provider for one payment, before deciding."""
 
@@ -111,7 +114,7 @@ class Decision:
     primary: str
     candidates: Sequence[Candidate]
     at_stake: Stakes
-    lane: Lane = Lane.STRATEGY
+    lane: Lane = _BY_STRATEGY
     choice: str | None = None
     """Whom the strategy puts first, before any draw; the next of its kind leaves it only for an advantage."""
     incumbent: str | None = None
@@ -221,7 +224,7 @@ def decide(
     kept_out = led_by.get(flags.primary, eligible[0]) if eligible else None
     choice = kept_out if flags.strategy == "primary-first" else _choice(led_by, eligible, flags, incumbent, at_stake)
     lanes = _lanes(flags)
-    lane = lanes.of(draws.lane)
+    lane = _BY_STRATEGY if draws.lane >= lanes.holdout + lanes.explore else lanes.of(draws.lane)
     leads = kept_out if lane is Lane.HOLDOUT else choice
     order = _ordered(eligible, leads, draws.share)
     if lane is Lane.EXPLORE and order:
@@ -300,8 +303,8 @@ def _ordered(eligible: Sequence[Candidate], leads: Candidate | None, draw: float
     if leads is None:
         return eligible
     led = [leads, *[each for each in eligible if each is not leads]]
-    held_back = [each for each in led if draw >= each.offer.share]
-    return [each for each in led if draw < each.offer.share] + held_back if held_back else led
+    held_back = [each for each in led if draw >= each[0][4]]  # its share
+    return [each for each in led if draw < each[0][4]] + held_back if held_back else led
 
 
 def _chances(

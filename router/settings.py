@@ -87,6 +87,16 @@ def _dsn(value: SecretStr) -> SecretStr:
     return value
 
 
+LEAST_SECRET_CHARS = 32
+
+
+def _decision_secret(value: SecretStr) -> SecretStr:
+    if not all(len(each.strip()) >= LEAST_SECRET_CHARS for each in value.get_secret_value().split(",")):
+        msg = f"must be at least {LEAST_SECRET_CHARS} characters, each of the two where one replaces the other"
+        raise ValueError(msg)
+    return value
+
+
 HostPort = Annotated[str, AfterValidator(_host_and_port)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 ProviderLists = Annotated[
@@ -159,6 +169,10 @@ class Settings(BaseSettings):
     """One secret, or two separated by a comma while one replaces the other."""
     adyen_hmac_key: SecretStr | None = None
     """One key in hexadecimal, or two separated by a comma while one replaces the other."""
+
+    decision_secret: Annotated[SecretStr, AfterValidator(_decision_secret)] | None = None
+    """What the ids of decisions are signed with: one secret, or two separated by a comma while one replaces the
+    other. Absent: one made at random, which the ledger keeps for all processes."""
 
     breaker_open_wait_seconds: Seconds = 10.0
     breaker_minimum_calls: Annotated[int, Field(ge=1, le=1000)] = 10

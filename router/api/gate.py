@@ -13,12 +13,15 @@ from flask import Flask, Request, g, request
 from router.api.problems import ProblemError, invalid
 from router.clock import Clock
 from router.ledger.keys import SCOPES, Caller
+from router.ledger.unavailable import LedgerUnavailableError
 from router.pan import contains_pan
 
 MAXIMUM_BODY_BYTES = 64 * 1024
 """A payment's body is about one kilobyte."""
 KNOWN_KEY_FOR_S = 5.0
 """How long a key that was found is trusted without asking the ledger: so long may a revoked key still work."""
+KNOWN_WHILE_AWAY_S = 900.0
+"""The same while the ledger cannot be asked: what needs no ledger (`POST /v1/decisions`) goes on for so long."""
 KNOWN_KEYS = 10_000
 OPTIONAL_BODY = frozenset(
     {
@@ -26,7 +29,11 @@ OPTIONAL_BODY = frozenset(
         "dead_letters.redrive",
     }
 )
-SCOPES_BY_PATH = {"/v1/payments": ("payments",), "/v1/providers": ("operate", "reports")}
+SCOPES_BY_PATH = {
+    "/v1/payments": ("payments",),
+    "/v1/decisions": ("payments",),
+    "/v1/providers": ("operate", "reports"),
+}
 """Any one of these is enough."""
 OPERATORS = frozenset({"payments.resolve_payment", "circuits.order_breaker"})
 """Views under those paths that are an operator's."""
@@ -55,7 +62,8 @@ class KeyRing:
         self._find = find
         self._bootstrap = bootstrap
         self._clock = clock
-        self._known: dict[str, tuple[Caller, float]] = {}
+        self._known: dict[str, tuple[Caller, float, float]] = {}
+        """Caller, when the ledger was last asked, and when it last answered."""
         self._lock = threading.Lock()
 
     def caller(self, key: str) -> Caller | None:
@@ -66,14 +74,20 @@ class KeyRing:
         known = self._known.get(key)
         if known is not None and now - known[1] < KNOWN_KEY_FOR_S:
             return known[0]
-        caller = self._find(key)
+        answered_at = now
+        try:
+            caller = self._find(key)
+        except LedgerUnavailableError:
+            if known is None or now - known[2] > KNOWN_WHILE_AWAY_S:
+                raise
+            caller, answered_at = known[0], known[2]
         with self._lock:
             if caller is None:
                 self._known.pop(key, None)
             else:
                 if len(self._known) >= KNOWN_KEYS:
                     self._known.clear()
-                self._known[key] = (caller, now)
+                self._known[key] = (caller, now, answered_at)
         return caller
 
 

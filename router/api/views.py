@@ -10,9 +10,11 @@ from pydantic import BaseModel, Field
 
 from flags.changes import FlagChange
 from flags.contract import RoutingFlags, SourceStatus
+from router.decisions import Decided
 from router.doubts import Doubt
 from router.health import ProviderHealth
 from router.incidents import Incident, unfinished
+from router.ledger.decisions import Told
 from router.ledger.flips import Flip, Override
 from router.ledger.parked import Waiting
 from router.ledger.records import Attempt, Payment
@@ -78,6 +80,39 @@ class DecisionView(BaseModel):
     margin: float | None = None
     amount: float | None = Field(default=None, description="major units")
     candidates: list[CandidateView]
+
+
+class DecidedView(DecisionView):
+    """A decision that checkout asked for; with it, all that a payment's decision shows."""
+
+    id: str
+    """Signed; names the decision when an outcome is told."""
+    order: list[str]
+    """The eligible providers, first choice first; empty: all are unavailable now, and `reasons` say why."""
+    expires_at: str
+    """Until then outcomes are taken."""
+    degraded: bool
+    """The ledger is away: a card's earlier tries were not looked at, or the decision may not be kept."""
+
+
+class ReportedDeclineView(BaseModel):
+    """What a decline's code means."""
+
+    decline_class: Literal["soft", "hard", "fraud", "authentication", "invalid"] = Field(alias="class")
+    code: str
+
+
+class OutcomeView(BaseModel):
+    """An outcome as it was taken."""
+
+    decision: str
+    provider: str
+    outcome: str
+    latency_ms: int
+    decline: ReportedDeclineView | None
+    finishes: bool
+    """There is nothing more to tell of the decision."""
+    told_at: str
 
 
 class DisputeView(BaseModel):
@@ -407,6 +442,30 @@ def payment_json(answer: Answer) -> dict[str, Any]:
         "retry_at": moment(payment.next_try_at) if payment.status == "parked" and payment.next_try_at else None,
         "failure": payment.failure,
         "created_at": moment(payment.created_at),
+    }
+
+
+def decided_json(decided: Decided) -> dict[str, Any]:
+    """A decision as DecidedView describes it."""
+    return {
+        "id": decided.id,
+        "order": list(decided.order),
+        "expires_at": moment(decided.expires_at),
+        "degraded": decided.degraded,
+        **decided.decision,
+    }
+
+
+def outcome_json(decision_id: str, told: Told) -> dict[str, Any]:
+    """An outcome as OutcomeView describes it."""
+    return {
+        "decision": decision_id,
+        "provider": told.provider,
+        "outcome": told.outcome,
+        "latency_ms": told.latency_ms,
+        "decline": None if told.decline is None else dict(told.decline),
+        "finishes": told.finishes,
+        "told_at": moment(told.told_at),
     }
 
 

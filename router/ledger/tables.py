@@ -356,6 +356,62 @@ score_counts = sa.Table(
     sa.Index("ix_score_counts_width_s_starts_s", "width_s", "starts_s"),
 )
 
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    # Those that checkout asked for (`POST /v1/decisions`); a payment's is with the payment. Written in batches, a
+    # moment after the answer, so a killed process loses its last ones: their outcomes stand by themselves.
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("merchant", sa.Text, nullable=False),
+    # Of the order, what a replay of another policy needs: no token, nothing of the customer.
+    sa.Column("reference", sa.Text, nullable=False),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("method", sa.Text, nullable=False),
+    sa.Column("card_brand", sa.Text),
+    sa.Column("card_country", sa.Text),
+    sa.Column("card_funding", sa.Text),
+    sa.Column("decision", Json, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Index("ix_decisions_created_at", "created_at"),
+)
+
+decision_outcomes = sa.Table(
+    "decision_outcomes",
+    metadata,
+    # What checkout told of one provider that it called by itself, once: whoever wrote the row is who learns from it.
+    sa.Column("decision_id", sa.Text, primary_key=True),
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("merchant", sa.Text, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("latency_ms", sa.Integer, nullable=False),
+    # As it was told, and what it means.
+    sa.Column("decline_code", sa.Text),
+    sa.Column("decline", Json),
+    # After it there is nothing more to tell of the decision.
+    sa.Column("finishes", sa.Boolean, nullable=False),
+    sa.Column("decided_at", sa.BigInteger, nullable=False),
+    sa.Column("told_at", sa.BigInteger, nullable=False),
+    sa.Index(
+        "uq_decision_outcomes_finishes",
+        "decision_id",
+        unique=True,
+        sqlite_where=sa.text("finishes"),
+        postgresql_where=sa.text("finishes"),
+    ),
+    sa.Index("ix_decision_outcomes_decided_at", "decided_at"),
+)
+
+secrets = sa.Table(
+    "secrets",
+    metadata,
+    # Made at random where no setting gives one, so that all processes share it. Each protects nothing that whoever
+    # reads the ledger could not do otherwise.
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+)
+
 flips = sa.Table(
     "flips",
     metadata,

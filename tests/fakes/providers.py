@@ -80,6 +80,10 @@ class FakeProvider:
     def is_reference(self, reference: str) -> bool:
         return " " not in reference
 
+    def check(self, method: str, money: Money) -> None:
+        if self.ineligible is not None:
+            raise Ineligible(self.ineligible)
+
     def render(self, request: ChargeRequest) -> Params:
         if self.ineligible is not None:
             raise Ineligible(self.ineligible)

@@ -197,6 +197,9 @@ class Spy:
     def is_reference(self, reference: str) -> bool:
         return self.inner.is_reference(reference)
 
+    def check(self, method: str, money: Money) -> None:
+        self.inner.check(method, money)
+
     def render(self, request: Any) -> Params:
         return self.inner.render(request)
 

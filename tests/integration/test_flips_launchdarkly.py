@@ -15,6 +15,7 @@ from flags.contract import PRIMARY_PROVIDER
 from providers.sandbox.server import Sandbox
 from router.flip_ending import SEEN_AFTER_S
 from router.flip_writing import REFUSALS
+from router.scores import PRIOR_APPROVAL, PRIOR_AVAILABILITY
 from tests.fakes.launchdarkly import FakeLaunchDarkly
 from tests.fakes.threads import together
 from tests.integration.flip_house import START_WAIT_S, FlipHouse, open_house, version
@@ -39,7 +40,9 @@ def test_an_outage_that_lasts_moves_the_flag_once_and_payments_follow(house: Fli
     flip = house.flip
     assert (flip.state, flip.from_value, flip.to_value, flip.cause) == ("confirmed", "stripe", "adyen", None)
     assert (flip.before, version(flip.mark), version(flip.written), flip.pins) == ({"value": "stripe"}, "1", "2", [])
-    assert flip.evidence["candidates"] == [{"provider": "adyen", "value": 3.82}]
+    # 10% of 50.00 less 2.1% of it, times what is taken before any answer is known; 0.13 an attempt.
+    worth = round(PRIOR_AVAILABILITY * PRIOR_APPROVAL * (5 - 1.05) - 0.13, 4)
+    assert flip.evidence["candidates"] == [{"provider": "adyen", "value": worth}]
     assert flip.evidence["window"]["failures"] == 3
     assert (flip.evidence["open_seconds"], flip.evidence["percent_moved"]) == (60, 100)
     assert (house.served, house.answered, house.writes) == ("adyen", [200], 1)

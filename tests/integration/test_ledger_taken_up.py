@@ -74,6 +74,9 @@ def _as_the_second_migration_left_it(database: Database) -> dict[str, Payment]:
             "flag_changes",
             "score_counts",
             "parked_ramp",
+            "decisions",
+            "decision_outcomes",
+            "secrets",
         ):
             connection.execute(sa.text(f"DROP TABLE {table}"))
         for index in ("ix_payments_parked_by_merchant", "ix_payments_parked_expiring"):

@@ -95,6 +95,9 @@ class SimProvider:
     def is_reference(self, reference: str) -> bool:
         return bool(reference)
 
+    def check(self, method: str, money: Money) -> None:
+        pass
+
     def render(self, request: ChargeRequest) -> Params:
         return {
             "payment": request.payment_id,

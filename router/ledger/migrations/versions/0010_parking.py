@@ -1,7 +1,7 @@
 """Parked payments: claims, dead letters, why a payment failed, and how fast all workers together try them.
 
 Revision ID: 0010
-Revises: 0008
+Revises: 0009
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0010"
-down_revision = "0008"
+down_revision = "0009"
 
 PARKED = sa.text("status = 'parked'")
 

@@ -1,0 +1,149 @@
+"""Decisions that checkout asked for, and what it told of the calls that it then made."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from router.ledger.engine import Database
+from router.ledger.tables import decision_outcomes, decisions, from_micros, secrets, to_micros
+from router.ledger.unavailable import LedgerUnavailableError
+
+_RACES = 3
+"""Others that may be first in the moment between a look and a commit; a decision has two or three providers."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRow:
+    """A decision as it is kept. No token, nothing of the customer."""
+
+    id: str
+    merchant: str
+    reference: str
+    amount: int
+    currency: str
+    method: str
+    card_brand: str | None
+    card_country: str | None
+    card_funding: str | None
+    decision: Mapping[str, Any]
+    created_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What checkout told of one provider."""
+
+    decision_id: str
+    provider: str
+    merchant: str
+    outcome: str
+    latency_ms: int
+    decline_code: str | None
+    decline: Mapping[str, Any] | None
+    finishes: bool
+    """After it there is nothing more to tell of the decision."""
+    decided_at: dt.datetime
+    told_at: dt.datetime
+
+    def says_the_same(self, other: Told) -> bool:
+        """Whether both are one outcome, told twice."""
+        return (self.provider, self.outcome, self.latency_ms, self.decline_code) == (
+            other.provider,
+            other.outcome,
+            other.latency_ms,
+            other.decline_code,
+        )
+
+
+class DecisionLedger:
+    """The decisions' queries."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def write(self, rows: Sequence[DecisionRow]) -> None:
+        """Commit these, all or none; those that are written already stay. Raises LedgerUnavailableError."""
+        values = [_values(row) | {"created_at": to_micros(row.created_at)} for row in rows]
+        statement = self._insert(decisions).on_conflict_do_nothing(index_elements=[decisions.c.id])
+        with self._database.write() as connection:
+            connection.execute(statement, values)
+
+    def told(self, decision_id: str) -> Sequence[Told]:
+        """What is known of a decision's outcomes, in the order in which they were told."""
+        table = decision_outcomes
+        query = sa.select(table).where(table.c.decision_id == decision_id).order_by(table.c.told_at, table.c.provider)
+        with self._database.read() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [
+            Told(**dict(row) | {"decided_at": from_micros(row["decided_at"]), "told_at": from_micros(row["told_at"])})
+            for row in rows
+        ]
+
+    def tell(self, news: Told) -> tuple[bool, Sequence[Told]]:
+        """Commit what was told. Answers whether it was written, and what had been told before.
+
+        It is not where the provider has an outcome already, or the decision is finished; of any number of processes
+        that try at once, one writes. Raises LedgerUnavailableError.
+        """
+        values = _values(news) | {"decided_at": to_micros(news.decided_at), "told_at": to_micros(news.told_at)}
+        for _ in range(_RACES):
+            before = self.told(news.decision_id)
+            if any(each.provider == news.provider or each.finishes for each in before):
+                return False, before
+            try:
+                with self._database.write() as connection:
+                    connection.execute(decision_outcomes.insert(), values)
+            except sa.exc.IntegrityError:
+                continue  # another was first: the same provider, or one that finishes as well
+            return True, before
+        raise LedgerUnavailableError("this decision's outcomes are told by too many at once")
+
+    def secret(self, name: str, candidate: str, now: dt.datetime) -> str:
+        """The secret of that name: the candidate, where the ledger holds none yet. Raises LedgerUnavailableError."""
+        query = sa.select(secrets.c.value).where(secrets.c.name == name)
+        with self._database.read() as connection:
+            found = connection.scalar(query)
+        if found is None:
+            values = {"name": name, "value": candidate, "created_at": to_micros(now)}
+            with self._database.write() as connection:
+                connection.execute(self._insert(secrets).on_conflict_do_nothing(index_elements=["name"]), values)
+            # Another process may have been first.
+            with self._database.read() as connection:
+                found = connection.scalar(query)
+        return str(found)
+
+    # ------------------------------------------------------------ upkeep
+
+    def reap(self, before: dt.datetime, *, limit: int) -> int:
+        """Forget decisions made before that moment. Says how many."""
+        return self._reap(decisions, [decisions.c.id], decisions.c.created_at, before, limit)
+
+    def reap_outcomes(self, before: dt.datetime, *, limit: int) -> int:
+        """Forget outcomes of decisions made before that moment. Says how many."""
+        table = decision_outcomes
+        return self._reap(table, [table.c.decision_id, table.c.provider], table.c.decided_at, before, limit)
+
+    def _reap(
+        self, table: sa.Table, key: Sequence[sa.Column[Any]], age: sa.Column[Any], before: dt.datetime, limit: int
+    ) -> int:
+        # Found in a read of its own, so that no writer waits for the search.
+        query = sa.select(*key).where(age < to_micros(before)).order_by(age).limit(limit)
+        with self._database.read() as connection:
+            found = [tuple(row) for row in connection.execute(query)]
+        if found:
+            with self._database.write() as connection:
+                connection.execute(table.delete().where(sa.tuple_(*key).in_(found)))
+        return len(found)
+
+    def _insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+        return sqlite.insert(table) if self._database.is_sqlite else postgresql.insert(table)
+
+
+def _values(row: DecisionRow | Told) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__slots__}
