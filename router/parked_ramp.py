@@ -43,10 +43,10 @@ class Ramp:
     bad: int = 0
 
 
-def beginning(now: dt.datetime) -> Ramp:
+def beginning(now: dt.datetime, *, most_per_s: float = FLOOR_PER_S) -> Ramp:
     """At its slowest; the first try is due at once."""
-    first = now - dt.timedelta(seconds=1 / FLOOR_PER_S)
-    return Ramp(FLOOR_PER_S, began_at=now, spent_until=first, restarted_at=now)
+    rate = min(FLOOR_PER_S, most_per_s)
+    return Ramp(rate, began_at=now, spent_until=now - dt.timedelta(seconds=1 / rate), restarted_at=now)
 
 
 def heard(ramp: Ramp, now: dt.datetime, *, good: int, bad: int, most_per_s: float) -> Ramp:
@@ -55,8 +55,7 @@ def heard(ramp: Ramp, now: dt.datetime, *, good: int, bad: int, most_per_s: floa
     `most_per_s`: as fast as it ever becomes.
     """
     if (now - ramp.spent_until).total_seconds() > IDLE_S:
-        anew = dataclasses.replace(beginning(now), restarted_at=ramp.restarted_at)
-        return dataclasses.replace(anew, rate=min(anew.rate, most_per_s))
+        return dataclasses.replace(beginning(now, most_per_s=most_per_s), restarted_at=ramp.restarted_at)
     ramp = dataclasses.replace(ramp, rate=min(ramp.rate, most_per_s), good=ramp.good + good, bad=ramp.bad + bad)
     slowest = min(FLOOR_PER_S, most_per_s)
     if ramp.bad > (ramp.good + ramp.bad) * FORGIVEN_SHARE:

@@ -200,7 +200,7 @@ CAUGHT_BY = {
     "acknowledge_before_storing": 14,
     "capture_before_the_void_is_confirmed": 3,
     "ignore_a_failed_capture": 2,
-    "give_up_until_checkout_asks_again": 14,
+    "give_up_until_checkout_asks_again": 80,
 }
 """A seed that was the first to catch each: tried first. When the router's steps change, another one is."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from router.ledger.journal import Journals
 from router.ledger.parked import ParkedLedger
 from router.ledger.payments import PaymentLedger
 from router.ledger.records import Payment, StaleError
+from router.ledger.tables import to_micros
 from router.ledger.unavailable import LedgerUnavailableError
 from router.modifications import Modifications
 from router.parked import CLAIM, FAULTS_AT_MOST
@@ -209,6 +211,26 @@ def test_a_decline_does_not_slow_the_rest_down(house: House) -> None:
     assert drain(house, loop, within_s=7) == 40
 
 
+def test_tries_that_fail_slow_the_rest_down(house: House, ledger: ParkedLedger, database: Database) -> None:
+    """What they came to is told with the next claim."""
+    park(house, 12)
+    loop = parked_loop(house)
+    loop.run_once()
+    house.clock.advance(15)
+    recovery(house)
+    loop.run_once()
+    now = to_micros(house.clock.now())
+    with database.write() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE parked_ramp SET rate = 40, good = 0, began_at = {now}, spent_until = {now}"
+        )
+    for provider in house.providers.values():
+        provider.outcomes.extend([REFUSED] * 4)
+    drain(house, loop, within_s=0.3)
+    with database.read() as connection:
+        assert connection.exec_driver_sql("SELECT rate FROM parked_ramp").scalar_one() < 40
+
+
 def test_no_more_are_under_way_than_there_are_places(house: House) -> None:
     """Four places, and providers that do not answer."""
     park(house, 30)
@@ -270,7 +292,7 @@ def test_each_of_many_merchants_has_its_turn(house: House, ledger: ParkedLedger)
     for _ in range(9):
         house.clock.advance(20)
         now = house.clock.now()
-        (taken,) = ledger.claim(now, until=now + dt.timedelta(days=1), limit=1, good=0, bad=0, most_per_s=1.0).ids
+        (taken,) = ledger.claim(now, until=now + dt.timedelta(days=1), limit=1, good=0, bad=0, most_per_s=9.0).ids
         found = house.ledger.get(taken)
         assert found is not None
         owners.append(found[0].merchant)
@@ -278,6 +300,23 @@ def test_each_of_many_merchants_has_its_turn(house: House, ledger: ParkedLedger)
     house.clock.advance(20)
     now = house.clock.now()
     assert ledger.claim(now, until=now, limit=9, good=0, bad=0, most_per_s=9.0).ids == []
+
+
+def test_what_one_claim_takes_is_dealt_out_among_the_merchants(
+    house: House, ledger: ParkedLedger, database: Database
+) -> None:
+    """Six at once: two of each, and not six of the first."""
+    for merchant in ("a", "b", "c"):
+        park(house, 6, merchant=merchant)
+    house.clock.advance(20)
+    now = house.clock.now()
+    ledger.recovered(now, since=now, restart=True)
+    with database.write() as connection:
+        connection.exec_driver_sql(f"UPDATE parked_ramp SET rate = 100, spent_until = {to_micros(now) - 1_000_000}")
+    taken = ledger.claim(now, until=now, limit=6, good=0, bad=0, most_per_s=100.0).ids
+    found = [house.ledger.get(each) for each in taken]
+    owners = Counter(each[0].merchant for each in found if each is not None)
+    assert owners == {"a": 2, "b": 2, "c": 2}
 
 
 # ---------------------------------------------------------------- claims
