@@ -29,6 +29,9 @@ chaos: $(VENV)/installed  ## every fault, kills and pauses on real processes, on
 flips: $(VENV)/installed  ## outages, toggles, LaunchDarkly away: one flip each, everyone follows; an hour
 	$(BIN)/python -m tests.e2e.flips_at_length $(FLIPS)
 
+parked: $(VENV)/installed  ## a thousand payments parked and paid, one worker and two, killed and not, both databases; 6 minutes
+	$(BIN)/python -m tests.e2e.parked_at_length $(PARKED)
+
 SEEDS ?= 5000
 simulate: $(VENV)/installed  ## thousands of seeded interleavings of faults, crashes and payments; SEED=n replays one
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))

@@ -41,8 +41,9 @@ from providers.contract import Provider, Timeouts
 from providers.stripe import StripeProvider
 from router import alerts as alerting
 from router import telemetry
-from router.api import attention, circuits, gate, operations, problems, webhooks
+from router.api import attention, circuits, gate, operations, problems, status, webhooks
 from router.api import decisions as decisions_api
+from router.api import parked as dead_letters
 from router.api import payments as payments_api
 from router.appraisal import Appraiser
 from router.baseline import Fixed
@@ -75,6 +76,7 @@ from router.ledger.inbox import Inbox
 from router.ledger.journal import Journals
 from router.ledger.keys import KeyLedger
 from router.ledger.migrate import migrate
+from router.ledger.parked import ParkedLedger
 from router.ledger.payments import PaymentLedger
 from router.ledger.probes import ProbeLedger
 from router.ledger.scores import ScoreLedger
@@ -115,7 +117,8 @@ FLIP_INTERVAL_S = 0.25
 ALERT_INTERVAL_S = 1.0
 FLAG_WATCH_INTERVAL_S = 0.25
 """A round with nothing to write does not touch the ledger."""
-PARKED_INTERVAL_S = 1.0
+PARKED_INTERVAL_S = 0.25
+"""A round with nothing parked is two short reads; a recovered provider is noticed within it."""
 RESOLVE_INTERVAL_S = 0.5
 NOTICES_INTERVAL_S = 0.25
 HOUSEKEEPING_INTERVAL_S = 10.0
@@ -229,6 +232,8 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         settings=PaymentSettings(deadline_s=settings.deadline_seconds, parked_retry_s=settings.parked_retry_seconds),
         clock=clock,
         ids=ids,
+        when_unavailable=settings.when_unavailable_of,
+        random=chance,
     )
     return Core(
         settings=settings,
@@ -470,7 +475,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     app.extensions["pointsman_decisions"] = (decisions, writer)
     app.register_api(attention.blueprint(AttentionLedger(core.database)))
     app.register_api(webhooks.blueprint(core.providers, Inbox(core.database), core.clock))
-    circuit_ledger = CircuitLedger(core.database)
+    circuit_ledger, parked_ledger = CircuitLedger(core.database), ParkedLedger(core.database)
     app.register_api(
         circuits.blueprint(
             providers=tuple(core.providers),
@@ -493,8 +498,11 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
             circuits=circuit_ledger,
             clock=core.clock,
             ledger_fault=Heartbeat(core.database, process=core.health.actor, clock=core.clock).fault,
+            parked=parked_ledger,
         )
     )
+    app.register_api(status.blueprint(providers=tuple(core.providers), health=core.health, flags=core.flags))
+    app.register_api(dead_letters.blueprint(parked_ledger, core.clock))
     _document(app)
     return app
 
@@ -524,13 +532,19 @@ def create_worker(core: Core) -> Loops:
     _add_flag_watch(loops, core)
     parked = Parked(
         providers=tuple(core.providers),
-        ledger=core.ledger,
+        ledger=ParkedLedger(core.database),
         payments=core.payments,
         health=core.health,
         clock=core.clock,
+        ids=core.ids,
+        # Who finds a provider's places taken is put off, and would wait for a minute where one second is enough.
+        at_once=min(core.settings.parked_at_once, core.settings.calls_at_once),
+        most_per_s=core.settings.parked_per_second,
+        retry_s=core.settings.parked_retry_seconds,
+        is_enabled=lambda name: core.flags.read(FlagContext()).is_enabled(name),
         stopping=lambda: loops.stopping,
     )
-    loops.add(Loop("parked", parked.run_once, loops.pause(PARKED_INTERVAL_S)))
+    loops.add(Loop("parked", parked.run_once, lambda: parked.wait(PARKED_INTERVAL_S), parked.wake))
     resolver = Resolver(
         ledger=core.ledger,
         journals=core.journals,

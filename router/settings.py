@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from router.by_merchant import EVERY_OTHER, countries, provider_lists
+from router.by_merchant import EVERY_OTHER, countries, provider_lists, words
 
 PREFIX = "ROUTER_"
 PROVIDER_NAMES = ("stripe", "adyen")
@@ -101,6 +101,9 @@ HostPort = Annotated[str, AfterValidator(_host_and_port)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 ProviderLists = Annotated[
     Mapping[str, tuple[str, ...]], NoDecode, BeforeValidator(lambda value: provider_lists(value, PROVIDER_NAMES))
+]
+WhenUnavailable = Annotated[
+    Mapping[str, Literal["park", "fail"]], NoDecode, BeforeValidator(lambda value: words(value, ("park", "fail")))
 ]
 LaunchDarklyKey = Annotated[str, AfterValidator(_launchdarkly_key)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -202,6 +205,11 @@ class Settings(BaseSettings):
     alert_webhook_url: SecretStr | None = None
     """Where alerts are posted to, as JSON; chat services put a secret into such addresses. Needs the secret."""
     parked_retry_seconds: Seconds = 15.0
+    """Until a parked payment is tried first; then after as long again as it has waited, ten minutes at most."""
+    parked_per_second: Annotated[float, Field(gt=0, le=10_000)] = 200.0
+    """Parked payments tried a second at most, by all workers together, once providers are well."""
+    parked_at_once: Annotated[int, Field(ge=1, le=256)] = 16
+    """Parked payments that one worker tries at the same time."""
 
     fees_file: Path | None = None
     """What the providers charge (CSV, see `providers.fees_file`), read at start; absent: `FeeBook.default()`."""
@@ -209,6 +217,8 @@ class Settings(BaseSettings):
     """JSON: the country that each merchant sells from, `*` for every other one; a fee depends on it."""
     merchant_providers: ProviderLists = {}
     """JSON: the providers that a merchant's payments may go to, `*` for every other one; not named at all: to any."""
+    merchant_when_unavailable: WhenUnavailable = {}
+    """JSON: `park` or `fail` for each merchant whose checkout does not say, `*` for every other one; else `park`."""
 
     sandbox_stripe_port: Annotated[int, Field(ge=0, le=65535)] = 8091
     sandbox_adyen_port: Annotated[int, Field(ge=0, le=65535)] = 8092
@@ -246,6 +256,10 @@ class Settings(BaseSettings):
     def providers_of(self, merchant: str) -> tuple[str, ...]:
         """The providers that the merchant's payments may go to."""
         return self.merchant_providers.get(merchant, self.merchant_providers.get(EVERY_OTHER, PROVIDER_NAMES))
+
+    def when_unavailable_of(self, merchant: str) -> Literal["park", "fail"]:
+        """What becomes of the merchant's payments that nobody can take now, where checkout does not say."""
+        return self.merchant_when_unavailable.get(merchant, self.merchant_when_unavailable.get(EVERY_OTHER, "park"))
 
     @property
     def calls_at_once(self) -> int:

@@ -23,7 +23,12 @@ KNOWN_KEY_FOR_S = 5.0
 KNOWN_WHILE_AWAY_S = 900.0
 """The same while the ledger cannot be asked: what needs no ledger (`POST /v1/decisions`) goes on for so long."""
 KNOWN_KEYS = 10_000
-OPTIONAL_BODY = frozenset(f"payments.{name}_payment" for name in ("capture", "cancel", "refund", "complete"))
+OPTIONAL_BODY = frozenset(
+    {
+        *(f"payments.{name}_payment" for name in ("capture", "cancel", "refund", "complete")),
+        "dead_letters.redrive",
+    }
+)
 SCOPES_BY_PATH = {
     "/v1/payments": ("payments",),
     "/v1/decisions": ("payments",),
@@ -34,6 +39,8 @@ OPERATORS = frozenset({"payments.resolve_payment", "circuits.order_breaker"})
 """Views under those paths that are an operator's."""
 READERS = frozenset({"payments.read_payment"})
 """Views under those paths that are an operator's too: who is to resolve a payment has to see it."""
+OPEN_TO_ALL = frozenset({"status.read_status"})
+"""Views under `/v1/` that need no key: a page that customers see asks them."""
 LARGE_BODIES = {"payments.complete_payment": 256 * 1024}
 """What a 3-D Secure challenge brings back can be a hundred thousand characters by itself."""
 
@@ -99,7 +106,7 @@ def install(app: Flask, keys: KeyRing) -> None:
 
     @app.before_request
     def admit() -> None:
-        if not request.path.startswith("/v1/"):
+        if not request.path.startswith("/v1/") or request.endpoint in OPEN_TO_ALL:
             return
         g.caller = _authenticate(keys)
         for prefix, scopes in SCOPES_BY_PATH.items():

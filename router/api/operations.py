@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -21,6 +22,8 @@ from router.health import ProviderHealth
 from router.ledger.circuits import CircuitLedger
 from router.ledger.flag_values import FlagValueLedger
 from router.ledger.flips import FlipLedger, RestoreRefusedError
+from router.ledger.parked import ParkedLedger
+from router.ledger.unavailable import LedgerUnavailableError
 from router.local_override import LocalOverride
 from router.order import Text80, Text255
 
@@ -51,6 +54,8 @@ class Ready(BaseModel):
     flags: views.FlagsView
     circuits: dict[str, str]
     overrides: list[views.OverrideView]
+    parked: views.WaitingView | None = None
+    """None: the ledger, which knows it, is away."""
 
 
 class FlipPath(BaseModel):
@@ -78,6 +83,7 @@ def blueprint(
     circuits: CircuitLedger,
     clock: Clock,
     ledger_fault: Callable[[], str | None],
+    parked: ParkedLedger,
 ) -> APIBlueprint:
     """The views; `ledger_fault` tries a write and answers what is wrong, or None."""
     api = APIBlueprint("operations", __name__, abp_tags=[Tag(name="operations", description="On-call's calls")])
@@ -148,6 +154,10 @@ def blueprint(
     @api.get("/readyz", summary="Can this process take a payment", responses={200: Ready, 503: Ready})
     def readyz() -> Response:
         fault = ledger_fault()
+        waiting = None
+        if fault is None:
+            with contextlib.suppress(LedgerUnavailableError):
+                waiting = views.waiting_json(parked.waiting(), clock.now())
         response = jsonify(
             {
                 "ready": fault is None,
@@ -155,6 +165,7 @@ def blueprint(
                 "flags": views.flags_json(flags.status(), clock.now()),
                 "circuits": {name: health.snapshot(name).state.value for name in providers},
                 "overrides": [views.override_json(each) for each in override.in_force],
+                "parked": waiting,
             }
         )
         response.status_code = 200 if fault is None else 503

@@ -16,6 +16,7 @@ from router.health import ProviderHealth
 from router.incidents import Incident, unfinished
 from router.ledger.decisions import Told
 from router.ledger.flips import Flip, Override
+from router.ledger.parked import Waiting
 from router.ledger.records import Attempt, Payment
 from router.payments import Answer
 from router.recoveries import Recoveries
@@ -141,7 +142,11 @@ class PaymentView(BaseModel):
     attempts: list[AttemptView]
     decision: DecisionView
     metadata: dict[str, str]
-    retry_at: str | None
+    retry_at: str | None = Field(description="of one that is `parked`: when it is tried next, at the latest")
+    failure: Literal["expired", "rejected", "unavailable"] | None = Field(
+        description="of one that is `failed`: it waited until `expires_at`; every provider rejected what it was "
+        "sent; nobody could take it and it was not to wait. Null: what was unknown of it came to nothing"
+    )
     created_at: str
 
 
@@ -390,6 +395,16 @@ class FlagChangeList(BaseModel):
     next: int | None
 
 
+class WaitingView(BaseModel):
+    """How much is parked."""
+
+    depth: int
+    dead: int
+    """Of these: an error of ours keeps them from being tried, and a person has to look."""
+    oldest_seconds: float | None
+    """Since the oldest was accepted; null: nothing is parked."""
+
+
 class FlagsView(BaseModel):
     """How fresh the flags are that this process serves."""
 
@@ -426,6 +441,7 @@ def payment_json(answer: Answer) -> dict[str, Any]:
         "decision": payment.decision,
         "metadata": payment.order.get("metadata", {}),
         "retry_at": moment(payment.next_try_at) if payment.status == "parked" and payment.next_try_at else None,
+        "failure": payment.failure,
         "created_at": moment(payment.created_at),
     }
 
@@ -627,6 +643,12 @@ def flags_json(status: SourceStatus, now: dt.datetime) -> dict[str, Any]:
         "serves": status.serves,
         "age_seconds": age_s,
     }
+
+
+def waiting_json(waiting: Waiting, now: dt.datetime) -> dict[str, Any]:
+    """What is parked at that moment as WaitingView describes it."""
+    oldest_s = None if waiting.oldest_at is None else round(max(0.0, (now - waiting.oldest_at).total_seconds()), 3)
+    return {"depth": waiting.depth, "dead": waiting.dead, "oldest_seconds": oldest_s}
 
 
 def flip_json(flip: Flip) -> dict[str, Any]:

@@ -64,6 +64,13 @@ payments = sa.Table(
     sa.Column("attention", sa.Text),
     sa.Column("tries", sa.Integer, nullable=False),
     sa.Column("next_try_at", sa.BigInteger),
+    # Parked, and a worker is about to try it: until then no other one takes it up.
+    sa.Column("claimed_until", sa.BigInteger),
+    # Parked: errors of ours in a row, and since when it waits for a person because of them.
+    sa.Column("faults", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("dead_at", sa.BigInteger),
+    # Why it failed: expired, rejected, unavailable; NULL: what was unknown of it came to nothing.
+    sa.Column("failure", sa.Text),
     sa.Column("expires_at", sa.BigInteger, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("updated_at", sa.BigInteger, nullable=False),
@@ -77,9 +84,18 @@ payments = sa.Table(
         postgresql_where=sa.text("holds_reference"),
     ),
     sa.Index("ix_payments_reference", "merchant", "reference"),
+    # By merchant: each has its turn, however much another has parked.
     sa.Index(
-        "ix_payments_parked",
+        "ix_payments_parked_by_merchant",
+        "merchant",
         "next_try_at",
+        "id",
+        sqlite_where=sa.text("status = 'parked'"),
+        postgresql_where=sa.text("status = 'parked'"),
+    ),
+    sa.Index(
+        "ix_payments_parked_expiring",
+        "expires_at",
         sqlite_where=sa.text("status = 'parked'"),
         postgresql_where=sa.text("status = 'parked'"),
     ),
@@ -101,6 +117,24 @@ payments = sa.Table(
         sqlite_where=sa.text("lease_until IS NOT NULL"),
         postgresql_where=sa.text("lease_until IS NOT NULL"),
     ),
+)
+
+parked_ramp = sa.Table(
+    "parked_ramp",
+    metadata,
+    # One row: how fast all workers together try parked payments (`router.parked_ramp`).
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("rate", sa.Float, nullable=False),
+    sa.Column("began_at", sa.BigInteger, nullable=False),
+    sa.Column("spent_until", sa.BigInteger, nullable=False),
+    sa.Column("restarted_at", sa.BigInteger, nullable=False),
+    sa.Column("good", sa.Integer, nullable=False),
+    sa.Column("bad", sa.Integer, nullable=False),
+    # What waits for longer than until then is to be made due, after an outage; NULL: that is done.
+    sa.Column("wake_at", sa.BigInteger),
+    # Whose turn it was last.
+    sa.Column("merchant", sa.Text, nullable=False),
+    sa.CheckConstraint("id = 1", name="ck_parked_ramp_one_row"),
 )
 
 COUNTED_TRIES = "outcome IN ('declined', 'requires_action', 'unknown')"

@@ -18,6 +18,7 @@ from tests.fakes.house import build_house
 from tests.fakes.providers import UNKNOWN, FakeProvider
 
 ADDED_SINCE = {
+    "payments": "claimed_until faults dead_at failure",
     "circuit_transitions": "share suspect until since",
     "attempts": "fee_actual fee_currency",
     "operations": "failures",
@@ -72,11 +73,14 @@ def _as_the_second_migration_left_it(database: Database) -> dict[str, Payment]:
             "flag_values",
             "flag_changes",
             "score_counts",
+            "parked_ramp",
             "decisions",
             "decision_outcomes",
             "secrets",
         ):
             connection.execute(sa.text(f"DROP TABLE {table}"))
+        for index in ("ix_payments_parked_by_merchant", "ix_payments_parked_expiring"):
+            connection.execute(sa.text(f"DROP INDEX {index}"))
         for table, columns in ADDED_SINCE.items():
             for column in columns.split():
                 connection.execute(sa.text(f'ALTER TABLE {table} DROP COLUMN "{column}"'))
