@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock clean simulate simulate-mutants chaos flips flip-table bench-safety bench-alarms bench-breaker bench-flags bench-deciding
+.PHONY: help run test check format lock clean simulate simulate-mutants chaos flips kafka flip-table bench-safety bench-alarms bench-breaker bench-flags bench-deciding
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,12 @@ chaos: $(VENV)/installed  ## every fault, kills and pauses on real processes, on
 
 flips: $(VENV)/installed  ## outages, toggles, LaunchDarkly away: one flip each, everyone follows; an hour
 	$(BIN)/python -m tests.e2e.flips_at_length $(FLIPS)
+
+KAFKA_JARS ?= .kafka
+kafka: $(VENV)/installed  ## a real broker (needs Java 17 and Maven): 10,000 events, kills, 30 s without it; 5 minutes
+	test -d $(KAFKA_JARS) || mvn -q -B -f tests/e2e/kafka/pom.xml dependency:copy-dependencies \
+		-DincludeScope=runtime -DoutputDirectory=$(abspath $(KAFKA_JARS))
+	ROUTER_TEST_KAFKA_HOME=$(KAFKA_JARS) $(BIN)/pytest -q -s tests/e2e/test_kafka_real.py
 
 SEEDS ?= 5000
 simulate: $(VENV)/installed  ## thousands of seeded interleavings of faults, crashes and payments; SEED=n replays one
