@@ -32,6 +32,12 @@ flips: $(VENV)/installed  ## outages, toggles, LaunchDarkly away: one flip each,
 parked: $(VENV)/installed  ## a thousand payments parked and paid, one worker and two, killed and not, both databases; 6 minutes
 	$(BIN)/python -m tests.e2e.parked_at_length $(PARKED)
 
+KAFKA_JARS ?= .kafka
+kafka: $(VENV)/installed  ## a real broker (needs Java 17 and Maven): 10,000 events, kills, 30 s without it; 5 minutes
+	test -d $(KAFKA_JARS) || mvn -q -B -f tests/e2e/kafka/pom.xml dependency:copy-dependencies \
+		-DincludeScope=runtime -DoutputDirectory=$(abspath $(KAFKA_JARS))
+	ROUTER_TEST_KAFKA_HOME=$(KAFKA_JARS) $(BIN)/pytest -q -s tests/e2e/test_kafka_real.py
+
 SEEDS ?= 5000
 simulate: $(VENV)/installed  ## thousands of seeded interleavings of faults, crashes and payments; SEED=n replays one
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))

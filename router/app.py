@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import datetime as dt
 import math
 import os
 import random
@@ -41,7 +42,7 @@ from providers.contract import Provider, Timeouts
 from providers.stripe import StripeProvider
 from router import alerts as alerting
 from router import telemetry
-from router.api import attention, circuits, gate, operations, problems, status, webhooks
+from router.api import attention, circuits, events, gate, operations, problems, status, webhooks
 from router.api import decisions as decisions_api
 from router.api import parked as dead_letters
 from router.api import payments as payments_api
@@ -52,6 +53,7 @@ from router.clock import Clock, Ids, SystemClock, TimeOrderedIds
 from router.decision_ids import DecisionIds
 from router.decision_writing import WRITE_INTERVAL_S, DecisionWriter
 from router.decisions import Decisions
+from router.events import CONTENT_TYPE
 from router.fee_book import fee_book
 from router.flag_watch import FlagWatch
 from router.fleet import FleetCounts
@@ -61,7 +63,10 @@ from router.flip_writing import FlipWriting
 from router.flipper import Flipper
 from router.health import EXCHANGE_INTERVAL_S, SYNC_INTERVAL_S, WATCH_INTERVAL_S, ProviderHealth
 from router.housekeeping import Housekeeping
+from router.kafka_producer import KafkaProducer, producer_config
+from router.kafka_relay import LEASE, KafkaRelay
 from router.learning import Lessons
+from router.ledger import event_clock
 from router.ledger.alerts import AlertLedger
 from router.ledger.attention import AttentionLedger
 from router.ledger.cards import CardLedger
@@ -69,6 +74,7 @@ from router.ledger.circuits import CircuitLedger
 from router.ledger.counts import CountLedger
 from router.ledger.decisions import DecisionLedger
 from router.ledger.engine import Database
+from router.ledger.event_feed import EventFeed
 from router.ledger.flag_values import FlagValueLedger
 from router.ledger.flips import FlipLedger
 from router.ledger.heartbeat import Heartbeat
@@ -79,6 +85,7 @@ from router.ledger.migrate import migrate
 from router.ledger.parked import ParkedLedger
 from router.ledger.payments import PaymentLedger
 from router.ledger.probes import ProbeLedger
+from router.ledger.relays import RelayLedger
 from router.ledger.scores import ScoreLedger
 from router.ledger.upkeep import Upkeep
 from router.local_override import LocalOverride
@@ -90,6 +97,7 @@ from router.parked import Parked
 from router.payments import Payments, PaymentSettings
 from router.planning import Planner
 from router.recovery import Recovery
+from router.relay_lags import RelayLags
 from router.resolver import Resolver, ResolverSettings
 from router.score_sharing import EXCHANGE_INTERVAL_S as SCORES_INTERVAL_S
 from router.score_sharing import ScoreSharing
@@ -171,6 +179,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     database = Database(settings.ledger_url, pool_size=settings.web_threads + 8)
     migrate(database)
+    event_clock.settle(database)
     providers = build_providers(settings)
     actor = f"{role}:{socket.gethostname()}:{os.getpid()}"
     values = FlagValueLedger(database)
@@ -473,6 +482,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     decisions = build_decisions(core, writer)
     app.register_api(decisions_api.blueprint(decisions))
     app.extensions["pointsman_decisions"] = (decisions, writer)
+    app.register_api(events.blueprint())
     app.register_api(attention.blueprint(AttentionLedger(core.database)))
     app.register_api(webhooks.blueprint(core.providers, Inbox(core.database), core.clock))
     circuit_ledger, parked_ledger = CircuitLedger(core.database), ParkedLedger(core.database)
@@ -499,6 +509,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
             clock=core.clock,
             ledger_fault=Heartbeat(core.database, process=core.health.actor, clock=core.clock).fault,
             parked=parked_ledger,
+            relay_lags=RelayLags(RelayLedger(core.database), core.clock).known,
         )
     )
     app.register_api(status.blueprint(providers=tuple(core.providers), health=core.health, flags=core.flags))
@@ -578,6 +589,7 @@ def create_worker(core: Core) -> Loops:
     )
     loops.add(Loop("housekeeping", housekeeping.run_once, loops.pause(HOUSEKEEPING_INTERVAL_S)))
     _add_flips(loops, core)
+    _add_kafka(loops, core)
     return loops
 
 
@@ -623,3 +635,37 @@ def _add_flips(loops: Loops, core: Core) -> None:
         secret = settings.alert_webhook_secret.get_secret_value()
         sender = alerting.AlertSender(alert_ledger, post, secret=secret, clock=core.clock, random=chance)
         loops.add(Loop("alerts", sender.run_once, loops.pause(ALERT_INTERVAL_S)))
+
+
+def _add_kafka(loops: Loops, core: Core) -> None:
+    """The relay of payment events, where a broker is configured; else they wait in the ledger."""
+    if core.settings.kafka_bootstrap_servers is None:
+        return
+    relay = build_kafka_relay(core.settings, core.database, core.clock, core.ids)
+
+    def pause() -> None:
+        loops.pause(relay.pause_s)()
+
+    loops.add(Loop("kafka", relay.run_once, pause))
+
+
+def build_kafka_relay(
+    settings: Settings, database: Database, clock: Clock, ids: Ids, *, lease: dt.timedelta = LEASE
+) -> KafkaRelay:
+    """The relay to the broker that is configured."""
+    sink = KafkaProducer(
+        producer_config(settings), settings.kafka_topic, content_type=CONTENT_TYPE, monotonic=clock.monotonic
+    )
+    return KafkaRelay(
+        feed=EventFeed(database),
+        relays=RelayLedger(database),
+        sink=sink,
+        alerts=AlertLedger(database),
+        # A name of its own for every life of a process; and where to look for it.
+        holder=f"{socket.gethostname()}:{os.getpid()}:{ids.new('relay')}",
+        alert_after_s=settings.kafka_alert_after_seconds,
+        clock=clock,
+        ids=ids,
+        random=random.Random().random,  # noqa: S311 - jitter is no secret
+        lease=lease,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import structlog
@@ -46,6 +46,15 @@ class Alive(BaseModel):
     status: str
 
 
+class RelayLag(BaseModel):
+    """How far behind one of the relays of payment events is."""
+
+    events: int = Field(description="Not delivered yet; 100,000 stands for as many or more")
+    seconds: float = Field(description="Since the oldest of them happened")
+    failing_since: str | None = Field(description="Nothing could be delivered since; null: it goes on")
+    cause: str | None
+
+
 class Ready(BaseModel):
     """Whether a payment can be taken, and what to know besides. Only the ledger makes it not ready."""
 
@@ -56,6 +65,7 @@ class Ready(BaseModel):
     overrides: list[views.OverrideView]
     parked: views.WaitingView | None = None
     """None: the ledger, which knows it, is away."""
+    relays: dict[str, RelayLag] = Field(description="By name; one that has never run is not among them")
 
 
 class FlipPath(BaseModel):
@@ -84,6 +94,7 @@ def blueprint(
     clock: Clock,
     ledger_fault: Callable[[], str | None],
     parked: ParkedLedger,
+    relay_lags: Callable[[], Mapping[str, Mapping[str, Any]]],
 ) -> APIBlueprint:
     """The views; `ledger_fault` tries a write and answers what is wrong, or None."""
     api = APIBlueprint("operations", __name__, abp_tags=[Tag(name="operations", description="On-call's calls")])
@@ -166,6 +177,8 @@ def blueprint(
                 "circuits": {name: health.snapshot(name).state.value for name in providers},
                 "overrides": [views.override_json(each) for each in override.in_force],
                 "parked": waiting,
+                # A ledger that is away must not be asked twice: the page would come too late to be of use.
+                "relays": relay_lags() if fault is None else {},
             }
         )
         response.status_code = 200 if fault is None else 503

@@ -29,6 +29,7 @@ from router.ledger.engine import Database
 from router.ledger.keys import KeyLedger
 from router.ledger.parked import ParkedLedger
 from router.ledger.tables import (
+    event_clock,
     flag_changes,
     flag_values,
     heartbeats,
@@ -162,7 +163,10 @@ class Shop:
 
     def counts(self) -> dict[str, int]:
         """How many rows each table has, but for what a process writes by itself: heartbeats, counts, known flags."""
-        by_itself = (heartbeats, provider_counts, score_counts, flag_values, flag_changes, parked_ramp)
+        by_itself = (
+            *(heartbeats, provider_counts, score_counts, flag_values, flag_changes),
+            *(parked_ramp, event_clock),
+        )
         names = sorted(set(metadata.tables) - {each.name for each in by_itself})
         query = " UNION ALL ".join(f"SELECT '{name}' AS name, count(*) AS n FROM {name}" for name in names)
         return {row["name"]: row["n"] for row in self.rows(query)}
