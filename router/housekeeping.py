@@ -23,6 +23,7 @@ from router.ledger.records import Attempt, StaleError
 from router.ledger.scores import DAY_S, HOUR_S, MINUTE_S, ScoreLedger
 from router.ledger.unavailable import LedgerUnavailableError
 from router.ledger.upkeep import Upkeep
+from router.ledger.webhook_deliveries import DeliveryLedger
 from router.score_sharing import REMEMBERED_S
 from router.sending import LEAST_TIME_S, Sender, learned, says_more
 from router.settling import IN_DOUBT, settle
@@ -30,8 +31,8 @@ from router.settling import IN_DOUBT, settle
 log = structlog.get_logger("router.housekeeping")
 
 KEPT = dt.timedelta(days=30)
-"""Idempotency keys, and the notices that were applied: both are promised, or re-delivered, for less. Probes and
-alerts."""
+"""Idempotency keys, and the notices that were applied: both are promised, or re-delivered, for less. Probes,
+alerts, and deliveries to webhook endpoints."""
 COUNTS_KEPT = dt.timedelta(days=2)
 """What processes counted of providers: the last day is learned from."""
 SCORE_MINUTES_KEPT_S = REMEMBERED_S + HOUR_S
@@ -64,6 +65,8 @@ class Done:
     """Rows of what processes counted of providers."""
     probes: int = 0
     alerts: int = 0
+    deliveries: int = 0
+    """To webhook endpoints."""
     canceled: int = 0
     """Abandoned payments that ended: canceled, or found to have been completed."""
     warned: int = 0
@@ -87,6 +90,7 @@ class Housekeeping:
         clock: Clock,
         stopping: Callable[[], bool] = lambda: False,
         scores: ScoreLedger | None = None,
+        deliveries: DeliveryLedger | None = None,
     ) -> None:
         self._upkeep = upkeep
         self._ledger = ledger
@@ -98,6 +102,7 @@ class Housekeeping:
         self._clock = clock
         self._stopping = stopping
         self._scores = scores
+        self._deliveries = deliveries
 
     def run_once(self) -> Done:
         """One round. Raises LedgerUnavailableError."""
@@ -111,6 +116,7 @@ class Housekeeping:
             counts=self._in_batches(self._upkeep.reap_counts, now - COUNTS_KEPT),
             probes=self._in_batches(self._upkeep.reap_probes, now - KEPT),
             alerts=self._in_batches(self._upkeep.reap_alerts, now - KEPT),
+            deliveries=0 if self._deliveries is None else self._in_batches(self._deliveries.reap, now - KEPT),
             scores=0 if self._scores is None else self._tidy_scores(self._scores, int(now.timestamp())),
         )
 

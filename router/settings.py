@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from router.by_merchant import EVERY_OTHER, countries, provider_lists
+from router.webhooks_out_addresses import Network, networks
 
 PREFIX = "ROUTER_"
 PROVIDER_NAMES = ("stripe", "adyen")
@@ -85,6 +86,16 @@ def _dsn(value: SecretStr) -> SecretStr:
         msg = "must be a Sentry DSN, https://key@host/project"
         raise ValueError(msg)
     return value
+
+
+def _networks(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return networks(value)
+    except ValueError:
+        msg = "must be all, none, or networks separated by commas, such as 10.1.0.0/16"
+        raise ValueError(msg) from None
 
 
 HostPort = Annotated[str, AfterValidator(_host_and_port)]
@@ -187,6 +198,10 @@ class Settings(BaseSettings):
     """What alerts are signed with."""
     alert_webhook_url: SecretStr | None = None
     """Where alerts are posted to, as JSON; chat services put a secret into such addresses. Needs the secret."""
+    webhook_allow_http: bool = False
+    """Whether checkout's webhook endpoints may be http://…, where anybody on the way can read."""
+    webhook_allow_private: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = ()
+    """Networks that are not public and may be delivered to all the same: `10.1.0.0/16,fd00::/8`, or `all`."""
     parked_retry_seconds: Seconds = 15.0
 
     fees_file: Path | None = None

@@ -1,8 +1,8 @@
 """One delivery over HTTP: to an address that was checked, within one time for all of it, and only the status counts.
 
 The name is resolved here, and what is connected to is the very address that was judged; so a name that answers
-otherwise a moment later (DNS rebinding) gains nothing. TLS and the Host header go by the name. Nothing is reused from
-one delivery to the next, no redirect is followed, no proxy of the environment is asked, the answer's body is not read.
+otherwise a moment later (DNS rebinding) gains nothing. TLS and the Host header go by the name. No connection serves a
+second delivery, no redirect is followed, no proxy of the environment is asked, the answer's body is not read.
 """
 
 from __future__ import annotations

@@ -13,7 +13,9 @@ from router.webhooks_out_addresses import Network, refusal
 LONGEST = 1000
 _VISIBLE = re.compile(r"[!-\[\]-~]+")
 """Visible ASCII but for the backslash, which some take for a slash."""
-_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\.?")
+_NAME = re.compile(
+    r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\.?"
+)
 
 
 class BadUrlError(ValueError):

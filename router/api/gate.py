@@ -20,8 +20,14 @@ MAXIMUM_BODY_BYTES = 64 * 1024
 KNOWN_KEY_FOR_S = 5.0
 """How long a key that was found is trusted without asking the ledger: so long may a revoked key still work."""
 KNOWN_KEYS = 10_000
-OPTIONAL_BODY = frozenset(f"payments.{name}_payment" for name in ("capture", "cancel", "refund", "complete"))
-SCOPES_BY_PATH = {"/v1/payments": ("payments",), "/v1/providers": ("operate", "reports")}
+OPTIONAL_BODY = frozenset(f"payments.{name}_payment" for name in ("capture", "cancel", "refund", "complete")) | {
+    f"webhook_endpoints.{name}" for name in ("rotate_secret", "disable_endpoint", "enable_endpoint")
+}
+SCOPES_BY_PATH = {
+    "/v1/payments": ("payments",),
+    "/v1/providers": ("operate", "reports"),
+    "/v1/webhook-endpoints": ("operate",),
+}
 """Any one of these is enough."""
 OPERATORS = frozenset({"payments.resolve_payment", "circuits.order_breaker"})
 """Views under those paths that are an operator's."""

@@ -489,7 +489,7 @@ webhook_endpoints = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("merchant", sa.Text, nullable=False),
     sa.Column("url", sa.Text, nullable=False),
-    # Which types of events it wants; none named: all.
+    # Which types of events it wants; none named: all that say something.
     sa.Column("event_types", Json, nullable=False),
     sa.Column("description", sa.Text, nullable=False),
     # enabled, disabled or deleted; since when and why.

@@ -4,118 +4,24 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 
-from router.ledger.alerts import Alert
 from router.ledger.engine import Database
 from router.ledger.event_feed import Position
 from router.ledger.tables import from_micros, to_micros, webhook_deliveries, webhook_endpoints
-from router.ledger.webhook_endpoints import WELL, Endpoint, endpoint_of, secrets_in_force, set_disabled
-
-DeliveryState = Literal["pending", "accepted", "given_up"]
-
-
-@dataclass(frozen=True, slots=True)
-class NewDelivery:
-    """An event that an endpoint is to be told."""
-
-    event_id: str
-    type: str
-    payment_id: str
-    version: int
-    position: Position
-    body: str
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One event on its way to one endpoint, or there."""
-
-    number: int
-    endpoint_id: str
-    event_id: str
-    type: str
-    payment_id: str
-    version: int
-    state: DeliveryState
-    attempts: int
-    """Sends, ever."""
-    failures: int
-    """Refusals since it was last put up for sending."""
-    failing_since: dt.datetime | None
-    next_try_at: dt.datetime
-    created_at: dt.datetime
-    body: str | None = None
-    """None: it has ended."""
-    last_at: dt.datetime | None = None
-    last_status: int | None = None
-    last_reason: str | None = None
-    latency_ms: int | None = None
-    ended_at: dt.datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An enabled endpoint that nobody sends to at this moment."""
-
-    endpoint: Endpoint
-    position: Position
-    pending: int
-    is_due: bool
-    """Whether something that is put up may be sent now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """An endpoint that this worker sends to, for a while."""
-
-    endpoint: Endpoint
-    secrets: tuple[str, ...]
-    pending: Sequence[Delivery]
-    """By payment and version."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came of one send."""
-
-    delivery: Delivery
-    at: dt.datetime
-    status: int | None
-    reason: str | None
-    """None: it was accepted."""
-    latency_s: float
-    again_at: dt.datetime | None = None
-    """Of a refusal; None: it is given up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How the endpoint stands after a round."""
-
-    failures: int = 0
-    failing_since: dt.datetime | None = None
-    next_try_at: dt.datetime | None = None
-    all_again_at: dt.datetime | None = None
-    """It is well again: whatever waits for a later try is tried then."""
-    disabled: str | None = None
-    """Why nothing more is sent to it."""
-    alert: Alert | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A round's results, for one commit."""
-
-    results: Sequence[Result]
-    postponed: Sequence[Delivery] = field(default_factory=list)
-    """What waits for an earlier one of its payment; `next_try_at` says for how long."""
-    standing: Standing | None = None
-    """None: nothing was sent."""
-
+from router.ledger.webhook_endpoints import WELL, endpoint_of, secrets_in_force, set_disabled
+from router.ledger.webhook_records import (
+    Candidate,
+    Claimed,
+    Delivery,
+    DeliveryState,
+    NewDelivery,
+    Recorded,
+    Result,
+    Standing,
+)
 
 class DeliveryLedger:
     """The queries of those who send. Each raises LedgerUnavailableError."""
@@ -187,16 +93,14 @@ class DeliveryLedger:
                 if held or each.reason is None:
                     connection.execute(
                         rows.update()
-                        .where(rows.c.number == each.delivery.number, rows.c.state == "pending")
+                        .where(*_still(each.delivery))
                         .values(_ended(each) if each.reason is None else _refused(each))
                     )
             if not held:
                 return False
             for each_later in recorded.postponed:
                 connection.execute(
-                    rows.update()
-                    .where(rows.c.number == each_later.number, rows.c.state == "pending")
-                    .values(next_try_at=to_micros(each_later.next_try_at))
+                    rows.update().where(*_still(each_later)).values(next_try_at=to_micros(each_later.next_try_at))
                 )
             if recorded.standing is not None:
                 self._stand(connection, claimed, recorded.standing, now)
@@ -242,7 +146,11 @@ class DeliveryLedger:
         rows = webhook_deliveries
         if standing.all_again_at is not None:
             later = to_micros(standing.all_again_at)
-            waiting = (rows.c.endpoint_id == claimed.endpoint.id, rows.c.state == "pending", rows.c.next_try_at > later)
+            waiting = (
+                rows.c.endpoint_id == claimed.endpoint.id,
+                rows.c.state == "pending",
+                rows.c.next_try_at > later,
+            )
             connection.execute(rows.update().where(*waiting).values(next_try_at=later))
         if standing.disabled is not None:
             set_disabled(connection, claimed.endpoint.id, standing.disabled, now=now, alert=standing.alert)
@@ -251,6 +159,13 @@ class DeliveryLedger:
 def _free(at: int) -> sa.ColumnElement[bool]:
     table = webhook_endpoints
     return sa.or_(table.c.holder.is_(None), table.c.lease_until <= at)
+
+
+def _still(delivery: Delivery) -> tuple[sa.ColumnElement[bool], ...]:
+    """It is there, and waits. By more than its number: SQLite gives that of a deleted row to the next one."""
+    rows = webhook_deliveries
+    same = (rows.c.endpoint_id == delivery.endpoint_id, rows.c.event_id == delivery.event_id)
+    return rows.c.number == delivery.number, *same, rows.c.state == "pending"
 
 
 def _put_up(connection: sa.Connection, endpoint_id: str, new: Sequence[NewDelivery], at: int) -> None:
@@ -315,7 +230,13 @@ def _sent(result: Result) -> dict[str, Any]:
 
 
 def _ended(result: Result) -> dict[str, Any]:
-    ended = {"state": "accepted", "ended_at": to_micros(result.at), "body": None, "failures": 0, "failing_since": None}
+    ended = {
+        "state": "accepted",
+        "ended_at": to_micros(result.at),
+        "body": None,
+        "failures": 0,
+        "failing_since": None,
+    }
     return _sent(result) | ended
 
 

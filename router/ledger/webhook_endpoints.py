@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -14,8 +14,8 @@ from router.ledger.alerts import Alert
 from router.ledger.engine import Database
 from router.ledger.event_feed import Position
 from router.ledger.tables import from_micros, payment_events, to_micros, webhook_deliveries, webhook_endpoints
+from router.ledger.webhook_records import Endpoint
 
-EndpointState = Literal["enabled", "disabled", "deleted"]
 MOST_OF_A_MERCHANT = 20
 """Each reads the feed, and holds connections while it is slow."""
 SEARCH_STEPS = 64
@@ -26,33 +26,6 @@ CLOCKS_DIFFER_BY = dt.timedelta(minutes=1)
 
 class TooManyEndpointsError(Exception):
     """This merchant has as many endpoints as one may have."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """An endpoint as people see it: without its secrets."""
-
-    id: str
-    merchant: str
-    url: str
-    event_types: tuple[str, ...]
-    """None: every type."""
-    description: str
-    state: EndpointState
-    state_at: dt.datetime
-    created_at: dt.datetime
-    cause: str | None = None
-    """Why it is disabled."""
-    failures: int = 0
-    failing_since: dt.datetime | None = None
-    next_try_at: dt.datetime | None = None
-    """Of one that fails."""
-    old_secret_until: dt.datetime | None = None
-    """While a rotation lasts, both secrets sign."""
-
-    def wants(self, event_type: str) -> bool:
-        """Whether events of this type are for it."""
-        return not self.event_types or event_type in self.event_types
 
 
 @dataclass(frozen=True, slots=True)
