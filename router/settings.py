@@ -16,6 +16,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    FilePath,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -96,6 +97,14 @@ def _networks(value: object) -> object:
     except ValueError:
         msg = "must be all, none, or networks separated by commas, such as 10.1.0.0/16"
         raise ValueError(msg) from None
+
+
+def _brokers(value: str) -> str:
+    brokers = [each.strip() for each in value.split(",")]
+    if not all(re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[1-9][0-9]{0,4}", each) for each in brokers):
+        msg = "must be host:port, or several separated by commas"
+        raise ValueError(msg)
+    return ",".join(brokers)
 
 
 HostPort = Annotated[str, AfterValidator(_host_and_port)]
@@ -211,6 +220,22 @@ class Settings(BaseSettings):
     merchant_providers: ProviderLists = {}
     """JSON: the providers that a merchant's payments may go to, `*` for every other one; not named at all: to any."""
 
+    kafka_bootstrap_servers: Annotated[str, AfterValidator(_brokers)] | None = None
+    """Payment events go to this Kafka; absent: to none, and they are kept."""
+    kafka_topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = "pointsman.payments"
+    kafka_ca_file: FilePath | None = None
+    """Who signed the brokers' certificates (PEM); absent: who the machine trusts."""
+    kafka_certificate_file: FilePath | None = None
+    """Ours, where the brokers ask for one, with its key."""
+    kafka_key_file: FilePath | None = None
+    kafka_key_password: SecretStr | None = None
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
+    kafka_alert_after_seconds: Seconds = 300.0
+    """Nothing was delivered for so long, though an event has waited for as long."""
+
     sandbox_stripe_port: Annotated[int, Field(ge=0, le=65535)] = 8091
     sandbox_adyen_port: Annotated[int, Field(ge=0, le=65535)] = 8092
     sandbox_control_port: Annotated[int, Field(ge=0, le=65535)] = 8090
@@ -234,6 +259,21 @@ class Settings(BaseSettings):
             msg = f"needs {PREFIX}ALERT_WEBHOOK_SECRET beside it: alerts are signed"
             raise ValueError(msg)
         return url
+
+    @field_validator("kafka_security_protocol")
+    @classmethod
+    def _protocol_fits(cls, protocol: str, info: ValidationInfo) -> str:
+        has_name = all(info.data.get(f"kafka_sasl_{name}") for name in ("mechanism", "username", "password"))
+        if protocol.startswith("sasl") and not has_name:
+            msg = f"needs {PREFIX}KAFKA_SASL_MECHANISM, …_USERNAME and …_PASSWORD beside it"
+            raise ValueError(msg)
+        if not protocol.startswith("sasl") and info.data.get("kafka_sasl_password") is not None:
+            msg = f"must be sasl_ssl or sasl_plaintext, where {PREFIX}KAFKA_SASL_PASSWORD is set"
+            raise ValueError(msg)
+        if not protocol.endswith("ssl") and info.data.get("kafka_certificate_file") is not None:
+            msg = f"must be ssl or sasl_ssl, where {PREFIX}KAFKA_CERTIFICATE_FILE is set"
+            raise ValueError(msg)
+        return protocol
 
     @property
     def ledger_url(self) -> str:

@@ -241,9 +241,7 @@ class Relay:
         if gone:
             return self._disabled(endpoint, standing, results, "it answered 410 Gone", now)
         if given_up:
-            return self._disabled(
-                endpoint, standing, results, "it did not accept an event for 24 hours", now
-            ), results
+            return self._disabled(endpoint, standing, results, "it did not accept an event for 24 hours", now)
         if standing.failures == 1:
             refused = results[-1]
             log.warning("webhook_refused", endpoint=endpoint.id, cause=refused.reason, status=refused.status)

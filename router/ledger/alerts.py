@@ -23,6 +23,7 @@ AlertKind = Literal[
     "restored",
     "restore_failed",
     "webhook_disabled",
+    "relay_stuck",
 ]
 
 

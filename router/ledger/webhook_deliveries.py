@@ -23,6 +23,7 @@ from router.ledger.webhook_records import (
     Standing,
 )
 
+
 class DeliveryLedger:
     """The queries of those who send. Each raises LedgerUnavailableError."""
 
