@@ -13,9 +13,7 @@ from router.webhooks_out_addresses import Network, refusal
 LONGEST = 1000
 _VISIBLE = re.compile(r"[!-\[\]-~]+")
 """Visible ASCII but for the backslash, which some take for a slash."""
-_NAME = re.compile(
-    r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\.?"
-)
+_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
 
 
 class BadUrlError(ValueError):
@@ -58,7 +56,7 @@ def target_of(url: str, *, allow_http: bool, allowed: Sequence[Network] = ()) ->
         raise BadUrlError("must not hold a user name or a password")
     if "#" in url:
         raise BadUrlError("must not have a fragment")
-    host = (parts.hostname or "").lower()
+    host = (parts.hostname or "").lower().removesuffix(".")
     address = _address(host)
     if port == 0 or (address is None and ("[" in parts.netloc or not _NAME.fullmatch(host))):
         raise BadUrlError("must have a host and, if any, a port of 1 to 65535; other alphabets in punycode")
