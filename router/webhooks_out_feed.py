@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from router.clock import Clock
 from router.ledger.event_feed import EventFeed, FeedEvent, Position
 
-PAGE = 200
-"""Events of one look."""
+PAGE = 100
+"""Events of one look, and put up in one commit: a millisecond or two, for which payments wait on SQLite."""
 SHARED_FOR_S = 0.1
 """How long a page that is not full serves other endpoints: more may have come by then."""
 PAGES = 64
-FAR = 2 * PAGE
+FAR = 4 * PAGE
 """Events that an endpoint does not want are passed over in memory; so many at a time its position is committed."""
 
 
