@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock clean simulate simulate-mutants chaos flips flip-table bench-safety bench-alarms bench-breaker bench-flags bench-deciding
+.PHONY: help run test check format lock clean simulate simulate-mutants chaos flips flip-table bench-safety bench-alarms bench-breaker bench-flags bench-deciding bench-webhooks
 
 help:  ## say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ bench-breaker: $(VENV)/installed  ## ns per guarded call, beside four libraries;
 
 bench-flags: $(VENV)/installed  ## µs for reading all flags for one payment, over the real SDK; 1 minute
 	$(BIN)/python bench/reading_flags.py
+
+bench-webhooks: $(VENV)/installed  ## p50 and p99 of a payment without webhook endpoints, with a well one, with slow ones; 3 minutes
+	$(BIN)/python bench/webhooks.py
 
 bench-deciding: $(VENV)/installed  ## µs for a decision with scores of 60 segments, and for a learning step; 20 s
 	$(BIN)/python bench/deciding.py

@@ -122,7 +122,7 @@ class Checkout:
         answer = self.http.request(method, self.base + path, body=data, headers=self.headers)
         if answer.status >= 300:
             raise SystemExit(f"{method} {path}: {answer.status} {answer.data.decode()}")
-        return answer.json()
+        return answer.json() if answer.data else None
 
     def block(self, seconds: float) -> list[float]:
         """Milliseconds of each payment."""
@@ -178,21 +178,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, house(Path(folder)) as base:
         checkout = Checkout(base, options.per_second)
         path = "/v1/webhook-endpoints"
-        ids = {
-            "none": [],
-            "well": [checkout.call("POST", path, {"url": f"{receiver}/well"})["id"]],
-            "slow": [checkout.call("POST", path, {"url": f"{receiver}/slow"})["id"] for _ in range(SLOW_ENDPOINTS)],
-        }
-        for each in [*ids["well"], *ids["slow"]]:
-            checkout.call("POST", f"{path}/{each}/disable", {})
+        urls = {"none": [], "well": [f"{receiver}/well"], "slow": [f"{receiver}/slow"] * SLOW_ENDPOINTS}
         checkout.block(3)
         for _ in range(options.turns):
             for arm in rng.sample(ARMS, len(ARMS)):
-                for each in ids[arm]:
-                    checkout.call("POST", f"{path}/{each}/enable")
+                # New ones each time: they have nothing to catch up with.
+                ids = [checkout.call("POST", path, {"url": url})["id"] for url in urls[arm]]
                 found[arm].append(checkout.block(options.seconds))
-                for each in ids[arm]:
-                    checkout.call("POST", f"{path}/{each}/disable", {})
+                for each in ids:
+                    checkout.call("DELETE", f"{path}/{each}")
     print(
         f"{options.per_second:g} payments/s, {options.turns} turns of {options.seconds:g} s; told {Endpoint.counts}"
     )
