@@ -366,6 +366,61 @@ def test_of_several_workers_one_sends_to_an_endpoint(bureau: Bureau) -> None:
     assert [sorted(bureau.inboxes.ids(each.url)) for each in endpoints] == [wanted] * 5
 
 
+def test_what_another_worker_has_done_meanwhile_is_not_done_again(bureau: Bureau) -> None:
+    """Neither while it sends, nor when it has: what was found to be due is checked when the lease is taken."""
+    bureau.endpoint()
+    payment = bureau.pays()
+    first, second = bureau.worker(), bureau.worker()
+    (mine,), (theirs,) = first.due(), second.due()
+    assert (first.round(mine), second.round(theirs)) == (1, 0)
+    bureau.inboxes.answer = lambda _told: REFUSED
+    bureau.becomes(payment, "captured")
+    first.run_once()
+    bureau.clock.advance(10)
+    (theirs,) = second.due()
+    meanwhile: list[int] = []
+
+    def answer(_told: Told) -> Posted:
+        meanwhile.append(second.round(theirs))
+        return ACCEPTED
+
+    bureau.inboxes.answer = answer
+    assert (first.run_once(), meanwhile) == (1, [0])
+    assert bureau.inboxes.ids() == [f"{payment.id}:1", f"{payment.id}:2", f"{payment.id}:2"]
+
+
+def test_while_an_event_waits_for_its_next_try_nothing_is_due(bureau: Bureau) -> None:
+    """Nor is what comes after it: no worker takes a lease to find that out."""
+    bureau.endpoint()
+    payment = bureau.becomes(bureau.pays(), "captured")
+    bureau.inboxes.refuse(f"{payment.id}:1")
+    relay = bureau.worker()
+    relay.run_once()
+    bureau.clock.advance(2)
+    assert relay.due() == []
+    bureau.clock.advance(3)
+    assert len(relay.due()) == 1
+
+
+def test_an_endpoint_that_fails_is_asked_with_one_event_and_when_it_is_well_all_go_at_once(bureau: Bureau) -> None:
+    """What would have waited for an hour too."""
+    endpoint = bureau.endpoint()
+    bureau.inboxes.answer = lambda _told: REFUSED
+    for _ in range(20):
+        bureau.pays()
+    relay = bureau.worker()
+    relay.run_once()
+    bureau.clock.advance(10)
+    tried = len(bureau.inboxes.got)
+    relay.run_once()
+    assert len(bureau.inboxes.got) == tried + 1
+    bureau.go_on(relay, 4 * 3600, step_s=30)
+    bureau.inboxes.refuse()
+    bureau.pays()
+    bureau.go_on(relay, 180, step_s=5)
+    assert set(bureau.states(endpoint).values()) == {"accepted"}
+
+
 # ---------------------------------------------------------------- what people do
 
 
