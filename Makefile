@@ -65,6 +65,9 @@ bench-flags: $(VENV)/installed  ## µs for reading all flags for one payment, ov
 bench-decisions: $(VENV)/installed  ## requests/s of POST /v1/decisions beside an empty endpoint; 1 minute
 	$(BIN)/python bench/decisions.py
 
+bench-webhooks: $(VENV)/installed  ## p50 and p99 of a payment without webhook endpoints, with a well one, with slow ones; 3 minutes
+	$(BIN)/python bench/webhooks.py
+
 bench-deciding: $(VENV)/installed  ## µs for a decision with scores of 60 segments, and for a learning step; 20 s
 	$(BIN)/python bench/deciding.py
 

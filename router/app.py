@@ -42,7 +42,7 @@ from providers.contract import Provider, Timeouts
 from providers.stripe import StripeProvider
 from router import alerts as alerting
 from router import telemetry
-from router.api import attention, circuits, events, gate, operations, problems, status, webhooks
+from router.api import attention, circuits, events, gate, operations, problems, status, webhook_endpoints, webhooks
 from router.api import decisions as decisions_api
 from router.api import parked as dead_letters
 from router.api import payments as payments_api
@@ -88,6 +88,8 @@ from router.ledger.probes import ProbeLedger
 from router.ledger.relays import RelayLedger
 from router.ledger.scores import ScoreLedger
 from router.ledger.upkeep import Upkeep
+from router.ledger.webhook_deliveries import DeliveryLedger
+from router.ledger.webhook_endpoints import EndpointLedger
 from router.local_override import LocalOverride
 from router.loops import Loop, Loops
 from router.modifications import Modifications
@@ -104,6 +106,10 @@ from router.score_sharing import ScoreSharing
 from router.scores import Scores
 from router.sending import Sender, SendTimes
 from router.settings import PROVIDER_NAMES, Settings, load_settings
+from router.webhooks_out import Relay
+from router.webhooks_out_endpoints import Endpoints
+from router.webhooks_out_lanes import add_lanes
+from router.webhooks_out_post import Poster
 
 log = structlog.get_logger("router.app")
 
@@ -485,6 +491,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     app.register_api(events.blueprint())
     app.register_api(attention.blueprint(AttentionLedger(core.database)))
     app.register_api(webhooks.blueprint(core.providers, Inbox(core.database), core.clock))
+    app.register_api(webhook_endpoints.blueprint(build_endpoints(core), DeliveryLedger(core.database)))
     circuit_ledger, parked_ledger = CircuitLedger(core.database), ParkedLedger(core.database)
     app.register_api(
         circuits.blueprint(
@@ -516,6 +523,19 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     app.register_api(dead_letters.blueprint(parked_ledger, core.clock))
     _document(app)
     return app
+
+
+def build_endpoints(core: Core) -> Endpoints:
+    """Who manages checkout's webhook endpoints."""
+    settings = core.settings
+    return Endpoints(
+        EndpointLedger(core.database),
+        EventFeed(core.database),
+        allow_http=settings.webhook_allow_http,
+        allowed=settings.webhook_allow_private,
+        clock=core.clock,
+        ids=core.ids,
+    )
 
 
 def _document(app: OpenAPI) -> None:
@@ -578,6 +598,7 @@ def create_worker(core: Core) -> Loops:
         upkeep=Upkeep(core.database),
         scores=ScoreLedger(core.database),
         decisions=DecisionLedger(core.database),
+        deliveries=DeliveryLedger(core.database),
         ledger=core.ledger,
         journals=core.journals,
         sender=core.inquirer,
@@ -590,7 +611,25 @@ def create_worker(core: Core) -> Loops:
     loops.add(Loop("housekeeping", housekeeping.run_once, loops.pause(HOUSEKEEPING_INTERVAL_S)))
     _add_flips(loops, core)
     _add_kafka(loops, core)
+    _add_webhooks_out(loops, core)
     return loops
+
+
+def _add_webhooks_out(loops: Loops, core: Core) -> None:
+    """Telling checkout of its payments: on threads of its own, which wait for strangers' servers."""
+    settings = core.settings
+    relay = Relay(
+        feed=EventFeed(core.database),
+        deliveries=DeliveryLedger(core.database),
+        post=Poster(allow_http=settings.webhook_allow_http, allowed=settings.webhook_allow_private),
+        # A name of its own for every life of a process, so that no lease is taken for another's.
+        holder=core.ids.new("webhooks"),
+        clock=core.clock,
+        ids=core.ids,
+        random=random.Random().random,  # noqa: S311 - jitter is no secret
+        stopping=lambda: loops.stopping,
+    )
+    add_lanes(loops, relay)
 
 
 def _add_flips(loops: Loops, core: Core) -> None:

@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from router.by_merchant import EVERY_OTHER, countries, provider_lists, words
+from router.webhooks_out_addresses import Network, networks
 
 PREFIX = "ROUTER_"
 PROVIDER_NAMES = ("stripe", "adyen")
@@ -96,6 +97,16 @@ def _decision_secret(value: SecretStr) -> SecretStr:
         msg = f"must be at least {LEAST_SECRET_CHARS} characters, each of the two where one replaces the other"
         raise ValueError(msg)
     return value
+
+
+def _networks(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return networks(value)
+    except ValueError:
+        msg = "must be all, none, or networks separated by commas, such as 10.1.0.0/16"
+        raise ValueError(msg) from None
 
 
 def _brokers(value: str) -> str:
@@ -228,6 +239,11 @@ class Settings(BaseSettings):
     """JSON: the providers that a merchant's payments may go to, `*` for every other one; not named at all: to any."""
     merchant_when_unavailable: WhenUnavailable = {}
     """JSON: `park` or `fail` for each merchant whose checkout does not say, `*` for every other one; else `park`."""
+
+    webhook_allow_http: bool = False
+    """Whether checkout's webhook endpoints may be http://…, where anybody on the way can read."""
+    webhook_allow_private: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = ()
+    """Networks that are not public and may be delivered to all the same: `10.1.0.0/16,fd00::/8`, or `all`."""
 
     kafka_bootstrap_servers: Annotated[str, AfterValidator(_brokers)] | None = None
     """Payment events go to this Kafka; absent: to none, and they are kept."""

@@ -26,6 +26,7 @@ KNOWN_KEYS = 10_000
 OPTIONAL_BODY = frozenset(
     {
         *(f"payments.{name}_payment" for name in ("capture", "cancel", "refund", "complete")),
+        *(f"webhook_endpoints.{name}" for name in ("rotate_secret", "disable_endpoint", "enable_endpoint")),
         "dead_letters.redrive",
     }
 )
@@ -33,6 +34,7 @@ SCOPES_BY_PATH = {
     "/v1/payments": ("payments",),
     "/v1/decisions": ("payments",),
     "/v1/providers": ("operate", "reports"),
+    "/v1/webhook-endpoints": ("operate",),
 }
 """Any one of these is enough."""
 OPERATORS = frozenset({"payments.resolve_payment", "circuits.order_breaker"})

@@ -23,6 +23,7 @@ AlertKind = Literal[
     "restored",
     "restore_failed",
     "parked_dead_letter",
+    "webhook_disabled",
     "relay_stuck",
 ]
 
