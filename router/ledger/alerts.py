@@ -22,6 +22,7 @@ AlertKind = Literal[
     "no_target",
     "restored",
     "restore_failed",
+    "settlement_differs",
 ]
 
 
