@@ -41,7 +41,7 @@ from providers.contract import Provider, Timeouts
 from providers.stripe import StripeProvider
 from router import alerts as alerting
 from router import telemetry
-from router.api import attention, circuits, gate, operations, problems, webhooks
+from router.api import attention, circuits, gate, operations, problems, settlements, webhooks
 from router.api import decisions as decisions_api
 from router.api import payments as payments_api
 from router.appraisal import Appraiser
@@ -78,6 +78,8 @@ from router.ledger.migrate import migrate
 from router.ledger.payments import PaymentLedger
 from router.ledger.probes import ProbeLedger
 from router.ledger.scores import ScoreLedger
+from router.ledger.settlement_views import SettlementViews
+from router.ledger.settlements import SettlementLedger
 from router.ledger.upkeep import Upkeep
 from router.local_override import LocalOverride
 from router.loops import Loop, Loops
@@ -87,6 +89,8 @@ from router.overrides import Overrides
 from router.parked import Parked
 from router.payments import Payments, PaymentSettings
 from router.planning import Planner
+from router.reconciliation.files import formats
+from router.reconciliation.importing import Importer
 from router.recovery import Recovery
 from router.resolver import Resolver, ResolverSettings
 from router.score_sharing import EXCHANGE_INTERVAL_S as SCORES_INTERVAL_S
@@ -494,6 +498,9 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
             ledger_fault=Heartbeat(core.database, process=core.health.actor, clock=core.clock).fault,
         )
     )
+    importer = Importer(core.database, formats(settings), clock=core.clock, ids=core.ids)
+    views, settlement_ledger = SettlementViews(core.database), SettlementLedger(core.database)
+    app.register_api(settlements.blueprint(importer, views, settlement_ledger, core.clock))
     _document(app)
     return app
 

@@ -28,14 +28,19 @@ SCOPES_BY_PATH = {
     "/v1/payments": ("payments",),
     "/v1/decisions": ("payments",),
     "/v1/providers": ("operate", "reports"),
+    "/v1/settlements": ("operate", "reports"),
 }
 """Any one of these is enough."""
-OPERATORS = frozenset({"payments.resolve_payment", "circuits.order_breaker"})
+OPERATORS = frozenset({"payments.resolve_payment", "circuits.order_breaker", "settlements.import_file"})
 """Views under those paths that are an operator's."""
 READERS = frozenset({"payments.read_payment"})
 """Views under those paths that are an operator's too: who is to resolve a payment has to see it."""
 LARGE_BODIES = {"payments.complete_payment": 256 * 1024}
 """What a 3-D Secure challenge brings back can be a hundred thousand characters by itself."""
+
+
+RAW_BODIES = {"settlements.import_file": 256 * 1024 * 1024}
+"""Files: read by their view, as a stream. A million lines of Adyen's are about 250 MB."""
 
 
 class StrictRequest(Request):
@@ -103,11 +108,13 @@ def install(app: Flask, keys: KeyRing) -> None:
                     require(*scopes, *(["operate"] if request.endpoint in READERS else []))
         if request.endpoint in LARGE_BODIES:
             request.max_content_length = LARGE_BODIES[request.endpoint]
+        if request.endpoint in RAW_BODIES:
+            request.max_content_length = RAW_BODIES[request.endpoint]
         if contains_pan(request.path):
             raise _pan_refused("path")
         if any(contains_pan(part) for pair in request.args.items(multi=True) for part in pair):
             raise _pan_refused("query")
-        if request.method in {"POST", "PUT", "PATCH"}:
+        if request.method in {"POST", "PUT", "PATCH"} and request.endpoint not in RAW_BODIES:
             cast("StrictRequest", request).strict_body = _parse(
                 request.get_data(cache=False), optional=request.endpoint in OPTIONAL_BODY
             )

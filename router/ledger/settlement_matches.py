@@ -124,7 +124,9 @@ class MatchLedger:
         found: dict[str, AttemptFound] = {}
         with self._database.read() as connection:
             for condition in (a.provider_reference.in_(references), a.id.in_(own)):
-                found |= {row.id: AttemptFound(*row) for row in connection.execute(query.where(condition))}
+                found |= {
+                    row["id"]: AttemptFound(**row) for row in connection.execute(query.where(condition)).mappings()
+                }
         return list(found.values())
 
     def captures(self, attempt_ids: Collection[str]) -> Sequence[OperationFound]:
@@ -158,13 +160,13 @@ class MatchLedger:
         with self._database.write() as connection:
             hold(connection, import_id, holder, now)
             if writing.judged:
-                values = {name: sa.bindparam(f"new_{name}") for name in names}
+                values: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in names}
                 rows = [
                     {"line": each["line"], **{f"new_{name}": each[name] for name in names}} for each in writing.judged
                 ]
                 connection.execute(one.values(values), rows)
             if writing.fees:
-                told = {name: sa.bindparam(f"new_{name}") for name in ("fee_actual", "fee_currency")}
+                told: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in ("fee_actual", "fee_currency")}
                 of = [
                     {
                         "attempt": each["attempt"],

@@ -96,8 +96,12 @@ class SettlementViews:
         verdict: str | None = None,
         after: int = 0,
         merchant: str | None = None,
+        strangers: bool = True,
     ) -> Sequence[JudgedLine]:
-        """An import's new lines in the file's order, past the line `after`."""
+        """An import's new lines in the file's order, past the line `after`.
+
+        `merchant`: only lines of its payments, and, with `strangers`, lines of no payment.
+        """
         wanted = [lines.c[name] for name in JudgedLine.__slots__]
         query = sa.select(*wanted).where(
             lines.c.import_id == import_id, lines.c.verdict.is_not(None), lines.c.number > after
@@ -108,7 +112,8 @@ class SettlementViews:
             theirs = sa.select(payments.c.id).where(
                 payments.c.id == lines.c.payment_id, payments.c.merchant == merchant
             )
-            query = query.where(theirs.exists())
+            nobodys = sa.and_(sa.literal(strangers), lines.c.payment_id.is_(None))
+            query = query.where(sa.or_(theirs.exists(), nobodys))
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(lines.c.number).limit(limit)).mappings()
             return [JudgedLine(**{**row, "at": from_micros(row["at"])}) for row in rows]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -98,6 +98,11 @@ class Importer:
         self._clock = clock
         self._ids = ids
         self._grace = grace
+
+    @property
+    def providers(self) -> Collection[str]:
+        """Whose files can be imported."""
+        return self._formats.keys()
 
     def run(
         self,

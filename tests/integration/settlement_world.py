@@ -269,10 +269,7 @@ class World:
         if stripe:
             self._stripe(f"txn_r{self.seed}x{number}", at, currency, -amount, 0, "refund", reference, charge, own=own)
         else:
-            modified = {"Modification Merchant Reference": own}
-            self._adyen(
-                charge, attempt, "Refunded", reference, currency, -amount, at, fee=0, net=currency, **modified
-            )
+            self._adyen(charge, attempt, "Refunded", reference, currency, -amount, at, fee=0, net=currency, own=own)
 
     # ------------------------------------------------------------ lines
 
@@ -356,7 +353,7 @@ class World:
         fee: int,
         net: str,
         batch: int = 7,
-        **more: str,
+        own: str = "",
     ) -> None:
         settled = amount if net == currency else amount * 9 // 10
         kept = settled - fee
@@ -384,9 +381,9 @@ class World:
                 "Markup (NC)": major(fee - fee // 2, net) if fee else "",
                 "Scheme Fees (NC)": "",
                 "Interchange (NC)": major(fee // 2, net) if fee else "",
+                "Modification Merchant Reference": own,
                 "Batch Number": str(batch),
             }
-            | more
         )
 
     def _apart(self) -> None:
