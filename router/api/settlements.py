@@ -178,11 +178,15 @@ def blueprint(importer: Importer, views: SettlementViews, ledger: SettlementLedg
             raise ProblemError(404, "not-found", "There is no provider of this name.")
         by = f"{caller.label or 'a key without a label'} of {caller.merchant}"
         with tempfile.TemporaryDirectory(prefix="settlement-") as folder:
-            name = f"{folder}/upload.csv"
-            with Path(name).open("wb") as kept:
+            file = Path(folder, "upload.csv")
+
+            def opened() -> BinaryIO:
+                return file.open("rb")
+
+            with file.open("wb") as kept:
                 _copy(cast("BinaryIO", request.stream), kept)
             try:
-                result = importer.run(path.provider, lambda: Path(name).open("rb"), name=query.name, imported_by=by)
+                result = importer.run(path.provider, opened, name=query.name, imported_by=by)
             except SettlementFileError as error:
                 raise invalid("body", f"{error}. Nothing was imported.") from None
             except (ImportRunningError, LeaseLostError):
