@@ -36,6 +36,8 @@ from router.reconciliation.matching import DIFFERING
 GRACE = dt.timedelta(days=7)
 """How old a payment is before its absence from every file says anything: Stripe's payouts follow within days, Adyen's
 batches are closed weekly at the longest by default."""
+COUNTED_AT_ONCE = dt.timedelta(days=7)
+"""Of what is in the ledger only: a query over years could take longer than PostgreSQL is let to."""
 NAME_AT_MOST = 200
 
 
@@ -216,8 +218,11 @@ class Importer:
         """What a file's import found, as it stands now."""
         covered, missing = self._views.covered(file.provider), 0
         if covered is not None:
-            until = min(covered[1] + dt.timedelta(microseconds=1), self._clock.now() - self._grace)
-            missing = self._views.count_missing(file.provider, covered[0], until)
+            since, until = covered[0], min(covered[1] + dt.timedelta(microseconds=1), self._clock.now() - self._grace)
+            while since < until:
+                ends = min(since + COUNTED_AT_ONCE, until)
+                missing += self._views.count_missing(file.provider, since, ends)
+                since = ends
         return Result(file, self._views.counts(file.id), missing)
 
     def _tell(self, result: Result) -> None:

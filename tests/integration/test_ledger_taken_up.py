@@ -75,8 +75,12 @@ def _as_the_second_migration_left_it(database: Database) -> dict[str, Payment]:
             "decisions",
             "decision_outcomes",
             "secrets",
+            "settlement_lines",
+            "settlement_imports",
         ):
             connection.execute(sa.text(f"DROP TABLE {table}"))
+        for index in ("attempts_approved", "operations_provider_reference", "operations_started_at"):
+            connection.execute(sa.text(f"DROP INDEX ix_{index}"))
         for table, columns in ADDED_SINCE.items():
             for column in columns.split():
                 connection.execute(sa.text(f'ALTER TABLE {table} DROP COLUMN "{column}"'))

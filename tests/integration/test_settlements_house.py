@@ -133,9 +133,7 @@ def test_the_command_imports_lists_shows_and_exports(
         (lambda _file: b'{"a": "4111111111111111"}', "line 1"),
     ],
 )
-def test_a_file_that_is_no_good_is_refused_by_line_and_leaves_nothing(
-    witness: Witness, change: Any, said: str
-) -> None:
+def test_a_file_that_is_no_good_leaves_nothing(witness: Witness, change: Any, said: str) -> None:
     """Over the API: 422, the line and the column, never the value."""
     witness.plant("AnotherShop", "Marchand", "4111111111111111")
     world = World("adyen")
