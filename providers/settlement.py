@@ -21,8 +21,8 @@ MATCHED_KINDS: Sequence[Kind] = ("capture", "refund")
 
 LONGEST_LINE = 256 * 1024
 """Characters; a line of either vendor has a few hundred. One that never ends must not fill the memory."""
-HIGHEST_AMOUNT = 10**18
-"""Of an amount in minor units: what the ledger's columns hold, with room for sums."""
+HIGHEST_AMOUNT = 10**15
+"""Of an amount in minor units: what the ledger's columns hold, with room for sums of thousands of them."""
 LATEST_YEAR = 2200
 _NUMBER = re.compile(r"(-?)([0-9]{1,18})(?:\.([0-9]{1,12}))?")
 """No thousands, no comma, no exponent, no currency sign: a file made for another locale is refused, not guessed."""
@@ -144,6 +144,10 @@ class Row:
         minor, rest = divmod(digits * _unit(ISO_EXPONENTS[currency]), _unit(places))
         if rest:
             raise self.wrong(column, "has more decimals than its currency")
+        return self.bounded(column, minor)
+
+    def bounded(self, column: str, minor: int) -> int:
+        """Minor units that the ledger can hold."""
         if abs(minor) > HIGHEST_AMOUNT:
             raise self.wrong(column, "is too large")
         return minor

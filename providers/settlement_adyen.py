@@ -91,8 +91,8 @@ ZONES: Mapping[str, str] = {
 }
 """The letters name the account's zone, not the season: a report's own sample says CET of a moment in June."""
 _PSP = re.compile(r"[0-9A-Z]{16}")
-_TYPE = re.compile(r"[A-Za-z0-9 ]{1,80}")
-_BATCH = re.compile(r"[0-9A-Za-z_\-]{1,40}")
+_TYPE = re.compile(r"[A-Za-z]{1,80}")
+_BATCH = re.compile(r"[0-9]{1,12}")
 _ABOUT_MONEY = ("Gross Currency", "Gross Debit (GC)", "Gross Credit (GC)", "Net Currency", "Net Debit (NC)")
 
 
@@ -156,7 +156,8 @@ def _costs(row: Row, currency: str) -> int:
     """The sum of the costs, rounded once: Interchange++ quotes finer than it settles."""
     parts = [row.number_in(column) for column in COSTS]
     places = max(each for _, each in parts)
-    return rounded(sum(digits * 10 ** (places - own) for digits, own in parts), places, currency)
+    total = sum(digits * 10 ** (places - own) for digits, own in parts)
+    return row.bounded(COSTS[0], rounded(total, places, currency))
 
 
 def _id(row: Row, account: str, type: str, psp: str | None, seen: Counter[str]) -> str:

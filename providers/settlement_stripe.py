@@ -54,7 +54,7 @@ KINDS: Mapping[str, Kind] = {
 }
 """By reporting category; any other one is an adjustment, under its own name."""
 _ID = re.compile(r"[a-z]{2,8}_[0-9A-Za-z_]{1,120}")
-_WORD = re.compile(r"[a-z0-9_]{1,80}")
+_WORD = re.compile(r"[a-z_]{1,80}")
 
 
 def read(stream: Lines, *, livemode: bool) -> Iterator[SettlementLine]:
@@ -116,7 +116,7 @@ def _costs(row: Row, currency: str) -> tuple[int, int]:
     row.needed("net")
     if scaled[2] != scaled[0] - scaled[1]:
         raise row.wrong("net", "is not gross less fee")
-    rounded_fee = rounded(fee, fee_places, currency)
+    rounded_fee = row.bounded("fee", rounded(fee, fee_places, currency))
     return rounded_fee, row.amount("gross", currency) - rounded_fee
 
 

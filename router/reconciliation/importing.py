@@ -241,17 +241,24 @@ class Importer:
 
 
 def _withheld(found: Iterator[SettlementLine]) -> Iterator[SettlementLine]:
-    """A reference that could be a card number is known by its digest only: some of Adyen's older ones are numbers."""
+    """What could be a card number is known by its digest only: some of Adyen's older references are numbers."""
     for line in found:
-        if not any(each is not None and each.isdigit() and contains_pan(each) for each in _references(line)):
+        said = (line.id, line.reference, line.modification, line.own, line.batch)
+        if not any(each is not None and contains_pan(each) for each in said):
             yield line
         else:
-            reference, modification = (None if each is None else _digest(each) for each in _references(line))
-            yield dataclasses.replace(line, reference=reference, modification=modification)
+            yield dataclasses.replace(
+                line,
+                id=_covered(line.id) or "",
+                reference=_covered(line.reference),
+                modification=_covered(line.modification),
+                own=_covered(line.own),
+                batch=_covered(line.batch),
+            )
 
 
-def _references(line: SettlementLine) -> tuple[str | None, str | None]:
-    return line.reference, line.modification
+def _covered(text: str | None) -> str | None:
+    return _digest(text) if text is not None and contains_pan(text) else text
 
 
 def _digest(text: str) -> str:
