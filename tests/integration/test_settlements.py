@@ -26,7 +26,7 @@ from router.reconciliation.files import formats
 from router.reconciliation.importing import Importer, Progress, Result
 from router.reconciliation.matching import DIFFERING
 from router.settings import Settings
-from tests.integration.settlement_world import World
+from tests.integration.settlement_world import AT, World
 
 NOW = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
 PROVIDERS = ("stripe", "adyen")
@@ -291,3 +291,33 @@ def test_whatever_is_done_to_a_file_it_goes_in_whole_or_not_at_all(
         assert counts(database) == before
     elif not result.known:
         assert sum(result.counts.values()) == result.file.new_lines
+
+
+def test_lines_of_one_capture_in_two_files_are_judged_together(database: Database) -> None:
+    """A charge that is settled again in the next file was matched until then; its fee is what both cost."""
+    world = World("stripe")
+    world.build(20, 1, ("twice",))
+    world.save(database)
+    again = [each for each in world.rows if each["balance_transaction_id"].rstrip("p").endswith("c")]
+    first = World("stripe", rows=[each for each in world.rows if each not in again])
+    assert imported(database, "stripe", first.file()).differing == 0
+    second = imported(database, "stripe", World("stripe", rows=again).file())
+    files = SettlementViews(database).imports(limit=9)
+    seen = [listed(database, dataclasses.replace(second, file=each)) for each in files]
+    assert (len(seen), sum(seen, Counter())) == (2, world.found)
+    assert {id: fees(database).get(id) for id in world.fees} == world.fees
+
+
+def test_of_two_captures_at_adyen_each_is_settled_by_its_own_reference(database: Database) -> None:
+    """One is in the file, one is not yet: the first is matched, the second is missing."""
+    world, at = World("adyen"), AT
+    psp, attempt = "P001000000000001", "att_adyen1x1"
+    world._keep(attempt, psp, 1000, "EUR", at, declined=False, partly=True, fee=0, number=1)
+    for number, reference in ((1, "C001000000000001"), (2, "C001000000000002")):
+        world._operate("capture", attempt, 300 * number, at, reference, number)
+    world.save(database)
+    late = at + dt.timedelta(days=1)
+    world._adyen(psp, attempt, "Settled", "C001000000000001", "EUR", 300, late, fee=9, net="EUR")
+    result = imported(database, "adyen", world.file())
+    assert result.counts == {("matched", "capture"): 1}
+    assert missing(database, world) == {("capture", "op_adyen1c2")}
