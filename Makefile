@@ -71,6 +71,10 @@ bench-webhooks: $(VENV)/installed  ## p50 and p99 of a payment without webhook e
 bench-deciding: $(VENV)/installed  ## µs for a decision with scores of 60 segments, and for a learning step; 20 s
 	$(BIN)/python bench/deciding.py
 
+RECONCILE ?= --lines 100000 --planted 50
+reconcile-at-length: $(VENV)/installed  ## 100,000 settlement lines of each vendor, 50 differences of each kind, twice; 2 minutes
+	$(BIN)/python -m tests.integration.reconcile_at_length $(RECONCILE)
+
 PAYMENTS ?= 5000,20000
 TRIALS ?= 200
 replay-honesty: $(VENV)/installed  ## do the intervals of `pointsman replay` hold the truth? 200 simulated logs of each size; 4 minutes

@@ -42,7 +42,18 @@ from providers.contract import Provider, Timeouts
 from providers.stripe import StripeProvider
 from router import alerts as alerting
 from router import telemetry
-from router.api import attention, circuits, events, gate, operations, problems, status, webhook_endpoints, webhooks
+from router.api import (
+    attention,
+    circuits,
+    events,
+    gate,
+    operations,
+    problems,
+    settlements,
+    status,
+    webhook_endpoints,
+    webhooks,
+)
 from router.api import decisions as decisions_api
 from router.api import parked as dead_letters
 from router.api import payments as payments_api
@@ -87,6 +98,8 @@ from router.ledger.payments import PaymentLedger
 from router.ledger.probes import ProbeLedger
 from router.ledger.relays import RelayLedger
 from router.ledger.scores import ScoreLedger
+from router.ledger.settlement_views import SettlementViews
+from router.ledger.settlements import SettlementLedger
 from router.ledger.upkeep import Upkeep
 from router.ledger.webhook_deliveries import DeliveryLedger
 from router.ledger.webhook_endpoints import EndpointLedger
@@ -98,6 +111,8 @@ from router.overrides import Overrides
 from router.parked import Parked
 from router.payments import Payments, PaymentSettings
 from router.planning import Planner
+from router.reconciliation.files import formats
+from router.reconciliation.importing import Importer
 from router.recovery import Recovery
 from router.relay_lags import RelayLags
 from router.resolver import Resolver, ResolverSettings
@@ -521,6 +536,9 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     )
     app.register_api(status.blueprint(providers=tuple(core.providers), health=core.health, flags=core.flags))
     app.register_api(dead_letters.blueprint(parked_ledger, core.clock))
+    importer = Importer(core.database, formats(settings), clock=core.clock, ids=core.ids)
+    views, settlement_ledger = SettlementViews(core.database), SettlementLedger(core.database)
+    app.register_api(settlements.blueprint(importer, views, settlement_ledger, core.clock))
     _document(app)
     return app
 

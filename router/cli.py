@@ -10,7 +10,17 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from router import cli_circuits, cli_fees, cli_flags, cli_flips, cli_parked, cli_replay, cli_simulate, cli_webhooks
+from router import (
+    cli_circuits,
+    cli_fees,
+    cli_flags,
+    cli_flips,
+    cli_parked,
+    cli_replay,
+    cli_settlements,
+    cli_simulate,
+    cli_webhooks,
+)
 from router.cli_circuits import CommandError, current_ledger
 from router.clock import SystemClock
 from router.fee_book import fee_book
@@ -69,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_fees.add_commands(add)
     cli_parked.add_commands(add)
     cli_replay.add_commands(add)
+    cli_settlements.add_commands(add)
     cli_simulate.add_commands(add)
     cli_webhooks.add_commands(add)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlencode
@@ -80,6 +81,10 @@ class Payments:
     def get(self, psp: str) -> Payment | None:
         """The payment with that pspReference."""
         return self._by_psp.get(psp)
+
+    def all(self) -> Collection[Payment]:
+        """Every payment, oldest first."""
+        return self._by_psp.values()
 
     def clear(self) -> None:
         """Forget every payment and technical cancel."""

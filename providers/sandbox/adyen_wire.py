@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from providers.sandbox.faults import CallKind
 from providers.sandbox.http import Reply, Request
 from providers.sandbox.idempotency import Clash, IdempotencyKeys
 from providers.sandbox.ids import psp_reference
+from providers.sandbox.settlements import adyen_file
 from providers.sandbox.standin import Work
 
 MAX_KEY_LENGTH = 64
@@ -95,6 +96,10 @@ class AdyenWire:
     def happen(self, kind: Mishap, charge: Charge) -> bool:
         """Something nobody asked for; False where the charge's state does not allow it."""
         return happen(self.books, self.payments, kind, charge)
+
+    def settlement(self, plants: Mapping[str, int]) -> bytes:
+        """The books as Adyen's report."""
+        return adyen_file(self.payments.all(), plants)
 
     def clear(self) -> None:
         """Forget payments, keys and books."""

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 from providers.sandbox.books import Mishap
 from providers.sandbox.faults import BadFault, Fault, read_fields
 from providers.sandbox.http import Exchange, PortTaken, Reply, Request
+from providers.sandbox.settlements import PLANTS
 from providers.sandbox.standin import StandIn
 
 
@@ -47,7 +48,7 @@ class Control:
             reply = _error(409, "mode", str(error))
         exchange.send(reply)
 
-    async def _route(self, request: Request) -> Reply:
+    async def _route(self, request: Request) -> Reply:  # noqa: PLR0912 - a case for each call
         match [request.method, *request.path.strip("/").split("/")]:
             case ["GET", "control"]:
                 return _json(200, {name: provider.state() for name, provider in self._providers.items()})
@@ -63,6 +64,8 @@ class Control:
                 return await self._put(self._providers[name], request)
             case ["GET", "control", name, "charges"]:
                 return _json(200, {"charges": self._charges(self._providers[name], request)})
+            case ["GET", "control", name, "settlement"]:
+                return _settlement(self._providers[name], request)
             case ["POST", "control", name, "events"]:
                 return _json(200, self._happen(self._providers[name], request))
             case ["GET", "control", name, "webhooks"]:
@@ -76,7 +79,7 @@ class Control:
             case (
                 [_, "control"]
                 | [_, "control", _]
-                | [_, "control", _, "charges" | "events" | "webhooks"]
+                | [_, "control", _, "charges" | "events" | "settlement" | "webhooks"]
                 | [_, "control", _, "webhooks", "release"]
             ):
                 return _error(405, "method", "this control call does not exist")
@@ -138,6 +141,17 @@ def _mishap(name: str, value: Any) -> str:
     if value not in get_args(Mishap):
         raise BadFault(name, f"unknown type; known are {', '.join(get_args(Mishap))}")
     return str(value)
+
+
+def _settlement(provider: StandIn, request: Request) -> Reply:
+    plants: dict[str, int] = {}
+    for name, value in parse_qsl(request.query, keep_blank_values=True):
+        if name not in PLANTS:
+            raise BadFault(name, f"unknown difference; known are {', '.join(PLANTS)}")
+        if not (value.isascii() and value.isdigit() and len(value) < 7):
+            raise BadFault(name, "must be how many of them, at most 999999")
+        plants[name] = int(value)
+    return Reply(200, provider.wire.settlement(plants), content_type="text/csv; charset=utf-8")
 
 
 def _webhooks(provider: StandIn, **more: int) -> Reply:

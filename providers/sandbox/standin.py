@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -48,6 +48,9 @@ class Wire(Protocol):
 
     def happen(self, kind: Mishap, charge: Charge) -> bool:
         """Something nobody asked for, in the books and told; False where the charge's state does not allow it."""
+
+    def settlement(self, plants: Mapping[str, int]) -> bytes:
+        """The books as the vendor's settlement file, with so many differences of each kind planted."""
 
     def clear(self) -> None:
         """Forget everything, books included."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,6 +15,7 @@ from providers.sandbox.faults import CallKind
 from providers.sandbox.http import Reply, Request
 from providers.sandbox.idempotency import Clash, IdempotencyKeys
 from providers.sandbox.ids import stripe_id
+from providers.sandbox.settlements import stripe_file
 from providers.sandbox.standin import Work
 from providers.sandbox.stripe_cards import decline_for
 from providers.sandbox.stripe_errors import StripeError, error_object
@@ -84,6 +85,10 @@ class StripeWire:
     def happen(self, kind: Mishap, charge: Charge) -> bool:
         """Something nobody asked for; False where the charge's state does not allow it."""
         return happen(self.intents, kind, charge)
+
+    def settlement(self, plants: Mapping[str, int]) -> bytes:
+        """The books as Stripe's report."""
+        return stripe_file(self.intents.all.values(), plants)
 
     def clear(self) -> None:
         """Forget intents, keys and books."""

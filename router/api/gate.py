@@ -35,9 +35,10 @@ SCOPES_BY_PATH = {
     "/v1/decisions": ("payments",),
     "/v1/providers": ("operate", "reports"),
     "/v1/webhook-endpoints": ("operate",),
+    "/v1/settlements": ("operate", "reports"),
 }
 """Any one of these is enough."""
-OPERATORS = frozenset({"payments.resolve_payment", "circuits.order_breaker"})
+OPERATORS = frozenset({"payments.resolve_payment", "circuits.order_breaker", "settlements.import_file"})
 """Views under those paths that are an operator's."""
 READERS = frozenset({"payments.read_payment"})
 """Views under those paths that are an operator's too: who is to resolve a payment has to see it."""
@@ -45,6 +46,10 @@ OPEN_TO_ALL = frozenset({"status.read_status"})
 """Views under `/v1/` that need no key: a page that customers see asks them."""
 LARGE_BODIES = {"payments.complete_payment": 256 * 1024}
 """What a 3-D Secure challenge brings back can be a hundred thousand characters by itself."""
+
+
+RAW_BODIES = {"settlements.import_file": 256 * 1024 * 1024}
+"""Files: read by their view, as a stream. A million lines of Adyen's are about 250 MB."""
 
 
 class StrictRequest(Request):
@@ -120,11 +125,13 @@ def install(app: Flask, keys: KeyRing) -> None:
                     require(*scopes, *(["operate"] if request.endpoint in READERS else []))
         if request.endpoint in LARGE_BODIES:
             request.max_content_length = LARGE_BODIES[request.endpoint]
+        if request.endpoint in RAW_BODIES:
+            request.max_content_length = RAW_BODIES[request.endpoint]
         if contains_pan(request.path):
             raise _pan_refused("path")
         if any(contains_pan(part) for pair in request.args.items(multi=True) for part in pair):
             raise _pan_refused("query")
-        if request.method in {"POST", "PUT", "PATCH"}:
+        if request.method in {"POST", "PUT", "PATCH"} and request.endpoint not in RAW_BODIES:
             cast("StrictRequest", request).strict_body = _parse(
                 request.get_data(cache=False), optional=request.endpoint in OPTIONAL_BODY
             )

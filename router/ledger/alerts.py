@@ -25,6 +25,7 @@ AlertKind = Literal[
     "parked_dead_letter",
     "webhook_disabled",
     "relay_stuck",
+    "settlement_differs",
 ]
 
 

@@ -179,6 +179,14 @@ attempts = sa.Table(
     sa.Column("finished_at", sa.BigInteger),
     sa.UniqueConstraint("payment_id", "number"),
     sa.Index("ix_attempts_provider_reference", "provider", "provider_reference"),
+    # What a provider has to settle, by when it was begun.
+    sa.Index(
+        "ix_attempts_approved",
+        "provider",
+        "started_at",
+        sqlite_where=sa.text("outcome = 'approved'"),
+        postgresql_where=sa.text("outcome = 'approved'"),
+    ),
     # Of what counts only: a card that pays well, however often, has nothing in it.
     sa.Index(
         "ix_attempts_tries_of_card",
@@ -255,6 +263,8 @@ operations = sa.Table(
     # Sends of a void by our own id that are known to have come to nothing.
     sa.Column("failures", Json, nullable=False, server_default="[]"),
     sa.Index("ix_operations_payment", "payment_id"),
+    sa.Index("ix_operations_provider_reference", "provider", "provider_reference"),
+    sa.Index("ix_operations_started_at", "provider", "started_at"),
 )
 
 webhooks = sa.Table(
@@ -560,6 +570,81 @@ flag_changes = sa.Table(
     sa.Column("seen_by", sa.Text, nullable=False),
     sa.UniqueConstraint("source", "kind", "key", "revision"),
     sa.Index("ix_flag_changes_key_at", "key", "at"),
+)
+
+settlement_imports = sa.Table(
+    "settlement_imports",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("provider", sa.Text, nullable=False),
+    # The merchant account at Adyen; live or test at Stripe.
+    sa.Column("account", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    # SHA-256 of the file: the same one twice is one import.
+    sa.Column("digest", sa.Text, nullable=False),
+    # importing: its lines are not seen yet, and go if it does not end; judging: they are in, and being matched; done.
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("holder", sa.Text),
+    sa.Column("lease_until", sa.BigInteger),
+    sa.Column("lines", sa.BigInteger, nullable=False),
+    # Lines that no earlier file had.
+    sa.Column("new_lines", sa.BigInteger, nullable=False),
+    # The moments of its first and last line.
+    sa.Column("first_at", sa.BigInteger),
+    sa.Column("last_at", sa.BigInteger),
+    sa.Column("imported_by", sa.Text, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("provider", "account", "digest"),
+    # One file of a provider at a time: two that overlap must not each believe the other's lines.
+    sa.Index(
+        "uq_settlement_imports_open",
+        "provider",
+        unique=True,
+        sqlite_where=sa.text("state <> 'done'"),
+        postgresql_where=sa.text("state <> 'done'"),
+    ),
+)
+
+settlement_lines = sa.Table(
+    "settlement_lines",
+    metadata,
+    sa.Column("provider", sa.Text, primary_key=True),
+    # The provider's own name of the line.
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("import_id", sa.Text, sa.ForeignKey("settlement_imports.id"), nullable=False),
+    # Its line in that file.
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("reference", sa.Text),
+    sa.Column("modification", sa.Text),
+    sa.Column("own", sa.Text),
+    sa.Column("amount", sa.BigInteger, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("fee", sa.BigInteger, nullable=False),
+    sa.Column("net", sa.BigInteger, nullable=False),
+    sa.Column("net_currency", sa.Text, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("batch", sa.Text),
+    # What it is judged as; NULL: not yet, and not to be shown.
+    sa.Column("verdict", sa.Text),
+    # What it is judged together with: an attempt, an operation, or a reference that nobody knows.
+    sa.Column("unit", sa.Text),
+    sa.Column("payment_id", sa.Text),
+    sa.Column("attempt_id", sa.Text),
+    sa.Column("operation_id", sa.Text),
+    # Of the unit: what the file says in all, and what the ledger does.
+    sa.Column("settled", sa.BigInteger),
+    sa.Column("expected", sa.BigInteger),
+    sa.Column("expected_currency", sa.Text),
+    # What the fee was first compared with, and by whose word; that it is known since then changes nothing here.
+    sa.Column("expected_fee", sa.BigInteger),
+    sa.Column("expected_fee_currency", sa.Text),
+    sa.Column("fee_basis", sa.Text),
+    sa.Index("ix_settlement_lines_import", "import_id", "verdict", "number"),
+    sa.Index("ix_settlement_lines_unit", "provider", "kind", "unit"),
+    sa.Index("ix_settlement_lines_attempt", "attempt_id", "kind"),
+    sa.Index("ix_settlement_lines_operation", "operation_id"),
 )
 
 api_keys = sa.Table(

@@ -82,11 +82,15 @@ def _as_the_second_migration_left_it(database: Database) -> dict[str, Payment]:
             "decisions",
             "decision_outcomes",
             "secrets",
+            "settlement_lines",
+            "settlement_imports",
         ):
             connection.execute(sa.text(f"DROP TABLE {table}"))
         for index in ("ix_payments_parked_by_merchant", "ix_payments_parked_expiring"):
             connection.execute(sa.text(f"DROP INDEX {index}"))
         connection.execute(sa.text("DROP INDEX ix_payment_events_xact_number"))  # SQLite keeps a column for it
+        for index in ("attempts_approved", "operations_provider_reference", "operations_started_at"):
+            connection.execute(sa.text(f"DROP INDEX ix_{index}"))
         for table, columns in ADDED_SINCE.items():
             for column in columns.split():
                 connection.execute(sa.text(f'ALTER TABLE {table} DROP COLUMN "{column}"'))
