@@ -61,6 +61,7 @@ from router.flipper import Flipper
 from router.health import EXCHANGE_INTERVAL_S, SYNC_INTERVAL_S, WATCH_INTERVAL_S, ProviderHealth
 from router.housekeeping import Housekeeping
 from router.learning import Lessons
+from router.ledger import event_clock
 from router.ledger.alerts import AlertLedger
 from router.ledger.attention import AttentionLedger
 from router.ledger.cards import CardLedger
@@ -168,6 +169,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     database = Database(settings.ledger_url, pool_size=settings.web_threads + 8)
     migrate(database)
+    event_clock.settle(database)
     providers = build_providers(settings)
     actor = f"{role}:{socket.gethostname()}:{os.getpid()}"
     values = FlagValueLedger(database)

@@ -166,7 +166,37 @@ payment_events = sa.Table(
     # column: what is to be kept of it besides, as an operator's evidence.
     sa.Column("changes", Json, nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False),
+    # On PostgreSQL the migration makes the default the id of the transaction that inserts the row, so that readers
+    # can wait for it (`event_feed`). 0: SQLite, and rows from before the column.
+    sa.Column("xact", sa.BigInteger, nullable=False, server_default="0"),
     sa.UniqueConstraint("payment_id", "version"),
+    sa.Index("ix_payment_events_xact_number", "xact", "number"),
+)
+
+event_clock = sa.Table(
+    "event_clock",
+    metadata,
+    # One row on PostgreSQL, none on SQLite: whose transaction ids the events have, and what is added to them.
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("base", sa.BigInteger, nullable=False),
+)
+
+relays = sa.Table(
+    "relays",
+    metadata,
+    # Who passes events on, one process at a time under a lease. All events up to the position have been delivered.
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("xact", sa.BigInteger, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("holder", sa.Text),
+    sa.Column("lease_until", sa.BigInteger),
+    # Since when nothing was delivered though there was something, and why.
+    sa.Column("failing_since", sa.BigInteger),
+    sa.Column("cause", sa.Text),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    # When the position last moved.
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
 )
 
 operations = sa.Table(
