@@ -44,6 +44,7 @@ from router import telemetry
 from router.api import attention, circuits, gate, operations, problems, webhooks
 from router.api import decisions as decisions_api
 from router.api import payments as payments_api
+from router.api import reports as reports_api
 from router.appraisal import Appraiser
 from router.baseline import Fixed
 from router.breaker import BreakerSettings
@@ -67,6 +68,7 @@ from router.ledger.attention import AttentionLedger
 from router.ledger.cards import CardLedger
 from router.ledger.circuits import CircuitLedger
 from router.ledger.counts import CountLedger
+from router.ledger.decision_log import DecisionLog
 from router.ledger.decisions import DecisionLedger
 from router.ledger.engine import Database
 from router.ledger.flag_values import FlagValueLedger
@@ -78,6 +80,7 @@ from router.ledger.keys import KeyLedger
 from router.ledger.migrate import migrate
 from router.ledger.payments import PaymentLedger
 from router.ledger.probes import ProbeLedger
+from router.ledger.rollups import Rollups
 from router.ledger.scores import ScoreLedger
 from router.ledger.upkeep import Upkeep
 from router.local_override import LocalOverride
@@ -89,6 +92,7 @@ from router.parked import Parked
 from router.payments import Payments, PaymentSettings
 from router.planning import Planner
 from router.recovery import Recovery
+from router.reports.rollup import Rollup
 from router.resolver import Resolver, ResolverSettings
 from router.score_sharing import EXCHANGE_INTERVAL_S as SCORES_INTERVAL_S
 from router.score_sharing import ScoreSharing
@@ -120,6 +124,8 @@ PARKED_INTERVAL_S = 1.0
 RESOLVE_INTERVAL_S = 0.5
 NOTICES_INTERVAL_S = 0.25
 HOUSEKEEPING_INTERVAL_S = 10.0
+ROLLUP_INTERVAL_S = 1.0
+"""What a report is behind at most, while a worker runs; a round with nothing new only reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -472,6 +478,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     app.extensions["pointsman_decisions"] = (decisions, writer)
     app.register_api(attention.blueprint(AttentionLedger(core.database)))
     app.register_api(webhooks.blueprint(core.providers, Inbox(core.database), core.clock))
+    app.register_api(reports_api.blueprint(Rollups(core.database), DecisionLog(core.database), core.clock))
     circuit_ledger = CircuitLedger(core.database)
     app.register_api(
         circuits.blueprint(
@@ -519,7 +526,7 @@ def _document(app: OpenAPI) -> None:
 
 
 def create_worker(core: Core) -> Loops:
-    """The worker's loops over a core: circuits, recovery, parked payments, notices, doubts, flips, housekeeping."""
+    """The worker's loops: circuits, recovery, parked payments, notices, doubts, flips, housekeeping, the rollup."""
     loops = Loops()
     _add_health(loops, core, patience=1.0)
     _add_flag_watch(loops, core)
@@ -564,6 +571,8 @@ def create_worker(core: Core) -> Loops:
         stopping=lambda: loops.stopping,
     )
     loops.add(Loop("housekeeping", housekeeping.run_once, loops.pause(HOUSEKEEPING_INTERVAL_S)))
+    rollup = Rollup(Rollups(core.database), core.clock, stopping=lambda: loops.stopping)
+    loops.add(Loop("rollup", rollup.run_once, loops.pause(ROLLUP_INTERVAL_S)))
     _add_flips(loops, core)
     return loops
 

@@ -48,6 +48,8 @@ class Shape(enum.Enum):
     """Hundredths of a per cent, two digits."""
     MILLISECONDS = "milliseconds"
     SECONDS = "seconds"
+    CONVERTED = "converted"
+    """An integer in minor units of a stated other currency, by a stated table of rates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Column:
     """The sheet of a workbook that it stands on, of PARTS."""
 
 
-PARTS = ("volume", "approval", "money", "costs", "recovery", "declines", "latency")
+PARTS = ("volume", "approval", "money", "costs", "recovery", "declines", "latency", "converted")
 
 
 def wilson(good: int, of: int) -> tuple[float, float] | None:

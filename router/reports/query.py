@@ -90,7 +90,14 @@ def query(
     return Query(since, until, zone, groups, _filters(filters or {}))
 
 
-def month(text: str, *, time_zone: str, group_by: str | Sequence[str], now: dt.datetime) -> Query:
+def month(
+    text: str,
+    *,
+    time_zone: str,
+    group_by: str | Sequence[str] = (),
+    filters: Mapping[str, str] | None = None,
+    now: dt.datetime,
+) -> Query:
     """The query of a calendar month such as 2026-10 in that zone. Raises QueryError."""
     try:
         first = dt.date.fromisoformat(f"{text}-01") if len(text) == 7 else None
@@ -99,7 +106,14 @@ def month(text: str, *, time_zone: str, group_by: str | Sequence[str], now: dt.d
         first = None
     if first is None or following is None:
         raise QueryError("month", "must be a month such as 2026-10")
-    return query(first.isoformat(), following.isoformat(), time_zone=time_zone, group_by=group_by, now=now)
+    return query(
+        first.isoformat(),
+        following.isoformat(),
+        time_zone=time_zone,
+        group_by=group_by,
+        filters=filters,
+        now=now,
+    )
 
 
 def _zone(name: str) -> zoneinfo.ZoneInfo:

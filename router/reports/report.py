@@ -25,7 +25,8 @@ from router.ledger.rollups import Found, Standing
 from router.report_measures import Piece
 from router.reports.figures import COLUMNS, Column, Shape, Sums, Value, add, figures, is_nothing, nothing
 from router.reports.pieces import chunks, labels
-from router.reports.query import Query
+from router.reports.query import Query, QueryError
+from router.reports.rates import Rates
 
 MOST_ROWS = 20_000
 """Of a report in memory: 10 MB. A file is streamed, however long."""
@@ -64,9 +65,10 @@ class Row:
     currency: str | None
     sums: Sums
 
-    def values(self) -> list[Value]:
-        """Groups, then figures: as `columns_of`."""
-        return [*(each or None for each in self.groups), *figures(self.sums, self.currency)]
+    def values(self, rates: Rates | None = None) -> list[Value]:
+        """Groups, then figures, then what they are in the table's currency: as `columns_of`."""
+        shown: list[Value] = [*(each or None for each in self.groups), *figures(self.sums, self.currency)]
+        return shown if rates is None else [*shown, *rates.values(self.sums, self.currency)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,10 @@ class Report:
             yield dict(zip([each.name for each in self.columns], row, strict=True))
 
 
-def columns_of(query: Query) -> Sequence[Column]:
-    """The columns of a query's rows: its groups, then every figure."""
-    return (*(Column(each, Shape.TEXT, _GROUP_ABOUT[each], "") for each in query.group_by), *COLUMNS)
+def columns_of(query: Query, rates: Rates | None = None) -> Sequence[Column]:
+    """The columns of a query's rows: its groups, every figure, and what the table converts."""
+    groups = [Column(each, Shape.TEXT, _GROUP_ABOUT[each], "") for each in query.group_by]
+    return (*groups, *COLUMNS, *(() if rates is None else rates.columns()))
 
 
 class Totals:
@@ -103,14 +106,17 @@ class Totals:
         assert row.currency is not None
         add(self._by_currency.setdefault(row.currency, nothing()), row.sums)
 
-    def rows(self) -> list[Row]:
-        """By currency; last, of several currencies, what can be added up across them."""
-        found = [self._row(currency, sums) for currency, sums in sorted(self._by_currency.items())]
-        if len(found) > 1:
+    def rows(self, rates: Rates | None = None) -> list[list[Value]]:
+        """Values by currency; last, of several currencies, what can be added up across them: counts, and what a table
+        of rates has converted."""
+        of_each = [self._row(currency, sums) for currency, sums in sorted(self._by_currency.items())]
+        found = [each.values(rates) for each in of_each]
+        if len(of_each) > 1:
             whole = nothing()
-            for each in found:
+            for each in of_each:
                 add(whole, each.sums)
-            found.append(self._row(None, whole))
+            shown = self._row(None, whole).values()
+            found.append(shown if rates is None else [*shown, *rates.total(found)])
         return found
 
     def _row(self, currency: str | None, sums: Sums) -> Row:
@@ -140,16 +146,26 @@ def rows(query: Query, sources: Sources) -> Iterator[Row]:
                 yield Row((*(each.text for each in when), *key), key[at], sums)
 
 
-def report(query: Query, sources: Sources) -> Report:
-    """The whole report. Raises TooManyRowsError."""
+def check_kept(query: Query, standing: Standing) -> None:
+    """Raises QueryError for a period that begins before what the reports know of."""
+    if standing.kept_from is not None and query.start < standing.kept_from:
+        kept = standing.kept_from.astimezone(query.zone)
+        raise QueryError("from", f"reports keep payments from {kept.isoformat(timespec='minutes')} on")
+
+
+def report(query: Query, sources: Sources, rates: Rates | None = None) -> Report:
+    """The whole report; with `rates`, beside each currency's money what it is in another.
+
+    Raises TooManyRowsError, and QueryError for a period that begins before what is kept.
+    """
+    check_kept(query, sources.standing())
     totals, shown = Totals(query), []
     for row in rows(query, sources):
         totals.add(row)
-        shown.append(row.values())
+        shown.append(row.values(rates))
         if len(shown) > MOST_ROWS:
             raise TooManyRowsError
-    columns = columns_of(query)
-    return Report(query, columns, shown, [each.values() for each in totals.rows()], sources.standing())
+    return Report(query, columns_of(query, rates), shown, totals.rows(rates), sources.standing())
 
 
 def link(query: Query, row: Sequence[Value]) -> str:
