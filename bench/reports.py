@@ -12,7 +12,6 @@ import contextlib
 import datetime as dt
 import io
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from router.ledger.engine import Database
 from router.ledger.migrate import migrate
 from router.ledger.rollups import Rollups
 from router.reports.files import streamed, write_csv, write_json
-from router.reports.query import query
+from router.reports.query import Query, query
 from router.reports.report import report, rows
 from router.reports.rollup import Rollup
 from router.reports.workbook import write_xlsx
@@ -52,7 +51,7 @@ COMPARED = 9
 """Of these, so many are counted by plain Python too: the largest would fill its memory."""
 
 
-def _wanted(zone: str, group_by: str):  # noqa: ANN202 - see `query`
+def _wanted(zone: str, group_by: str) -> Query:
     return query("2026-10-01", "2026-11-01", time_zone=zone, group_by=group_by, now=NOW)
 
 
@@ -80,7 +79,7 @@ def one(url: str, zone: str, group_by: str, kind: str) -> None:
 
 def _timed(url: str, zone: str, group_by: str, kind: str) -> None:
     command = [sys.executable, "-m", "bench.reports", "--one", zone, group_by, kind, "--ledger", url]
-    told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)  # noqa: S603 - ours
     wall, cpu = sorted(told["runs"])[1]
     what = "bytes" if kind in ("csv", "json", "xlsx") else "rows"
     print(
@@ -108,7 +107,6 @@ def main() -> int:
 
 
 def _bench(url: str, payments: int, *, recounted: bool) -> int:
-    os.nice(0)
     database = Database(url, pool_size=2)
     migrate(database)
     with database.read() as connection:
