@@ -236,6 +236,8 @@ def test_a_payment_that_began_before_the_rollup_is_swept_while_others_come(datab
     for number in range(10, 16):
         create(database, number, chance)
         keeper.run_once(rounds=1)
+    with Rollups(database).moment() as moment:
+        assert not moment.standing().building
     keeper.run_once()
     assert wrong(database) == []
     with Rollups(database).moment() as moment:

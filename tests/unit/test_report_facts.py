@@ -208,8 +208,12 @@ def test_disputes_are_counted_each_and_chargebacks_are_the_lost() -> None:
 
 
 def test_parked_payments_tell_how_long_they_waited() -> None:
-    """Until the provider answered; not those that still wait, or came to nothing."""
-    answered = tried(1, "stripe", "approved", finished_at=AT + HOUR)
+    """Until the provider answered; not those that still wait, or came to nothing. All but the money that moved is of
+    the minute in which the payment was created."""
+    answered = tried(1, "stripe", "approved", started_at=AT + HOUR - 1, finished_at=AT + HOUR)
+    whole = facts(paid("captured", answered, tries=2))
+    assert [any(sums[: INDEX["captured_in_period"]]) for sums in whole.values()] == [True, False]
+    assert [sum(sums[INDEX["attempts"]] for sums in whole.values() if sums[INDEX["payments"]])] == [1]
     found = told(paid("captured", answered, tries=2))
     assert (found["parked"], found["parked_completed"], found["parked_wait_ms"]) == (1, 1, 3_600_000)
     assert "parked_completed" not in told(paid("parked", tries=1))
