@@ -57,6 +57,7 @@ from router.api import (
 from router.api import decisions as decisions_api
 from router.api import parked as dead_letters
 from router.api import payments as payments_api
+from router.api import reports as reports_api
 from router.appraisal import Appraiser
 from router.baseline import Fixed
 from router.breaker import BreakerSettings
@@ -83,6 +84,7 @@ from router.ledger.attention import AttentionLedger
 from router.ledger.cards import CardLedger
 from router.ledger.circuits import CircuitLedger
 from router.ledger.counts import CountLedger
+from router.ledger.decision_log import DecisionLog
 from router.ledger.decisions import DecisionLedger
 from router.ledger.engine import Database
 from router.ledger.event_feed import EventFeed
@@ -97,6 +99,7 @@ from router.ledger.parked import ParkedLedger
 from router.ledger.payments import PaymentLedger
 from router.ledger.probes import ProbeLedger
 from router.ledger.relays import RelayLedger
+from router.ledger.rollups import Rollups
 from router.ledger.scores import ScoreLedger
 from router.ledger.settlement_views import SettlementViews
 from router.ledger.settlements import SettlementLedger
@@ -115,6 +118,7 @@ from router.reconciliation.files import formats
 from router.reconciliation.importing import Importer
 from router.recovery import Recovery
 from router.relay_lags import RelayLags
+from router.reports.rollup import Rollup
 from router.resolver import Resolver, ResolverSettings
 from router.score_sharing import EXCHANGE_INTERVAL_S as SCORES_INTERVAL_S
 from router.score_sharing import ScoreSharing
@@ -151,6 +155,8 @@ PARKED_INTERVAL_S = 0.25
 RESOLVE_INTERVAL_S = 0.5
 NOTICES_INTERVAL_S = 0.25
 HOUSEKEEPING_INTERVAL_S = 10.0
+ROLLUP_INTERVAL_S = 1.0
+"""What a report is behind at most, while a worker runs; a round with nothing new only reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -508,6 +514,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     app.register_api(webhooks.blueprint(core.providers, Inbox(core.database), core.clock))
     app.register_api(webhook_endpoints.blueprint(build_endpoints(core), DeliveryLedger(core.database)))
     circuit_ledger, parked_ledger = CircuitLedger(core.database), ParkedLedger(core.database)
+    app.register_api(reports_api.blueprint(Rollups(core.database), DecisionLog(core.database), core.clock))
     app.register_api(
         circuits.blueprint(
             providers=tuple(core.providers),
@@ -575,7 +582,7 @@ def _document(app: OpenAPI) -> None:
 
 
 def create_worker(core: Core) -> Loops:
-    """The worker's loops over a core: circuits, recovery, parked payments, notices, doubts, flips, housekeeping."""
+    """The worker's loops: circuits, recovery, parked payments, notices, doubts, flips, housekeeping, the rollup."""
     loops = Loops()
     _add_health(loops, core, patience=1.0)
     _add_flag_watch(loops, core)
@@ -627,6 +634,8 @@ def create_worker(core: Core) -> Loops:
         stopping=lambda: loops.stopping,
     )
     loops.add(Loop("housekeeping", housekeeping.run_once, loops.pause(HOUSEKEEPING_INTERVAL_S)))
+    rollup = Rollup(Rollups(core.database), core.clock, stopping=lambda: loops.stopping)
+    loops.add(Loop("rollup", rollup.run_once, loops.pause(ROLLUP_INTERVAL_S)))
     _add_flips(loops, core)
     _add_kafka(loops, core)
     _add_webhooks_out(loops, core)

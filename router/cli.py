@@ -17,6 +17,7 @@ from router import (
     cli_flips,
     cli_parked,
     cli_replay,
+    cli_report,
     cli_settlements,
     cli_simulate,
     cli_webhooks,
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_parked.add_commands(add)
     cli_replay.add_commands(add)
     cli_settlements.add_commands(add)
+    cli_report.add_commands(add)
     cli_simulate.add_commands(add)
     cli_webhooks.add_commands(add)
 

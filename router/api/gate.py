@@ -36,6 +36,7 @@ SCOPES_BY_PATH = {
     "/v1/providers": ("operate", "reports"),
     "/v1/webhook-endpoints": ("operate",),
     "/v1/settlements": ("operate", "reports"),
+    "/v1/reports": ("reports",),
 }
 """Any one of these is enough."""
 OPERATORS = frozenset({"payments.resolve_payment", "circuits.order_breaker", "settlements.import_file"})

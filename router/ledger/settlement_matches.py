@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from router.ledger.engine import Database
+from router.ledger.rollups import mark
 from router.ledger.settlements import BATCH, hold
 from router.ledger.tables import attempts, operations, payments
 from router.ledger.tables import settlement_lines as lines
@@ -176,3 +177,8 @@ class MatchLedger:
                     for each in writing.fees
                 ]
                 connection.execute(fee.values(told), of)
+                # No event tells of a fee, and the reports have it.
+                changed = sa.select(attempts.c.payment_id).distinct()
+                mark(
+                    connection, connection.scalars(changed.where(attempts.c.id.in_([each["attempt"] for each in of])))
+                )

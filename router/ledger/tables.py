@@ -10,6 +10,8 @@ import datetime as dt
 
 import sqlalchemy as sa
 
+from router.report_measures import DIMENSIONS, MEASURES, Kind
+
 metadata = sa.MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -645,6 +647,72 @@ settlement_lines = sa.Table(
     sa.Index("ix_settlement_lines_unit", "provider", "kind", "unit"),
     sa.Index("ix_settlement_lines_attempt", "attempt_id", "kind"),
     sa.Index("ix_settlement_lines_operation", "operation_id"),
+)
+
+
+def _measures(counts: type[sa.Integer]) -> list[sa.Column[int]]:
+    return [
+        sa.Column(each.name, counts if each.kind is Kind.COUNT else sa.BigInteger, nullable=False)
+        for each in MEASURES
+    ]
+
+
+report_facts = sa.Table(
+    "report_facts",
+    metadata,
+    # What one payment adds to the reports (`router.report_measures`), as of this version of it: what it added before
+    # is taken out of the cells by it, and the payments of every figure are found by it.
+    sa.Column("payment_id", sa.Text, primary_key=True),
+    # Since 1970.
+    sa.Column("minute", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("decline_class", sa.Text, primary_key=True),
+    sa.Column("merchant", sa.Text, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("country", sa.Text, nullable=False),
+    sa.Column("brand", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    # Of one payment: no count of it passes 32,767.
+    *_measures(sa.SmallInteger),
+    sa.Index("ix_report_facts_minute", "minute"),
+)
+
+report_cells = sa.Table(
+    "report_cells",
+    metadata,
+    # The sums of the facts of an hour or a day of UTC (`Level`); "" in dimensions that the level does not tell.
+    sa.Column("level", sa.SmallInteger, primary_key=True, autoincrement=False),
+    # Its first minute.
+    sa.Column("minute", sa.Integer, primary_key=True, autoincrement=False),
+    *(sa.Column(name, sa.Text, primary_key=True) for name in DIMENSIONS),
+    *_measures(sa.BigInteger),
+    # Rows lie in the order of the key: a period is read from one end to the other.
+    sqlite_with_rowid=False,
+)
+
+report_state = sa.Table(
+    "report_state",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    # Rises with every commit to the facts: who read before another's commit writes nothing.
+    sa.Column("generation", sa.BigInteger, nullable=False),
+    # In the feed of events: all before it is in the facts.
+    sa.Column("xact", sa.BigInteger, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    # Payments up to this id have been looked at, whatever the feed says; NULL: all have.
+    sa.Column("swept_to", sa.Text),
+    # Of payments created before, there are no facts; NULL: none is left out.
+    sa.Column("kept_from", sa.BigInteger),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+)
+
+report_marks = sa.Table(
+    "report_marks",
+    metadata,
+    # Payments that were changed without an event of theirs, as by a reconciliation: to be looked at anew. Written in
+    # the transaction that changes them.
+    sa.Column("number", RowNumber, primary_key=True, autoincrement=True),
+    sa.Column("payment_id", sa.Text, nullable=False),
 )
 
 api_keys = sa.Table(

@@ -69,6 +69,10 @@ def _as_the_second_migration_left_it(database: Database) -> dict[str, Payment]:
         for table in (
             "webhook_deliveries",
             "webhook_endpoints",
+            "report_marks",
+            "report_state",
+            "report_cells",
+            "report_facts",
             "relays",
             "event_clock",
             "alerts",

@@ -21,7 +21,7 @@ from router.ledger.engine import Database
 from router.ledger.migrate import migrate
 from router.ledger.settlement_views import SettlementViews
 from router.ledger.settlements import ImportRunningError, LeaseLostError, SettlementLedger
-from router.ledger.tables import attempts, metadata, operations
+from router.ledger.tables import attempts, metadata, operations, report_marks
 from router.reconciliation.files import formats
 from router.reconciliation.importing import Importer, Progress, Result
 from router.reconciliation.matching import DIFFERING
@@ -73,6 +73,13 @@ def fees(database: Database) -> dict[str, tuple[int, str]]:
         return {id: (fee, currency) for id, fee, currency in connection.execute(query) if fee is not None}
 
 
+def looked_at_anew(database: Database) -> set[str]:
+    """The attempts of the payments that the reports have to look at again."""
+    query = sa.select(attempts.c.id).where(attempts.c.payment_id.in_(sa.select(report_marks.c.payment_id)))
+    with database.read() as connection:
+        return set(connection.scalars(query))
+
+
 def check(database: Database, world: World, result: Result) -> None:
     """All that was planted is listed, and nothing else."""
     assert listed(database, result) == world.found
@@ -89,8 +96,12 @@ def test_every_planted_difference_is_found_and_nothing_else_twice_the_same(datab
     world = World(provider)
     world.build(1000, 6)
     world.save(database)
+    known = fees(database)
     first = imported(database, provider, world.file())
     check(database, world, first)
+    learned = {id for id, fee in fees(database).items() if known.get(id) != fee}
+    assert learned
+    assert looked_at_anew(database) == learned
     assert first.file.new_lines == len(world.rows)
     before = counts(database)
     again = imported(database, provider, world.file())
