@@ -24,8 +24,10 @@ class Lanes:
         self._relay = relay
         self._lock = threading.Lock()
         self._taken: set[str] = set()
-        self._well: queue.SimpleQueue[Due] = queue.SimpleQueue()
-        self._poorly: queue.SimpleQueue[Due] = queue.SimpleQueue()
+        # Not SimpleQueue: in CPython 3.11 one of several threads that get with a timeout may wait for ever, where
+        # another took what had come just as its time was over (seen: a worker that did not stop).
+        self._well: queue.Queue[Due] = queue.Queue()
+        self._poorly: queue.Queue[Due] = queue.Queue()
 
     def look_once(self) -> int:
         """Queue every endpoint that is due and not queued. Says how many."""
@@ -47,7 +49,7 @@ class Lanes:
         """Likewise for one that fails or is slow."""
         return self._send(self._poorly)
 
-    def _send(self, waiting: queue.SimpleQueue[Due]) -> int:
+    def _send(self, waiting: queue.Queue[Due]) -> int:
         try:
             due = waiting.get(timeout=WAIT_S)
         except queue.Empty:
