@@ -29,6 +29,15 @@ chaos: $(VENV)/installed  ## every fault, kills and pauses on real processes, on
 flips: $(VENV)/installed  ## outages, toggles, LaunchDarkly away: one flip each, everyone follows; an hour
 	$(BIN)/python -m tests.e2e.flips_at_length $(FLIPS)
 
+parked: $(VENV)/installed  ## a thousand payments parked and paid, one worker and two, killed and not, both databases; 6 minutes
+	$(BIN)/python -m tests.e2e.parked_at_length $(PARKED)
+
+KAFKA_JARS ?= .kafka
+kafka: $(VENV)/installed  ## a real broker (needs Java 17 and Maven): 10,000 events, kills, 30 s without it; 5 minutes
+	test -d $(KAFKA_JARS) || mvn -q -B -f tests/e2e/kafka/pom.xml dependency:copy-dependencies \
+		-DincludeScope=runtime -DoutputDirectory=$(abspath $(KAFKA_JARS))
+	ROUTER_TEST_KAFKA_HOME=$(KAFKA_JARS) $(BIN)/pytest -q -s tests/e2e/test_kafka_real.py
+
 SEEDS ?= 5000
 simulate: $(VENV)/installed  ## thousands of seeded interleavings of faults, crashes and payments; SEED=n replays one
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
@@ -55,6 +64,9 @@ bench-flags: $(VENV)/installed  ## µs for reading all flags for one payment, ov
 
 bench-decisions: $(VENV)/installed  ## requests/s of POST /v1/decisions beside an empty endpoint; 1 minute
 	$(BIN)/python bench/decisions.py
+
+bench-webhooks: $(VENV)/installed  ## p50 and p99 of a payment without webhook endpoints, with a well one, with slow ones; 3 minutes
+	$(BIN)/python bench/webhooks.py
 
 bench-deciding: $(VENV)/installed  ## µs for a decision with scores of 60 segments, and for a learning step; 20 s
 	$(BIN)/python bench/deciding.py

@@ -145,7 +145,8 @@ class FeeBook:
                 self._chosen.clear()
             self._chosen[key] = chosen
         share, fixed, attempt, scheduled = chosen
-        return Fee((sale.amount * share + fixed).quantize(FOUR_PLACES, ROUND_HALF_UP), attempt, scheduled)
+        fee = (sale.amount * share + fixed).quantize(FOUR_PLACES, ROUND_HALF_UP)
+        return tuple.__new__(Fee, (fee, attempt, scheduled))  # quicker: every payment asks each provider's
 
     def line_for(self, provider: str, sale: Sale) -> FeeLine | None:
         """The line that prices that sale; None where there is none."""

@@ -235,7 +235,7 @@ class _DeadlineFile(io.RawIOBase):
         super().close()
 
 
-class _SocketWithDeadline:
+class SocketWithDeadline:
     """All that `http.client` takes of a socket to read an answer: a file, here one that minds the deadline."""
 
     def __init__(self, sock: socket.socket, monotonic: Callable[[], float]) -> None:
@@ -252,7 +252,7 @@ def _pools_reading_against(monotonic: Callable[[], float]) -> dict[str, Any]:
 
     class Response(http.client.HTTPResponse):
         def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-            super().__init__(_SocketWithDeadline(sock, monotonic), *args, **kwargs)  # type: ignore[arg-type]  # all it takes of one
+            super().__init__(SocketWithDeadline(sock, monotonic), *args, **kwargs)  # type: ignore[arg-type]  # all it takes of one
 
     class Plain(HTTPConnection):
         response_class = Response

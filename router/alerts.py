@@ -1,14 +1,12 @@
 """Tells the alerts in the ledger to a webhook, for chat and paging: signed, once, and again until it is accepted.
 
-The receiver checks `X-Pointsman-Signature: t=<unix seconds>,v1=<hex>`, the HMAC-SHA256 under the shared secret of
-`<t>.<body>`, and knows an alert that comes twice by its `id`: it does only where a worker died between the two.
+The receiver checks the signature (`router.signing`) under the shared secret, and knows an alert that comes twice by
+its `id`: it does only where a worker died between the two.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import hmac
 import json
 from collections.abc import Callable, Mapping
 
@@ -18,10 +16,10 @@ from providers.contract import Timeouts
 from providers.transport import SendFailed, Transport, sending_within
 from router.clock import Clock
 from router.ledger.alerts import Alert, AlertLedger
+from router.signing import SIGNATURE, signature
 
 log = structlog.get_logger("router.alerts")
 
-SIGNATURE = "X-Pointsman-Signature"
 AT_ONCE = 20
 CONNECT_S = 3.0
 READ_S = 7.0
@@ -52,12 +50,6 @@ def webhook(url: str) -> Post:
         return None if 200 <= answer.status < 300 else f"HTTP {answer.status}"
 
     return post
-
-
-def signature(secret: str, body: bytes, unix_s: int) -> str:
-    """The header's value."""
-    digest = hmac.new(secret.encode(), f"{unix_s}.".encode() + body, hashlib.sha256).hexdigest()
-    return f"t={unix_s},v1={digest}"
 
 
 def body_of(alert: Alert) -> bytes:
@@ -104,7 +96,7 @@ class AlertSender:
         body = body_of(alert)
         headers = {
             "Content-Type": "application/json",
-            SIGNATURE: signature(self._secret, body, int(now.timestamp())),
+            SIGNATURE: signature([self._secret], body, int(now.timestamp())),
         }
         refusal = self._post(body, headers)
         if refusal is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import datetime as dt
 import math
 import os
 import random
@@ -41,8 +42,9 @@ from providers.contract import Provider, Timeouts
 from providers.stripe import StripeProvider
 from router import alerts as alerting
 from router import telemetry
-from router.api import attention, circuits, gate, operations, problems, webhooks
+from router.api import attention, circuits, events, gate, operations, problems, status, webhook_endpoints, webhooks
 from router.api import decisions as decisions_api
+from router.api import parked as dead_letters
 from router.api import payments as payments_api
 from router.api import reports as reports_api
 from router.appraisal import Appraiser
@@ -52,6 +54,7 @@ from router.clock import Clock, Ids, SystemClock, TimeOrderedIds
 from router.decision_ids import DecisionIds
 from router.decision_writing import WRITE_INTERVAL_S, DecisionWriter
 from router.decisions import Decisions
+from router.events import CONTENT_TYPE
 from router.fee_book import fee_book
 from router.flag_watch import FlagWatch
 from router.fleet import FleetCounts
@@ -61,6 +64,8 @@ from router.flip_writing import FlipWriting
 from router.flipper import Flipper
 from router.health import EXCHANGE_INTERVAL_S, SYNC_INTERVAL_S, WATCH_INTERVAL_S, ProviderHealth
 from router.housekeeping import Housekeeping
+from router.kafka_producer import KafkaProducer, producer_config
+from router.kafka_relay import LEASE, KafkaRelay
 from router.learning import Lessons
 from router.ledger import event_clock
 from router.ledger.alerts import AlertLedger
@@ -71,6 +76,7 @@ from router.ledger.counts import CountLedger
 from router.ledger.decision_log import DecisionLog
 from router.ledger.decisions import DecisionLedger
 from router.ledger.engine import Database
+from router.ledger.event_feed import EventFeed
 from router.ledger.flag_values import FlagValueLedger
 from router.ledger.flips import FlipLedger
 from router.ledger.heartbeat import Heartbeat
@@ -78,11 +84,15 @@ from router.ledger.inbox import Inbox
 from router.ledger.journal import Journals
 from router.ledger.keys import KeyLedger
 from router.ledger.migrate import migrate
+from router.ledger.parked import ParkedLedger
 from router.ledger.payments import PaymentLedger
 from router.ledger.probes import ProbeLedger
+from router.ledger.relays import RelayLedger
 from router.ledger.rollups import Rollups
 from router.ledger.scores import ScoreLedger
 from router.ledger.upkeep import Upkeep
+from router.ledger.webhook_deliveries import DeliveryLedger
+from router.ledger.webhook_endpoints import EndpointLedger
 from router.local_override import LocalOverride
 from router.loops import Loop, Loops
 from router.modifications import Modifications
@@ -92,6 +102,7 @@ from router.parked import Parked
 from router.payments import Payments, PaymentSettings
 from router.planning import Planner
 from router.recovery import Recovery
+from router.relay_lags import RelayLags
 from router.reports.rollup import Rollup
 from router.resolver import Resolver, ResolverSettings
 from router.score_sharing import EXCHANGE_INTERVAL_S as SCORES_INTERVAL_S
@@ -99,6 +110,10 @@ from router.score_sharing import ScoreSharing
 from router.scores import Scores
 from router.sending import Sender, SendTimes
 from router.settings import PROVIDER_NAMES, Settings, load_settings
+from router.webhooks_out import Relay
+from router.webhooks_out_endpoints import Endpoints
+from router.webhooks_out_lanes import add_lanes
+from router.webhooks_out_post import Poster
 
 log = structlog.get_logger("router.app")
 
@@ -120,7 +135,8 @@ FLIP_INTERVAL_S = 0.25
 ALERT_INTERVAL_S = 1.0
 FLAG_WATCH_INTERVAL_S = 0.25
 """A round with nothing to write does not touch the ledger."""
-PARKED_INTERVAL_S = 1.0
+PARKED_INTERVAL_S = 0.25
+"""A round with nothing parked is two short reads; a recovered provider is noticed within it."""
 RESOLVE_INTERVAL_S = 0.5
 NOTICES_INTERVAL_S = 0.25
 HOUSEKEEPING_INTERVAL_S = 10.0
@@ -237,6 +253,8 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         settings=PaymentSettings(deadline_s=settings.deadline_seconds, parked_retry_s=settings.parked_retry_seconds),
         clock=clock,
         ids=ids,
+        when_unavailable=settings.when_unavailable_of,
+        random=chance,
     )
     return Core(
         settings=settings,
@@ -476,14 +494,18 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     decisions = build_decisions(core, writer)
     app.register_api(decisions_api.blueprint(decisions))
     app.extensions["pointsman_decisions"] = (decisions, writer)
+    app.register_api(events.blueprint())
     app.register_api(attention.blueprint(AttentionLedger(core.database)))
     app.register_api(webhooks.blueprint(core.providers, Inbox(core.database), core.clock))
     app.register_api(reports_api.blueprint(Rollups(core.database), DecisionLog(core.database), core.clock))
     circuit_ledger = CircuitLedger(core.database)
+    app.register_api(webhook_endpoints.blueprint(build_endpoints(core), DeliveryLedger(core.database)))
+    circuit_ledger, parked_ledger = CircuitLedger(core.database), ParkedLedger(core.database)
     app.register_api(
         circuits.blueprint(
             providers=tuple(core.providers),
             health=core.health,
+            appraiser=core.appraiser,
             flags=core.flags,
             circuits=circuit_ledger,
             overrides=Overrides(tuple(core.providers), circuit_ledger, clock=core.clock),
@@ -501,10 +523,27 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
             circuits=circuit_ledger,
             clock=core.clock,
             ledger_fault=Heartbeat(core.database, process=core.health.actor, clock=core.clock).fault,
+            parked=parked_ledger,
+            relay_lags=RelayLags(RelayLedger(core.database), core.clock).known,
         )
     )
+    app.register_api(status.blueprint(providers=tuple(core.providers), health=core.health, flags=core.flags))
+    app.register_api(dead_letters.blueprint(parked_ledger, core.clock))
     _document(app)
     return app
+
+
+def build_endpoints(core: Core) -> Endpoints:
+    """Who manages checkout's webhook endpoints."""
+    settings = core.settings
+    return Endpoints(
+        EndpointLedger(core.database),
+        EventFeed(core.database),
+        allow_http=settings.webhook_allow_http,
+        allowed=settings.webhook_allow_private,
+        clock=core.clock,
+        ids=core.ids,
+    )
 
 
 def _document(app: OpenAPI) -> None:
@@ -532,13 +571,19 @@ def create_worker(core: Core) -> Loops:
     _add_flag_watch(loops, core)
     parked = Parked(
         providers=tuple(core.providers),
-        ledger=core.ledger,
+        ledger=ParkedLedger(core.database),
         payments=core.payments,
         health=core.health,
         clock=core.clock,
+        ids=core.ids,
+        # Who finds a provider's places taken is put off, and would wait for a minute where one second is enough.
+        at_once=min(core.settings.parked_at_once, core.settings.calls_at_once),
+        most_per_s=core.settings.parked_per_second,
+        retry_s=core.settings.parked_retry_seconds,
+        is_enabled=lambda name: core.flags.read(FlagContext()).is_enabled(name),
         stopping=lambda: loops.stopping,
     )
-    loops.add(Loop("parked", parked.run_once, loops.pause(PARKED_INTERVAL_S)))
+    loops.add(Loop("parked", parked.run_once, lambda: parked.wait(PARKED_INTERVAL_S), parked.wake))
     resolver = Resolver(
         ledger=core.ledger,
         journals=core.journals,
@@ -561,6 +606,7 @@ def create_worker(core: Core) -> Loops:
         upkeep=Upkeep(core.database),
         scores=ScoreLedger(core.database),
         decisions=DecisionLedger(core.database),
+        deliveries=DeliveryLedger(core.database),
         ledger=core.ledger,
         journals=core.journals,
         sender=core.inquirer,
@@ -574,7 +620,26 @@ def create_worker(core: Core) -> Loops:
     rollup = Rollup(Rollups(core.database), core.clock, stopping=lambda: loops.stopping)
     loops.add(Loop("rollup", rollup.run_once, loops.pause(ROLLUP_INTERVAL_S)))
     _add_flips(loops, core)
+    _add_kafka(loops, core)
+    _add_webhooks_out(loops, core)
     return loops
+
+
+def _add_webhooks_out(loops: Loops, core: Core) -> None:
+    """Telling checkout of its payments: on threads of its own, which wait for strangers' servers."""
+    settings = core.settings
+    relay = Relay(
+        feed=EventFeed(core.database),
+        deliveries=DeliveryLedger(core.database),
+        post=Poster(allow_http=settings.webhook_allow_http, allowed=settings.webhook_allow_private),
+        # A name of its own for every life of a process, so that no lease is taken for another's.
+        holder=core.ids.new("webhooks"),
+        clock=core.clock,
+        ids=core.ids,
+        random=random.Random().random,  # noqa: S311 - jitter is no secret
+        stopping=lambda: loops.stopping,
+    )
+    add_lanes(loops, relay)
 
 
 def _add_flips(loops: Loops, core: Core) -> None:
@@ -619,3 +684,37 @@ def _add_flips(loops: Loops, core: Core) -> None:
         secret = settings.alert_webhook_secret.get_secret_value()
         sender = alerting.AlertSender(alert_ledger, post, secret=secret, clock=core.clock, random=chance)
         loops.add(Loop("alerts", sender.run_once, loops.pause(ALERT_INTERVAL_S)))
+
+
+def _add_kafka(loops: Loops, core: Core) -> None:
+    """The relay of payment events, where a broker is configured; else they wait in the ledger."""
+    if core.settings.kafka_bootstrap_servers is None:
+        return
+    relay = build_kafka_relay(core.settings, core.database, core.clock, core.ids)
+
+    def pause() -> None:
+        loops.pause(relay.pause_s)()
+
+    loops.add(Loop("kafka", relay.run_once, pause))
+
+
+def build_kafka_relay(
+    settings: Settings, database: Database, clock: Clock, ids: Ids, *, lease: dt.timedelta = LEASE
+) -> KafkaRelay:
+    """The relay to the broker that is configured."""
+    sink = KafkaProducer(
+        producer_config(settings), settings.kafka_topic, content_type=CONTENT_TYPE, monotonic=clock.monotonic
+    )
+    return KafkaRelay(
+        feed=EventFeed(database),
+        relays=RelayLedger(database),
+        sink=sink,
+        alerts=AlertLedger(database),
+        # A name of its own for every life of a process; and where to look for it.
+        holder=f"{socket.gethostname()}:{os.getpid()}:{ids.new('relay')}",
+        alert_after_s=settings.kafka_alert_after_seconds,
+        clock=clock,
+        ids=ids,
+        random=random.Random().random,  # noqa: S311 - jitter is no secret
+        lease=lease,
+    )

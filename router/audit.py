@@ -43,6 +43,10 @@ SHOWN = frozenset(
     }
 )
 """Columns whose values may be shown: numbers, and words of ours. The others can hold a customer's or a secret."""
+ALWAYS_UNLOGGED = frozenset({"contact_at"})
+WHILE_PARKED = ALWAYS_UNLOGGED | {"next_try_at", "claimed_until", "faults"}
+ADDED_LATER: Mapping[str, Any] = {"claimed_until": None, "faults": 0, "dead_at": None, "failure": None}
+"""Columns that payments of earlier versions have no event for, and what they hold then."""
 _MISSING = object()
 
 
@@ -125,7 +129,7 @@ def _compare(row: Mapping[str, Any], folded: Mapping[str, Any]) -> Iterator[Diff
     for column, value in row.items():
         if column in _unlogged(row):
             continue
-        expected = folded.get(column, _MISSING)
+        expected = folded.get(column, ADDED_LATER.get(column, _MISSING))
         if expected is _MISSING:
             yield Difference(row["id"], column, "is set by no event")
         elif value != expected:
@@ -133,8 +137,8 @@ def _compare(row: Mapping[str, Any], folded: Mapping[str, Any]) -> Iterator[Diff
 
 
 def _unlogged(row: Mapping[str, Any]) -> frozenset[str]:
-    """Columns that change with no event: checkout's contact, and when a parked payment is tried next."""
-    return frozenset({"contact_at", "next_try_at"} if row["status"] == "parked" else {"contact_at"})
+    """Columns that change with no event: checkout's contact, and what workers note of a payment that is parked."""
+    return WHILE_PARKED if row["status"] == "parked" else ALWAYS_UNLOGGED
 
 
 # ---------------------------------------------------------------- the attempts and operations

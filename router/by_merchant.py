@@ -59,3 +59,12 @@ def provider_lists(value: object, known: Sequence[str]) -> dict[str, tuple[str, 
             msg = f"names a provider that is not known, or one twice: known are {', '.join(known)}"
             raise ValueError(msg)
     return {merchant: tuple(names) for merchant, names in found.items()}
+
+
+def words(value: object, known: Sequence[str]) -> dict[str, str]:
+    """One of the known words for each merchant. Raises ValueError, which names neither merchant nor value."""
+    found = _by_merchant(value)
+    if not all(isinstance(each, str) and each in known for each in found.values()):
+        msg = f"each merchant needs one of {', '.join(known)}"
+        raise ValueError(msg)
+    return found

@@ -5,9 +5,10 @@
     tell     how a call at one of the eligible providers ended: one row, one commit; who wrote it learns from it
 
 A checkout may fail over by itself: it tells one outcome for each provider that it called, whichever it was, as they
-come. The decision is *finished* by an approval, or by a decline after which no provider can approve (hard, fraud,
-invalid data); a soft decline, a missing authentication, `requires_action`, `not_executed` and `unknown` leave it
-open.
+come. Only `requires_action` can be followed by another of the same provider, once: what the issuer answered after the
+customer's step, `approved` or `declined`; it takes the first one's place. The decision is *finished* by an approval,
+or by a decline after which no provider can approve (hard, fraud, invalid data); a soft decline, a missing
+authentication, `requires_action`, `not_executed` and `unknown` leave it open.
 
 What is told teaches scores, and may help to mark a provider as suspect (`router.reported`); it moves no circuit. A
 process that dies between the commit and the learning has learned nothing: at most once, never twice.
@@ -194,11 +195,13 @@ class Decisions:
         return news, False
 
     def _again(self, news: Told, known: Iterable[Told], otherwise: type[Exception]) -> Told:
-        """What was told of this provider before, where it is the same."""
+        """What was told of this provider before, where it is the same, or has followed on it."""
         for each in known:
             if each.provider == news.provider:
-                if each.says_the_same(news):
+                if each.says_the_same(news) or each.follows(news):
                     return each
+                if news.follows(each):
+                    break  # but for what `otherwise` says, it would have been taken
                 raise OutcomeAlreadyToldError
         raise otherwise
 
@@ -209,7 +212,9 @@ class Decisions:
         approved = _issuer_said(told)
         if any(_issuer_said(each) is False for each in before):
             approved = None  # a card that was declined already says less of whom it comes to next (`router.learning`)
-        lesson = self._health.hear_reported(told.provider, told.merchant, failed=failed)
+        # The call that began the customer's step was counted then; one that ended it and failed is another.
+        call = failed or not any(each.provider == told.provider for each in before)
+        lesson = self._health.hear_reported(told.provider, told.merchant, failed=failed, approved=approved, call=call)
         at = told.told_at.timestamp()
         if lesson.call:
             answer = approved if lesson.answer else None

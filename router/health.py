@@ -316,20 +316,27 @@ class ProviderHealth:
 
     # ------------------------------------------------------------ what clients tell of calls of their own
 
-    def hear_reported(self, provider: str, merchant: str, *, failed: bool) -> Lesson:
+    def hear_reported(
+        self, provider: str, merchant: str, *, failed: bool, approved: bool | None = None, call: bool = True
+    ) -> Lesson:
         """A client has called the provider by itself, and the call failed or not. Answers what that may teach.
 
+        `approved`: the issuer's answer, None without one; `call` False: only the answer to a call that was told.
         It can help to mark the provider as suspect, by `router.reported`; it never moves a circuit otherwise.
         """
         guarded = self._guarded[provider]
         circuit = guarded.breaker.snapshot()
+        # By an operator's order every payment is let through, so that the state says nothing of the provider.
+        lets_all = circuit.state in (State.CLOSED, State.BYPASS, State.METRICS_ONLY)
         return guarded.reports.hear(
             merchant,
             failed,
             self._clock.monotonic(),
             rates=guarded.warning.rates,
             own_calls=guarded.warning.heard,
-            in_trouble=circuit.suspect or circuit.state is not State.CLOSED,
+            in_trouble=circuit.suspect or not lets_all or guarded.breaker.would_have_opened is not None,
+            approved=approved,
+            call=call,
         )
 
     # ------------------------------------------------------------ what this process decides

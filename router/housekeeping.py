@@ -24,6 +24,7 @@ from router.ledger.records import Attempt, StaleError
 from router.ledger.scores import DAY_S, HOUR_S, MINUTE_S, ScoreLedger
 from router.ledger.unavailable import LedgerUnavailableError
 from router.ledger.upkeep import Upkeep
+from router.ledger.webhook_deliveries import DeliveryLedger
 from router.score_sharing import REMEMBERED_S
 from router.sending import LEAST_TIME_S, Sender, learned, says_more
 from router.settling import IN_DOUBT, settle
@@ -31,8 +32,8 @@ from router.settling import IN_DOUBT, settle
 log = structlog.get_logger("router.housekeeping")
 
 KEPT = dt.timedelta(days=30)
-"""Idempotency keys, and the notices that were applied: both are promised, or re-delivered, for less. Probes and
-alerts."""
+"""Idempotency keys, and the notices that were applied: both are promised, or re-delivered, for less. Probes,
+alerts, and deliveries to webhook endpoints."""
 COUNTS_KEPT = dt.timedelta(days=2)
 """What processes counted of providers: the last day is learned from."""
 SCORE_MINUTES_KEPT_S = REMEMBERED_S + HOUR_S
@@ -69,6 +70,8 @@ class Done:
     """Those that checkout asked for, and their outcomes."""
     probes: int = 0
     alerts: int = 0
+    deliveries: int = 0
+    """To webhook endpoints."""
     canceled: int = 0
     """Abandoned payments that ended: canceled, or found to have been completed."""
     warned: int = 0
@@ -93,6 +96,7 @@ class Housekeeping:
         stopping: Callable[[], bool] = lambda: False,
         scores: ScoreLedger | None = None,
         decisions: DecisionLedger | None = None,
+        deliveries: DeliveryLedger | None = None,
     ) -> None:
         self._upkeep = upkeep
         self._ledger = ledger
@@ -105,6 +109,7 @@ class Housekeeping:
         self._stopping = stopping
         self._scores = scores
         self._decisions = decisions
+        self._deliveries = deliveries
 
     def run_once(self) -> Done:
         """One round. Raises LedgerUnavailableError."""
@@ -119,6 +124,7 @@ class Housekeeping:
             probes=self._in_batches(self._upkeep.reap_probes, now - KEPT),
             alerts=self._in_batches(self._upkeep.reap_alerts, now - KEPT),
             decisions=0 if self._decisions is None else self._forget_decisions(self._decisions, now - DECISIONS_KEPT),
+            deliveries=0 if self._deliveries is None else self._in_batches(self._deliveries.reap, now - KEPT),
             scores=0 if self._scores is None else self._tidy_scores(self._scores, int(now.timestamp())),
         )
 

@@ -7,8 +7,9 @@ What becomes of the attempt afterwards (a void, an approval after a decline) cha
 **What is no answer of an issuer.** Declines for invalid data: what the customer mistyped or we sent wrong is as wrong
 at every provider. The customer's own turning back, or failing the 3-D Secure step. Our own excess of retries. But
 `authentication_required` is one: this issuer said no to the payment as this provider had sent it, and how often that
-happens is the provider's doing, as are its own checks against fraud. An issuer that the provider could not reach is
-the provider's route to it, too.
+happens is the provider's doing, as are its own checks against fraud. After a step it is the failed step again: Adyen
+answers both with the same word (refusal 11), and Stripe with another, so it counts at neither. An issuer that the
+provider could not reach is the provider's route to it, too.
 
 **A card that was declined already.** Only the first answer of a payment counts. Those who are asked after a decline
 get the cards that another issuer's system has just refused, and would look far worse than they are: under
@@ -40,10 +41,13 @@ class Lessons:
     def heard(self, payment: Payment, before: Sequence[Attempt], after: Sequence[Attempt]) -> None:
         """Learn what a commit of this payment has written: its attempts as they were on record, and as they are."""
         known = {each.id: issuer_said(each) for each in before}
+        stepping = {each.id for each in before if each.outcome == "requires_action"}
         for attempt in after:
             said = issuer_said(attempt)
             if said is None or known.get(attempt.id) is not None or _was_declined_before(attempt, after):
                 continue
+            if attempt.id in stepping and not said and _is_authentication(attempt.decline):
+                continue  # the customer failed the step, or the bank did not know them; Adyen has no word for which
             at = self._clock.now().timestamp()
             self._scores.hear_answer(attempt.provider, segment_of(payment.order, payment.amount), said, at)
 
@@ -62,6 +66,10 @@ def is_answer(decline: Mapping[str, Any] | None) -> bool:
     if decline is None:
         return True
     return decline.get("class") not in NO_ANSWER_CLASSES and decline.get("code") not in NO_ANSWER_CODES
+
+
+def _is_authentication(decline: Mapping[str, Any] | None) -> bool:
+    return decline is not None and decline.get("class") == "authentication"
 
 
 def segment_of(order: Mapping[str, Any], amount: int) -> Segment:

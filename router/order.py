@@ -137,8 +137,8 @@ class Order(_Strict):
     return_url: Url | None = None
     initiator: Literal["customer", "merchant"] = "customer"
     """Who starts it: the customer at checkout, or the merchant with a stored credential."""
-    when_unavailable: Literal["park", "fail"] = "park"
-    """With every provider unavailable: accept and pay later, or refuse at once."""
+    when_unavailable: Literal["park", "fail"] | None = None
+    """With every provider unavailable: accept and pay later, or refuse at once; None: checkout did not say."""
     expires_at: Moment | None = None
     """Until when a parked payment is tried; 24 hours after its creation by default."""
     allow_repeat_reference: StrictBool = False
@@ -149,6 +149,9 @@ class Order(_Strict):
         """A digest of everything asked for: two requests under one key must agree on it."""
         # Defaults are left out: a later version with one more field must know today's requests again.
         body = self.model_dump(mode="json", exclude_defaults=True)
+        # The default of earlier versions, which knew no other: said and not said are one request, as they were.
+        if self.when_unavailable == "park":
+            del body["when_unavailable"]
         if self.expires_at is not None:
             body["expires_at"] = self.expires_at.astimezone(dt.UTC).isoformat()
         return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -18,14 +18,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from providers.contract import DeclineClass, Health, Outcome, OutcomeKind
-from router import policy, standing
+from router import parked_terms, policy, standing
 from router.clock import Clock, Ids
 from router.health import ProviderHealth
 from router.ledger.journal import Journal, Journals
@@ -33,6 +33,7 @@ from router.ledger.payments import PaymentLedger
 from router.ledger.records import Attempt, KeyTakenError, NewKey, Payment, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
 from router.order import Order
+from router.parked_terms import WhenUnavailable
 from router.planning import Plan, Planner
 from router.sending import LEAST_TIME_S, Sender
 
@@ -75,7 +76,7 @@ class AlreadyExpiredError(PaymentRefusedError):
 
 
 class ProvidersUnavailableError(PaymentRefusedError):
-    """Every provider is unavailable now, and checkout asked not to park."""
+    """Every provider is unavailable now, and the payment is not to be parked."""
 
 
 # ---------------------------------------------------------------- the service
@@ -112,7 +113,12 @@ class Payments:
         settings: PaymentSettings,
         clock: Clock,
         ids: Ids,
+        when_unavailable: Callable[[str], WhenUnavailable] = lambda _merchant: "park",
+        random: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        """`when_unavailable`: what a merchant wants where its checkout does not say."""
+        self._when_unavailable = when_unavailable
+        self._random = random
         self._ledger = ledger
         self._planner = planner
         self._sender = sender
@@ -144,8 +150,9 @@ class Payments:
             raise NoEligibleProviderError(plan.decision)
         payment = _new_payment(payment_id, merchant, order, plan, self._clock.now())
         journal = self._journals.new(payment, NewKey(key, fingerprint), repeat=order.allow_repeat_reference)
+        may_wait = parked_terms.may_wait(order, self._when_unavailable(merchant))
         try:
-            return self._pay(journal, order, plan, deadline)
+            return self._pay(journal, order, plan, deadline, may_wait=may_wait)
         except KeyTakenError:
             # Another request with this key came between our look and our first commit; ours has sent nothing.
             replay = self._replay(merchant, key, fingerprint)
@@ -172,7 +179,10 @@ class Payments:
     # ------------------------------------------------------------ a parked payment, tried again by the worker
 
     def retry_parked(self, payment_id: str) -> Answer | None:
-        """Try a parked payment once more, or end it when its time is over. None: it is not parked any more."""
+        """Try a parked payment once more, or end it when its time is over. None: it is not parked any more.
+
+        Raises what an error of ours raises: then it is as it was, or `processing` and the resolver's.
+        """
         found = self._ledger.get(payment_id)
         if found is None or found[0].status != "parked":
             return None
@@ -181,7 +191,7 @@ class Payments:
         journal = self._journals.open(payment, attempts)
         if payment.expires_at <= self._clock.now():
             try:
-                journal.finish({"status": "failed", "next_try_at": None}, event="expired")
+                journal.finish({"status": "failed", "failure": "expired"}, event="expired")
             except StaleError:
                 return None  # another worker was first
             return Answer(journal.payment, journal.attempts)
@@ -189,13 +199,14 @@ class Payments:
         plan = self._planner.plan(payment.id, payment.merchant, order, self._clock.now())
         if not plan.decision.order:
             # Nobody can take it now: no transition, so no event; a day of waiting must not fill the ledger.
-            self._ledger.postpone(payment, self._next_try())
+            self._ledger.postpone(payment, self._next_try(payment))
             return Answer(payment, attempts)
-        return self._pay(journal, order, plan, deadline)
+        # It was accepted, whatever its merchant wants by now.
+        return self._pay(journal, order, plan, deadline, may_wait=True)
 
     # ------------------------------------------------------------ the loop
 
-    def _pay(self, journal: Journal, order: Order, plan: Plan, deadline: float) -> Answer:
+    def _pay(self, journal: Journal, order: Order, plan: Plan, deadline: float, *, may_wait: bool) -> Answer:
         """Try providers in order until an outcome is final or doubtful, or there is none left to try."""
         tried: list[Outcome] = []
         try:
@@ -213,7 +224,7 @@ class Payments:
                 tried.append(outcome)
                 if not _may_try_another(outcome, plan) or plan.is_spent(journal.attempts, self._clock.now()):
                     break
-            self._finish(journal, order, plan, tried, deadline)
+            self._finish(journal, order, plan, tried, deadline, may_wait=may_wait)
         except StaleError:
             # This process was held up past its lease and another took the payment over: the ledger knows more.
             try:
@@ -229,7 +240,16 @@ class Payments:
             return _answer_not_written(journal)
         return Answer(journal.payment, journal.attempts)
 
-    def _finish(self, journal: Journal, order: Order, plan: Plan, tried: Sequence[Outcome], deadline: float) -> None:
+    def _finish(
+        self,
+        journal: Journal,
+        order: Order,
+        plan: Plan,
+        tried: Sequence[Outcome],
+        deadline: float,
+        *,
+        may_wait: bool,
+    ) -> None:
         """Commit where the payment stands after this round."""
         attempt = standing.decisive("processing", journal.payment.attempt_id, journal.attempts)
         # A new payment has this plan on record already.
@@ -248,14 +268,16 @@ class Payments:
         elif rejected:
             # Every provider rejected what we sent; sending it again would change nothing. One that could take the
             # payment and was not asked (its circuit is open, it is switched off, no time was left) is not among them.
-            journal.finish(nobody | {"status": "failed"} | decided, event="rejected")
-        elif order.when_unavailable == "fail":
-            # Nobody took it, and checkout does not want to wait: its key stays free, the attempts stay on record.
+            journal.finish(nobody | {"status": "failed", "failure": "rejected"} | decided, event="rejected")
+        elif not may_wait:
+            # Nobody took it, and it is not to wait: its key stays free, the attempts stay on record.
             if journal.attempts:
-                journal.finish(nobody | {"status": "failed"} | decided, event="unavailable", release_key=True)
+                failed = {"status": "failed", "failure": "unavailable"}
+                journal.finish(nobody | failed | decided, event="unavailable", release_key=True)
             raise ProvidersUnavailableError
         else:
-            parked = {"status": "parked", "next_try_at": self._next_try(), "tries": journal.payment.tries + 1}
+            tries, again_at = journal.payment.tries + 1, self._next_try(journal.payment)
+            parked = {"status": "parked", "next_try_at": again_at, "tries": tries, "claimed_until": None, "faults": 0}
             journal.finish(nobody | parked | {"told": True} | decided, event="parked")
 
     def _capture_now(self, journal: Journal, attempt: Attempt, deadline: float) -> None:
@@ -267,8 +289,9 @@ class Payments:
         journal.ask(operation)
         journal.learned(self._sender.operate(operation, attempt, journal.payment.currency, deadline))
 
-    def _next_try(self) -> dt.datetime:
-        return self._clock.now() + dt.timedelta(seconds=self._settings.parked_retry_s)
+    def _next_try(self, payment: Payment) -> dt.datetime:
+        first_s = self._settings.parked_retry_s
+        return parked_terms.next_try(self._clock.now(), payment.created_at, first_s, self._random())
 
     def _new_attempt(self, journal: Journal, provider: str, plan: Plan) -> Attempt:
         attempt_id = plan.attempt_ids[provider]

@@ -10,7 +10,7 @@ from flags.contract import FlagContext, FlagSource, RoutingFlags
 from providers.contract import ChargeRequest, Ineligible, Money, Params, Provider
 from router import policy, retry_budget, value
 from router.appraisal import Appraiser, segment_of
-from router.choices import Choices
+from router.choices import NOBODY, Barred, Choices
 from router.clock import Ids
 from router.health import ProviderHealth
 from router.ledger.records import Attempt
@@ -174,6 +174,7 @@ class Planner:
         for the holdout.
         """
         kind = segment_of(order)
+        barred = _barred(self._providers, obstacles, flags)
         terms = self._appraiser.terms(order, merchant, now)
         offers = []
         for name in self._providers:
@@ -194,14 +195,21 @@ class Planner:
             flags,
             value.in_major_units(Money(order.amount, order.currency)),
             draws=policy.drawn(flags, self._draw),
-            incumbent=self._choices.of(flags.primary, kind),
+            incumbent=self._choices.of(flags.primary, kind, barred),
             overridden=overridden,
         )
-        self._choices.made(decision, kind)
+        self._choices.made(decision, kind, barred)
         return decision
 
     def _not_allowed(self, merchant: str, provider: str) -> str | None:
         return None if provider in self._allowed(merchant) else "not among the merchant's providers"
+
+
+def _barred(providers: Iterable[str], obstacles: Mapping[str, str], flags: RoutingFlags) -> Barred:
+    """Those whom this payment could not have gone to, however well they are."""
+    if not obstacles and all(flags.enabled.values()):
+        return NOBODY
+    return frozenset(name for name in providers if name in obstacles or not flags.is_enabled(name))
 
 
 def _card(merchant: str, order: Order) -> str | None:

@@ -10,7 +10,8 @@ circuit is open). Of the rest one leads, and the others follow by value:
 A small share of the payments may be drawn to explore (any eligible provider leads, each as likely) or to be held out
 (the primary leads, whatever the strategy). One that is recovering or suspect keeps its place for a share of the
 payments only; for the others it stands behind the rest, as their last resort, so the only eligible provider is
-never withheld. The probability with which each provider would have led, over all these draws, is its propensity.
+never withheld. Where none keeps its place the one with the greatest share is the last resort of all. The
+probability with which each provider would have led, over all these draws, is its propensity.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from __future__ import annotations
 import enum
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from flags.contract import RoutingFlags
@@ -103,12 +103,15 @@ class Candidate(NamedTuple):
         return self.offer.provider
 
 
-_placed = Candidate._make
+_new = tuple.__new__
+"""A third of what a call of a named tuple takes, and every payment makes many of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Candidates in the order in which they are tried; those not eligible stand last."""
+class Decision(NamedTuple):
+    """Candidates in the order in which they are tried; those not eligible stand last.
+
+    A named tuple, for a frozen dataclass of as many fields takes a microsecond to make.
+    """
 
     strategy: str
     primary: str
@@ -154,7 +157,7 @@ class Decision:
             notes.append("held out: the primary leads")
         best = min((each for each in self.candidates if each.standing is Standing.ELIGIBLE), key=_by_worth)
         if self.strategy == "best-value" and name == self.choice:
-            if name == best.offer.provider:
+            if candidate.worth >= best.worth:
                 notes.append("highest value")
             else:
                 needed = value.worth_of(self.advantage_pp, candidate.offer.terms, self.at_stake)
@@ -232,11 +235,14 @@ def decide(
         picked = open_to[min(int(draws.pick * len(open_to)), len(open_to) - 1)]
         order = [picked, *(each for each in order if each is not picked)]
     chances = _chances(eligible, choice, kept_out, lanes)
-    placed = [_placed((*each[:4], chances.get(each[0][0], 0.0))) for each in order]
+    placed = [
+        _new(Candidate, (offer, standing, worth, obstacles, chances.get(offer.provider, 0.0)))
+        for offer, standing, worth, obstacles, _ in order
+    ]
     return Decision(
         flags.strategy,
         flags.primary,
-        [*placed, *rest],
+        placed + rest,
         at_stake,
         lane,
         choice.offer.provider if choice is not None else None,
@@ -265,7 +271,8 @@ def _lanes(flags: RoutingFlags) -> _Lanes:
     explore = flags.tuning.explore
     if explore is None:
         explore = EXPLORED if flags.strategy == "best-value" else 0.0
-    return _Lanes(flags.tuning.holdout, (1 - flags.tuning.holdout) * explore)
+    holdout = flags.tuning.holdout
+    return _new(_Lanes, (holdout, (1 - holdout) * explore))
 
 
 def _by_worth(candidate: Candidate) -> tuple[float, str]:
@@ -284,27 +291,44 @@ def _choice(
         return None
     best, primary = eligible[0], led_by.get(flags.primary)
     present = led_by.get(incumbent or flags.primary) or primary
-    if present is None:
+    points = flags.tuning.switch_advantage_pp
+    if present is None or _is_left(present, best, points, at_stake):
         return best
-    needed = value.worth_of(flags.tuning.switch_advantage_pp, present.offer.terms, at_stake)
-    if best.worth - present.worth >= needed and best is not present:
-        return best
-    # Left once, the primary comes back when nothing is ahead of it: halfway, or the two would take turns.
-    return primary if primary is not None and primary.worth >= present.worth else present
+    # Left once, the primary comes back when nothing is ahead of it: halfway, or the two would take turns. Not where
+    # it would be left again at once: a point of approvals is not worth the same at both.
+    if primary is None or primary is present or primary.worth < present.worth:
+        return present
+    return present if _is_left(primary, best, points, at_stake) else primary
+
+
+def _is_left(present: Candidate, best: Candidate, points: float, at_stake: Stakes) -> bool:
+    """Whether the best is ahead by the advantage; of two alike neither is ahead, however small the advantage."""
+    lead = best.worth - present.worth
+    return lead > 0 and lead >= value.worth_of(points, present.offer.terms, at_stake)
 
 
 def _holding(eligible: Sequence[Candidate], draw: float) -> Sequence[Candidate]:
-    """Those that keep their place in this draw; all of them where none does."""
-    return [each for each in eligible if draw < each.offer.share] or eligible
+    """Those that keep their place in this draw; where none does, those with the greatest share."""
+    holding = [each for each in eligible if draw < each.offer.share]
+    if holding:
+        return holding
+    most = max(each.offer.share for each in eligible)
+    return [each for each in eligible if each.offer.share == most]
 
 
 def _ordered(eligible: Sequence[Candidate], leads: Candidate | None, draw: float) -> Sequence[Candidate]:
-    """The leader, then by value; those that do not keep their place in this draw behind the others."""
+    """The leader, then by value; those that do not keep their place in this draw behind the others.
+
+    Of those the one with the greatest share first: one that recovers must not be flooded while the other is suspect.
+    """
     if leads is None:
         return eligible
     led = [leads, *[each for each in eligible if each is not leads]]
-    held_back = [each for each in led if draw >= each[0][4]]  # its share
-    return [each for each in led if draw < each[0][4]] + held_back if held_back else led
+    held_back = [each for each in led if draw >= each.offer.share]
+    if not held_back:
+        return led
+    held_back.sort(key=lambda each: -each.offer.share)
+    return [each for each in led if draw < each.offer.share] + held_back
 
 
 def _chances(
@@ -344,7 +368,7 @@ def _judge(offer: Offer, flags: RoutingFlags, at_stake: Stakes) -> Candidate:
     worth = value.value(terms, at_stake)
     enabled = flags.is_enabled(provider)
     if obstacle is None and enabled and not busy and circuit in ADMITTING:
-        return Candidate(offer, _ELIGIBLE, worth)
+        return _new(Candidate, (offer, _ELIGIBLE, worth, (), 0.0))
     obstacles = []
     if not enabled:
         obstacles.append("disabled by flag")

@@ -10,7 +10,10 @@ the provider suspect.
 Where there is nobody else (no other merchant has reported anything of this provider for an hour, and the router
 itself has hardly called it) that one merchant is believed: there is nobody to be cut off, and nobody else to notice.
 
-Answers of issuers are not trouble; of these one merchant teaches so many a second at most.
+Answers of issuers are not trouble; of these one merchant teaches so many a second at most, and while it has nothing
+but approvals to tell, or nothing but declines, it is not believed alone either (`SAME_APPROVALS`): the usual bugs, of
+telling only one of the two, must not decide for everybody which provider approves more. What one merchant tells with
+some of both does count for all; it can make others prefer a worse provider that works, and no more than that.
 
 The detector is the early warning's CUSUM over failures, one for each merchant, by the provider's own usual rate.
 Latencies are recorded and judged by nobody: they hold the client's way to the provider, which is not ours. Pure;
@@ -36,6 +39,10 @@ FEW_OWN_CALLS = 20
 TAUGHT_PER_S = 20.0
 """By one merchant in one process: a sample that tells a rate to a percent within minutes."""
 TAUGHT_AT_ONCE = 200.0
+SAME_APPROVALS = 200
+SAME_DECLINES = 30
+"""Answers in a row, all the same, after which one merchant's teach nothing until it tells another. At 97% approvals a
+sound checkout comes there once in 440 times, at 90% never; 30 declines in a row, at 50% approvals, never."""
 MERCHANTS_HELD = 1000
 
 
@@ -46,6 +53,22 @@ class _Teller:
     cusum: ErrorCusum
     heard_at: float
     tokens: float = TAUGHT_AT_ONCE
+    run: int = 0
+    """Its last answers that were all the same: so many approvals, or as a negative number declines."""
+
+    def answered(self, approved: bool) -> None:
+        """One more answer."""
+        if approved:
+            self.run = max(self.run, 0) + 1
+        else:
+            self.run = min(self.run, 0) - 1
+
+    @property
+    def always(self) -> bool | None:
+        """What it always tells; None: now this and now that."""
+        if self.run > SAME_APPROVALS:
+            return True
+        return False if self.run < -SAME_DECLINES else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,26 +107,42 @@ class Reports:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def hear(
-        self, merchant: str, failed: bool, now: float, *, rates: tuple[float, float], own_calls: int, in_trouble: bool
+        self,
+        merchant: str,
+        failed: bool,
+        now: float,
+        *,
+        rates: tuple[float, float],
+        own_calls: int,
+        in_trouble: bool,
+        approved: bool | None = None,
+        call: bool = True,
     ) -> Lesson:
         """One call that a merchant tells of. Answers what it may teach.
 
         `rates` to tell apart, usual and in trouble; `own_calls`: all that this router ever heard of its own;
-        `in_trouble`: the circuit is suspect, or not closed.
+        `in_trouble`: the circuit is suspect, or keeps payments away; `approved`: the issuer's answer, None without
+        one; `call` False: the call was told before, and this is only its answer.
         """
         with self._lock:
             teller = self._teller(merchant, now, rates)
             teller.tokens = min(TAUGHT_AT_ONCE, teller.tokens + (now - teller.heard_at) * TAUGHT_PER_S)
             self._fade(teller, now)
             teller.cusum.aim(*rates)
-            teller.cusum.add(1, int(failed))
+            if call:
+                teller.cusum.add(1, int(failed))
+            if approved is not None:
+                teller.answered(approved)
             self._believed_alone = (
                 self._own.lately(own_calls, now) < FEW_OWN_CALLS and len(self._lately(now)) < WITNESSES
             )
             if teller.tokens < 1:
                 return Lesson(call=False, answer=False)
             teller.tokens -= 1
-            return Lesson(call=in_trouble or not teller.cusum.alarmed or self._is_suspect(now), answer=True)
+            return Lesson(
+                call=call and (in_trouble or not teller.cusum.alarmed or self._is_suspect(now)),
+                answer=teller.always is None or self._say_the_same(teller, now),
+            )
 
     def suspect(self, now: float) -> bool:
         """Whether those who report say together that the provider is in trouble."""
@@ -157,6 +196,11 @@ class Reports:
             for each in self._tellers.values()
             if each.cusum.statistic * 0.5 ** ((now - each.heard_at) / FADES_BY_HALF_S) >= each.cusum.alarm_at
         ]
+
+    def _say_the_same(self, teller: _Teller, now: float) -> bool:
+        """Whether others always tell this answer too, or there are none."""
+        alike = [each for each in self._lately(now) if each.always is teller.always]
+        return self._believed_alone or len(alike) >= WITNESSES
 
     def _is_suspect(self, now: float) -> bool:
         return len(self._alarmed(now)) >= (1 if self._believed_alone else WITNESSES)

@@ -150,8 +150,6 @@ class Scores:
         """
         if provider not in self.providers:
             return
-        if provider not in self.providers:
-            return
         with self._lock:
             if segment is None:
                 self._add_calls(provider, good, bad, good_at, bad_at)

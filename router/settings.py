@@ -16,6 +16,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    FilePath,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -23,7 +24,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from router.by_merchant import EVERY_OTHER, countries, provider_lists
+from router.by_merchant import EVERY_OTHER, countries, provider_lists, words
+from router.webhooks_out_addresses import Network, networks
 
 PREFIX = "ROUTER_"
 PROVIDER_NAMES = ("stripe", "adyen")
@@ -97,10 +99,31 @@ def _decision_secret(value: SecretStr) -> SecretStr:
     return value
 
 
+def _networks(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return networks(value)
+    except ValueError:
+        msg = "must be all, none, or networks separated by commas, such as 10.1.0.0/16"
+        raise ValueError(msg) from None
+
+
+def _brokers(value: str) -> str:
+    brokers = [each.strip() for each in value.split(",")]
+    if not all(re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[1-9][0-9]{0,4}", each) for each in brokers):
+        msg = "must be host:port, or several separated by commas"
+        raise ValueError(msg)
+    return ",".join(brokers)
+
+
 HostPort = Annotated[str, AfterValidator(_host_and_port)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 ProviderLists = Annotated[
     Mapping[str, tuple[str, ...]], NoDecode, BeforeValidator(lambda value: provider_lists(value, PROVIDER_NAMES))
+]
+WhenUnavailable = Annotated[
+    Mapping[str, Literal["park", "fail"]], NoDecode, BeforeValidator(lambda value: words(value, ("park", "fail")))
 ]
 LaunchDarklyKey = Annotated[str, AfterValidator(_launchdarkly_key)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -202,6 +225,11 @@ class Settings(BaseSettings):
     alert_webhook_url: SecretStr | None = None
     """Where alerts are posted to, as JSON; chat services put a secret into such addresses. Needs the secret."""
     parked_retry_seconds: Seconds = 15.0
+    """Until a parked payment is tried first; then after as long again as it has waited, ten minutes at most."""
+    parked_per_second: Annotated[float, Field(gt=0, le=10_000)] = 200.0
+    """Parked payments tried a second at most, by all workers together, once providers are well."""
+    parked_at_once: Annotated[int, Field(ge=1, le=256)] = 16
+    """Parked payments that one worker tries at the same time."""
 
     fees_file: Path | None = None
     """What the providers charge (CSV, see `providers.fees_file`), read at start; absent: `FeeBook.default()`."""
@@ -209,6 +237,29 @@ class Settings(BaseSettings):
     """JSON: the country that each merchant sells from, `*` for every other one; a fee depends on it."""
     merchant_providers: ProviderLists = {}
     """JSON: the providers that a merchant's payments may go to, `*` for every other one; not named at all: to any."""
+    merchant_when_unavailable: WhenUnavailable = {}
+    """JSON: `park` or `fail` for each merchant whose checkout does not say, `*` for every other one; else `park`."""
+
+    webhook_allow_http: bool = False
+    """Whether checkout's webhook endpoints may be http://…, where anybody on the way can read."""
+    webhook_allow_private: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = ()
+    """Networks that are not public and may be delivered to all the same: `10.1.0.0/16,fd00::/8`, or `all`."""
+
+    kafka_bootstrap_servers: Annotated[str, AfterValidator(_brokers)] | None = None
+    """Payment events go to this Kafka; absent: to none, and they are kept."""
+    kafka_topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")] = "pointsman.payments"
+    kafka_ca_file: FilePath | None = None
+    """Who signed the brokers' certificates (PEM); absent: who the machine trusts."""
+    kafka_certificate_file: FilePath | None = None
+    """Ours, where the brokers ask for one, with its key."""
+    kafka_key_file: FilePath | None = None
+    kafka_key_password: SecretStr | None = None
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+    kafka_security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] = "plaintext"
+    kafka_alert_after_seconds: Seconds = 300.0
+    """Nothing was delivered for so long, though an event has waited for as long."""
 
     sandbox_stripe_port: Annotated[int, Field(ge=0, le=65535)] = 8091
     sandbox_adyen_port: Annotated[int, Field(ge=0, le=65535)] = 8092
@@ -234,6 +285,21 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return url
 
+    @field_validator("kafka_security_protocol")
+    @classmethod
+    def _protocol_fits(cls, protocol: str, info: ValidationInfo) -> str:
+        has_name = all(info.data.get(f"kafka_sasl_{name}") for name in ("mechanism", "username", "password"))
+        if protocol.startswith("sasl") and not has_name:
+            msg = f"needs {PREFIX}KAFKA_SASL_MECHANISM, …_USERNAME and …_PASSWORD beside it"
+            raise ValueError(msg)
+        if not protocol.startswith("sasl") and info.data.get("kafka_sasl_password") is not None:
+            msg = f"must be sasl_ssl or sasl_plaintext, where {PREFIX}KAFKA_SASL_PASSWORD is set"
+            raise ValueError(msg)
+        if not protocol.endswith("ssl") and info.data.get("kafka_certificate_file") is not None:
+            msg = f"must be ssl or sasl_ssl, where {PREFIX}KAFKA_CERTIFICATE_FILE is set"
+            raise ValueError(msg)
+        return protocol
+
     @property
     def ledger_url(self) -> str:
         """The ledger's SQLAlchemy URL."""
@@ -246,6 +312,10 @@ class Settings(BaseSettings):
     def providers_of(self, merchant: str) -> tuple[str, ...]:
         """The providers that the merchant's payments may go to."""
         return self.merchant_providers.get(merchant, self.merchant_providers.get(EVERY_OTHER, PROVIDER_NAMES))
+
+    def when_unavailable_of(self, merchant: str) -> Literal["park", "fail"]:
+        """What becomes of the merchant's payments that nobody can take now, where checkout does not say."""
+        return self.merchant_when_unavailable.get(merchant, self.merchant_when_unavailable.get(EVERY_OTHER, "park"))
 
     @property
     def calls_at_once(self) -> int:

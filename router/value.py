@@ -3,9 +3,9 @@
     value = availability × approval × (margin × amount − fee) − attempt fee
 
 in major units of the payment's currency, as facts/routing.md has it: simulated, it beat "approval only" at every
-margin up to 20%. Where the margin on the amount is less than twice the dearest fee, that much stands in its place
-(the guard): otherwise an approval would be worth next to nothing or less, and the best provider the one most likely
-to decline.
+margin up to 20%. Where the margin on the amount is less than twice what the dearest provider costs, its fee and its
+attempt fee, that much stands in its place (the guard): otherwise an approval would be worth next to nothing or less,
+and the best provider the one most likely to decline. Without a margin and without any fee an approval counts as 1.
 
 Every term is rounded as it is printed before the value is made of it, so whoever reads the line can compute it.
 """
@@ -22,9 +22,14 @@ from iso4217 import Currency
 from providers.contract import Money
 
 GUARD = 2.0
-"""Times the dearest fee that an approval is worth at least: above it, so that being approved still decides."""
+"""Times the dearest cost that an approval is worth at least: above it, so that being approved still decides."""
+FREE = 1.0
+"""What an approval counts, in major units, where there is neither a margin nor a fee: any number orders alike."""
 FEE_DIGITS = 4
 """Of fees, in major units."""
+
+
+_new = tuple.__new__  # as in `router.policy`
 
 
 def rate(measured: float) -> float:
@@ -72,9 +77,14 @@ class Stakes(NamedTuple):
 
 def stakes(margin: float, amount: float, terms: Iterable[Terms]) -> Stakes:
     """What is at stake among these providers, the guard applied."""
-    dearest = max([each.fee for each in terms], default=0.0)
-    floor, gain = GUARD * dearest, margin * amount
-    return Stakes(margin, amount, gain) if gain >= floor else Stakes(margin, amount, floor, floor)
+    dearest = max([fee + attempt for _, _, fee, attempt, _ in terms], default=0.0)
+    gain, floor = margin * amount, GUARD * dearest
+    if gain <= 0 >= floor:
+        floor = FREE
+    if gain >= floor:
+        return _new(Stakes, (margin, amount, gain, None))
+    floor = round(floor, FEE_DIGITS)  # as it is printed
+    return Stakes(margin, amount, floor, floor)
 
 
 def value(terms: Terms, at_stake: Stakes) -> float:

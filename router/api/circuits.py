@@ -17,6 +17,7 @@ from router.api import views
 from router.api.gate import require
 from router.api.paging import page_of
 from router.api.problems import Problem, ProblemError, invalid
+from router.appraisal import Appraiser
 from router.clock import Clock
 from router.health import ProviderHealth
 from router.ledger.circuits import CircuitLedger
@@ -57,6 +58,7 @@ def blueprint(
     *,
     providers: Sequence[str],
     health: ProviderHealth,
+    appraiser: Appraiser,
     flags: FlagSource,
     circuits: CircuitLedger,
     overrides: Overrides,
@@ -67,7 +69,8 @@ def blueprint(
     secured: dict[str, Any] = {"security": [{"key": []}]}
 
     def shown(name: str) -> dict[str, Any]:
-        return views.provider_json(health, name, flags.read(FlagContext()), clock.now())
+        now = clock.now()
+        return views.provider_json(health, name, flags.read(FlagContext()), now, appraiser.typical(now)[name])
 
     @api.get(
         "/v1/providers",

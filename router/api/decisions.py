@@ -51,7 +51,10 @@ class OutcomeBody(BaseModel):
 
     provider: ProviderName = Field(description="one of the decision's `order`")
     outcome: OutcomeWord = Field(
-        description="`not_executed`: it is proved that the provider did nothing; `unknown`: it may have acted"
+        description=(
+            "`not_executed`: it is proved that the provider did nothing; `unknown`: it may have acted; "
+            "`requires_action`: the customer has to; afterwards tell `approved` or `declined` of the same provider"
+        )
     )
     latency_ms: Annotated[StrictInt, Field(ge=0, le=LONGEST_MS)]
     decline_code: Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_code)] | None = (
@@ -84,7 +87,7 @@ def blueprint(decisions: Decisions) -> APIBlueprint:
 
     @api.post(
         "/<decision_id>/outcome",
-        summary="Tell how the call at a provider ended, once for each",
+        summary="Tell how the call at a provider ended, once for each, and what came of a customer's step",
         description="Teaches scores; it can make a provider suspect, and never opens its circuit.",
         responses={200: views.OutcomeView, 400: Problem, 404: Problem, 409: Problem, 410: Problem},
     )

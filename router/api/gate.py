@@ -23,18 +23,27 @@ KNOWN_KEY_FOR_S = 5.0
 KNOWN_WHILE_AWAY_S = 900.0
 """The same while the ledger cannot be asked: what needs no ledger (`POST /v1/decisions`) goes on for so long."""
 KNOWN_KEYS = 10_000
-OPTIONAL_BODY = frozenset(f"payments.{name}_payment" for name in ("capture", "cancel", "refund", "complete"))
+OPTIONAL_BODY = frozenset(
+    {
+        *(f"payments.{name}_payment" for name in ("capture", "cancel", "refund", "complete")),
+        *(f"webhook_endpoints.{name}" for name in ("rotate_secret", "disable_endpoint", "enable_endpoint")),
+        "dead_letters.redrive",
+    }
+)
 SCOPES_BY_PATH = {
     "/v1/payments": ("payments",),
     "/v1/decisions": ("payments",),
     "/v1/providers": ("operate", "reports"),
     "/v1/reports": ("reports",),
+    "/v1/webhook-endpoints": ("operate",),
 }
 """Any one of these is enough."""
 OPERATORS = frozenset({"payments.resolve_payment", "circuits.order_breaker"})
 """Views under those paths that are an operator's."""
 READERS = frozenset({"payments.read_payment"})
 """Views under those paths that are an operator's too: who is to resolve a payment has to see it."""
+OPEN_TO_ALL = frozenset({"status.read_status"})
+"""Views under `/v1/` that need no key: a page that customers see asks them."""
 LARGE_BODIES = {"payments.complete_payment": 256 * 1024}
 """What a 3-D Secure challenge brings back can be a hundred thousand characters by itself."""
 
@@ -68,20 +77,28 @@ class KeyRing:
         known = self._known.get(key)
         if known is not None and now - known[1] < KNOWN_KEY_FOR_S:
             return known[0]
-        answered_at = now
+        if known is not None and now - known[2] <= KNOWN_WHILE_AWAY_S:
+            # While one asks, which can take as long as a key is trusted, the others need not wait for it.
+            with self._lock:
+                if key in self._known:
+                    self._known[key] = (known[0], now, known[2])
         try:
             caller = self._find(key)
         except LedgerUnavailableError:
-            if known is None or now - known[2] > KNOWN_WHILE_AWAY_S:
-                raise
-            caller, answered_at = known[0], known[2]
+            with self._lock:
+                known = self._known.get(key)  # looked at again: another may have been told that it is revoked
+                if known is None or now - known[2] > KNOWN_WHILE_AWAY_S:
+                    raise
+                # From when it failed: the next one, too, would wait all that time for nothing.
+                self._known[key] = (known[0], self._clock.monotonic(), known[2])
+            return known[0]
         with self._lock:
             if caller is None:
                 self._known.pop(key, None)
             else:
                 if len(self._known) >= KNOWN_KEYS:
                     self._known.clear()
-                self._known[key] = (caller, now, answered_at)
+                self._known[key] = (caller, now, now)
         return caller
 
 
@@ -92,7 +109,7 @@ def install(app: Flask, keys: KeyRing) -> None:
 
     @app.before_request
     def admit() -> None:
-        if not request.path.startswith("/v1/"):
+        if not request.path.startswith("/v1/") or request.endpoint in OPEN_TO_ALL:
             return
         g.caller = _authenticate(keys)
         for prefix, scopes in SCOPES_BY_PATH.items():

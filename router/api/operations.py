@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import structlog
@@ -21,6 +22,8 @@ from router.health import ProviderHealth
 from router.ledger.circuits import CircuitLedger
 from router.ledger.flag_values import FlagValueLedger
 from router.ledger.flips import FlipLedger, RestoreRefusedError
+from router.ledger.parked import ParkedLedger
+from router.ledger.unavailable import LedgerUnavailableError
 from router.local_override import LocalOverride
 from router.order import Text80, Text255
 
@@ -43,6 +46,15 @@ class Alive(BaseModel):
     status: str
 
 
+class RelayLag(BaseModel):
+    """How far behind one of the relays of payment events is."""
+
+    events: int = Field(description="Not delivered yet; 100,000 stands for as many or more")
+    seconds: float = Field(description="Since the oldest of them happened")
+    failing_since: str | None = Field(description="Nothing could be delivered since; null: it goes on")
+    cause: str | None
+
+
 class Ready(BaseModel):
     """Whether a payment can be taken, and what to know besides. Only the ledger makes it not ready."""
 
@@ -51,6 +63,9 @@ class Ready(BaseModel):
     flags: views.FlagsView
     circuits: dict[str, str]
     overrides: list[views.OverrideView]
+    parked: views.WaitingView | None = None
+    """None: the ledger, which knows it, is away."""
+    relays: dict[str, RelayLag] = Field(description="By name; one that has never run is not among them")
 
 
 class FlipPath(BaseModel):
@@ -78,6 +93,8 @@ def blueprint(
     circuits: CircuitLedger,
     clock: Clock,
     ledger_fault: Callable[[], str | None],
+    parked: ParkedLedger,
+    relay_lags: Callable[[], Mapping[str, Mapping[str, Any]]],
 ) -> APIBlueprint:
     """The views; `ledger_fault` tries a write and answers what is wrong, or None."""
     api = APIBlueprint("operations", __name__, abp_tags=[Tag(name="operations", description="On-call's calls")])
@@ -148,6 +165,10 @@ def blueprint(
     @api.get("/readyz", summary="Can this process take a payment", responses={200: Ready, 503: Ready})
     def readyz() -> Response:
         fault = ledger_fault()
+        waiting = None
+        if fault is None:
+            with contextlib.suppress(LedgerUnavailableError):
+                waiting = views.waiting_json(parked.waiting(), clock.now())
         response = jsonify(
             {
                 "ready": fault is None,
@@ -155,6 +176,9 @@ def blueprint(
                 "flags": views.flags_json(flags.status(), clock.now()),
                 "circuits": {name: health.snapshot(name).state.value for name in providers},
                 "overrides": [views.override_json(each) for each in override.in_force],
+                "parked": waiting,
+                # A ledger that is away must not be asked twice: the page would come too late to be of use.
+                "relays": relay_lags() if fault is None else {},
             }
         )
         response.status_code = 200 if fault is None else 503

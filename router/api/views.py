@@ -16,10 +16,12 @@ from router.health import ProviderHealth
 from router.incidents import Incident, unfinished
 from router.ledger.decisions import Told
 from router.ledger.flips import Flip, Override
+from router.ledger.parked import Waiting
 from router.ledger.records import Attempt, Payment
 from router.payments import Answer
 from router.recoveries import Recoveries
 from router.transitions import Snapshot, Transition
+from router.value import Terms
 
 PaymentStatus = Literal[
     "processing", "requires_action", "authorized", "captured", "declined", "parked", "failed", "canceled"
@@ -140,7 +142,11 @@ class PaymentView(BaseModel):
     attempts: list[AttemptView]
     decision: DecisionView
     metadata: dict[str, str]
-    retry_at: str | None
+    retry_at: str | None = Field(description="of one that is `parked`: when it is tried next, at the latest")
+    failure: Literal["expired", "rejected", "unavailable"] | None = Field(
+        description="of one that is `failed`: it waited until `expires_at`; every provider rejected what it was "
+        "sent; nobody could take it and it was not to wait. Null: what was unknown of it came to nothing"
+    )
     created_at: str
 
 
@@ -246,8 +252,8 @@ class ProviderView(BaseModel):
     incident: str | None
     would_have_opened: WouldHaveOpenedView | None
     """In `metrics_only`, while its calls are such that it would not be closed."""
-    availability: float | None
-    approval: float | None
+    availability: float = Field(description="expected share of calls that it answers, as decisions have it, 0 to 1")
+    approval: float = Field(description="expected share of approvals, of a payment of which nothing else is known")
     window: WindowView
     bulkhead: BulkheadView
     tuning: dict[str, str]
@@ -389,6 +395,16 @@ class FlagChangeList(BaseModel):
     next: int | None
 
 
+class WaitingView(BaseModel):
+    """How much is parked."""
+
+    depth: int
+    dead: int
+    """Of these: an error of ours keeps them from being tried, and a person has to look."""
+    oldest_seconds: float | None
+    """Since the oldest was accepted; null: nothing is parked."""
+
+
 class FlagsView(BaseModel):
     """How fresh the flags are that this process serves."""
 
@@ -425,6 +441,7 @@ def payment_json(answer: Answer) -> dict[str, Any]:
         "decision": payment.decision,
         "metadata": payment.order.get("metadata", {}),
         "retry_at": moment(payment.next_try_at) if payment.status == "parked" and payment.next_try_at else None,
+        "failure": payment.failure,
         "created_at": moment(payment.created_at),
     }
 
@@ -497,7 +514,9 @@ def _attempt_json(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def provider_json(health: ProviderHealth, name: str, flags: RoutingFlags, now: dt.datetime) -> dict[str, Any]:
+def provider_json(
+    health: ProviderHealth, name: str, flags: RoutingFlags, now: dt.datetime, terms: Terms
+) -> dict[str, Any]:
     """A provider at that moment as ProviderView describes it, but for its recovery."""
     snapshot, readiness, bulkhead = health.snapshot(name), health.readiness(name), health.bulkhead(name)
     last, would_have = snapshot.last, health.would_have_opened(name)
@@ -515,8 +534,8 @@ def provider_json(health: ProviderHealth, name: str, flags: RoutingFlags, now: d
         "would_have_opened": None
         if would_have is None
         else {"reason": would_have.reason, "at": moment(would_have.at)},
-        "availability": None,
-        "approval": None,
+        "availability": terms.availability,
+        "approval": terms.approval,
         "window": _window_json(snapshot),
         "bulkhead": {"limit": bulkhead.permits, "in_use": bulkhead.in_use},
         "tuning": dict(health.tuning(name)),
@@ -624,6 +643,12 @@ def flags_json(status: SourceStatus, now: dt.datetime) -> dict[str, Any]:
         "serves": status.serves,
         "age_seconds": age_s,
     }
+
+
+def waiting_json(waiting: Waiting, now: dt.datetime) -> dict[str, Any]:
+    """What is parked at that moment as WaitingView describes it."""
+    oldest_s = None if waiting.oldest_at is None else round(max(0.0, (now - waiting.oldest_at).total_seconds()), 3)
+    return {"depth": waiting.depth, "dead": waiting.dead, "oldest_seconds": oldest_s}
 
 
 def flip_json(flip: Flip) -> dict[str, Any]:

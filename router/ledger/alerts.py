@@ -22,6 +22,9 @@ AlertKind = Literal[
     "no_target",
     "restored",
     "restore_failed",
+    "parked_dead_letter",
+    "webhook_disabled",
+    "relay_stuck",
 ]
 
 

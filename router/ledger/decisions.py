@@ -14,6 +14,9 @@ from router.ledger.engine import Database
 from router.ledger.tables import decision_outcomes, decisions, from_micros, secrets, to_micros
 from router.ledger.unavailable import LedgerUnavailableError
 
+REQUIRES_ACTION = "requires_action"
+AFTER_ACTION = ("approved", "declined")
+"""What the issuer can have answered when the customer had acted."""
 _RACES = 3
 """Others that may be first in the moment between a look and a commit; a decision has two or three providers."""
 
@@ -60,6 +63,12 @@ class Told:
             other.decline_code,
         )
 
+    def follows(self, earlier: Told) -> bool:
+        """Whether it is what became of the customer's step at the same provider."""
+        return (
+            self.provider == earlier.provider and earlier.outcome == REQUIRES_ACTION and self.outcome in AFTER_ACTION
+        )
+
 
 class DecisionLedger:
     """The decisions' queries."""
@@ -88,20 +97,28 @@ class DecisionLedger:
     def tell(self, news: Told) -> tuple[bool, Sequence[Told]]:
         """Commit what was told. Answers whether it was written, and what had been told before.
 
-        It is not where the provider has an outcome already, or the decision is finished; of any number of processes
-        that try at once, one writes. Raises LedgerUnavailableError.
+        It is not where the provider has an outcome already that this one does not follow (what it follows, it
+        replaces), or the decision is finished; of any number of processes that try at once, one writes. Raises
+        LedgerUnavailableError.
         """
+        table = decision_outcomes
+        mine = (table.c.decision_id == news.decision_id) & (table.c.provider == news.provider)
         values = _values(news) | {"decided_at": to_micros(news.decided_at), "told_at": to_micros(news.told_at)}
         for _ in range(_RACES):
             before = self.told(news.decision_id)
-            if any(each.provider == news.provider or each.finishes for each in before):
+            own = next((each for each in before if each.provider == news.provider), None)
+            if any(each.finishes for each in before) or (own is not None and not news.follows(own)):
                 return False, before
+            statement: sa.Insert | sa.Update = table.insert()
+            if own is not None:
+                statement = table.update().where(mine, table.c.outcome == REQUIRES_ACTION)
             try:
                 with self._database.write() as connection:
-                    connection.execute(decision_outcomes.insert(), values)
+                    written = connection.execute(statement, values).rowcount
             except sa.exc.IntegrityError:
                 continue  # another was first: the same provider, or one that finishes as well
-            return True, before
+            if written:
+                return True, before
         raise LedgerUnavailableError("this decision's outcomes are told by too many at once")
 
     def secret(self, name: str, candidate: str, now: dt.datetime) -> str:

@@ -107,21 +107,29 @@ class EventFeed:
         """The last event that may be read now: whoever begins here is told of all that becomes readable later."""
         with self._database.read() as connection:
             query = self._readable(connection, START).order_by(None)
-            last = query.order_by(_EVENTS.xact.desc(), _EVENTS.number.desc()).limit(1)
+            last = query.order_by(*(column.desc() for column in in_order(self._database))).limit(1)
             found = connection.execute(last.with_only_columns(_EVENTS.xact, _EVENTS.number)).one_or_none()
         return START if found is None else Position(*found)
 
     def _readable(self, connection: sa.Connection, position: Position) -> sa.Select[Any]:
-        query = sa.select(payment_events).where(beyond(position))
+        query = sa.select(payment_events).where(beyond(position, self._database))
         if not self._database.is_sqlite:
             # Of the snapshot that the rows are read in, which `Database.read` holds for the whole transaction.
             query = query.where(_EVENTS.xact < connection.scalar(_HORIZON))
-        return query.order_by(_EVENTS.xact, _EVENTS.number)
+        return query.order_by(*in_order(self._database))
 
 
-def beyond(position: Position) -> sa.ColumnElement[bool]:
+def beyond(position: Position, database: Database) -> sa.ColumnElement[bool]:
     """Of rows of `payment_events`: those after this position, whether they may be read yet or not."""
+    if database.is_sqlite:
+        # Of a comparison of rows its index takes only the first part, which is the same in every row there.
+        return _EVENTS.number > position.number
     return sa.tuple_(_EVENTS.xact, _EVENTS.number) > sa.tuple_(position.xact, position.number)
+
+
+def in_order(database: Database) -> Sequence[sa.ColumnElement[Any]]:
+    """The order of the feed."""
+    return (_EVENTS.number,) if database.is_sqlite else (_EVENTS.xact, _EVENTS.number)
 
 
 _EVENTS = payment_events.c

@@ -5,6 +5,8 @@ row's lock, so that a change is written once and one that is late changes nothin
 
 - the same definition as the one known: nothing to write, whatever its version;
 - a higher version is the next change;
+- a version between the last change's and the one known, in which it was otherwise: some process missed it, but
+  payments of the teller went by it. It is a change there and back, and what is known stays;
 - a lower or equal version with another definition is late, or the environment was made anew. The teller asks again
   once it has held for a while what a full set told it (`Definition.settled`): then it counts by its time, and is
   written where the full set came after what is known was told. A flags file has no version that two processes
@@ -116,26 +118,21 @@ def _write(connection: sa.Connection, source: str, told: Sequence[Definition], b
                 continue
             have = known[each.name] = _Known(version, None, 0, 0, is_new=True)
         elif same_but_for_version(have.data, each.data):
-            # Known in a higher version: what comes late of those in between is late.
             if version > have.version:
                 have.version, have.is_changed = version, True
+            continue
+        elif not each.settled and _last_change(connection, source, each.name, rows) < version < have.version:
+            there = _row(source, each, have, (describe(each.kind, have.data), describe(each.kind, each.data)), by)
+            have.revision += 1
+            back = {**there, "old": there["new"], "new": there["old"], "version": have.version}
+            rows += [there | {"version": version}, back | {"revision": have.revision + 1}]
+            have.revision, have.is_changed = have.revision + 1, True
             continue
         elif not (to_micros(each.at) > have.at if each.settled else version > have.version):
             contested.add(each.name)
             continue
-        rows.append(
-            {
-                "source": source,
-                "kind": each.kind,
-                "key": each.key,
-                "revision": have.revision + 1,
-                "version": version,
-                "old": describe(each.kind, have.data),
-                "new": describe(each.kind, each.data),
-                "at": to_micros(each.at),
-                "seen_by": by,
-            }
-        )
+        words = (describe(each.kind, have.data), describe(each.kind, each.data))
+        rows.append(_row(source, each, have, words, by) | {"version": version})
         have.version, have.data, have.at = version, each.data, to_micros(each.at)
         have.revision, have.is_changed = have.revision + 1, True
     for name, have in sorted(known.items()):
@@ -145,6 +142,31 @@ def _write(connection: sa.Connection, source: str, told: Sequence[Definition], b
     insert = flag_changes.insert().returning(flag_changes)
     written = [_change(connection.execute(insert, row).mappings().one()) for row in rows]
     return Heard(written, frozenset(contested))
+
+
+def _row(source: str, told: Definition, have: _Known, words: tuple[Any, Any], by: str) -> dict[str, Any]:
+    return {
+        "source": source,
+        "kind": told.kind,
+        "key": told.key,
+        "revision": have.revision + 1,
+        "old": words[0],
+        "new": words[1],
+        "at": to_micros(told.at),
+        "seen_by": by,
+    }
+
+
+def _last_change(connection: sa.Connection, source: str, name: Name, unwritten: Sequence[Mapping[str, Any]]) -> int:
+    """The version of the last change on record or about to be."""
+    kind, key = name
+    for row in reversed(unwritten):
+        if (row["kind"], row["key"]) == name:
+            return int(row["version"])
+    mine = (flag_changes.c.source == source, flag_changes.c.kind == kind, flag_changes.c.key == key)
+    query = sa.select(flag_changes.c.version).where(*mine).order_by(flag_changes.c.revision.desc()).limit(1)
+    # None on record: what is known was so from the beginning.
+    return int(connection.execute(query).scalar() or HIGHEST_VERSION)
 
 
 def _locked(connection: sa.Connection, source: str, names: set[Name]) -> dict[Name, _Known]:

@@ -46,7 +46,7 @@ class Inbox:
                     "provider": provider,
                     "notice_id": notice.id,
                     "name": notice.name,
-                    "notice": dataclasses.asdict(notice),
+                    "notice": _stored(notice),
                     "received_at": to_micros(now),
                     "tries": 0,
                     "next_try_at": to_micros(now),
@@ -114,11 +114,27 @@ class Inbox:
         return len(found)
 
 
+def _stored(notice: Notice) -> dict[str, Any]:
+    """A notice as its row has it. What a version before this one does not know is left out where it says nothing.
+
+    In a rolling upgrade such a version reads the rows of this one, and one that it cannot read stops its inbox.
+    """
+    values = dataclasses.asdict(notice)
+    if values["outcome"] is not None and values["outcome"]["fee"] is None:
+        del values["outcome"]["fee"]
+    return values
+
+
+def _known(values: Mapping[str, Any], kind: type[Notice] | type[Outcome]) -> dict[str, Any]:
+    """What this version knows of it; a later one may have written more."""
+    return {each.name: values[each.name] for each in dataclasses.fields(kind) if each.name in values}
+
+
 def _notice(values: Mapping[str, Any]) -> Notice:
     money, outcome = values["money"], values["outcome"]
     return Notice(
         **{
-            **values,
+            **_known(values, Notice),
             "kind": NoticeKind(values["kind"]),
             "money": None if money is None else Money(**money),
             "outcome": None if outcome is None else _outcome(outcome),
@@ -132,7 +148,7 @@ def _outcome(values: Mapping[str, Any]) -> Outcome:
         decline = Decline(**{**decline, "decline_class": DeclineClass(decline["decline_class"])})
     return Outcome(
         **{
-            **values,
+            **_known(values, Outcome),
             "kind": OutcomeKind(values["kind"]),
             "health": Health(values["health"]),
             "decline": decline,

@@ -63,7 +63,7 @@ class PaymentLedger:
                 row = to_row({name: getattr(payment, name) for name in _PAYMENT_COLUMNS})
                 connection.execute(payments.insert(), row)
                 _insert_key(connection, payment.merchant, NewKey(key, fingerprint), payment.id, at=row["created_at"])
-                _append_event(connection, payment.id, "created", row)
+                append_event(connection, payment.id, "created", row)
                 if first is not None:
                     _insert_attempt(connection, first)
         except sa.exc.IntegrityError as error:
@@ -109,8 +109,9 @@ class PaymentLedger:
             held = payment.holds_reference or (reopened and not payment.order.get("allow_repeat_reference"))
             values["holds_reference"] = held and changes["status"] in HOLDING_STATUSES
             if payment.status == "parked" != changes["status"]:
-                # `postpone` moved it without an event, so the event that ends the waiting says what becomes of it.
-                values.setdefault("next_try_at", None)
+                # What the worker does with it while it waits has no event, so the one that ends the waiting says
+                # what becomes of it.
+                values = dict.fromkeys(("next_try_at", "claimed_until", "dead_at")) | {"faults": 0} | values
         holds = (
             payments.c.lease_holder.is_(None)
             if payment.lease_holder is None
@@ -134,7 +135,7 @@ class PaymentLedger:
             )
             if row is None:
                 raise StaleError
-            _append_event(connection, payment.id, event, values if note is None else {**values, "note": note})
+            append_event(connection, payment.id, event, values if note is None else {**values, "note": note})
             for attempt in finished:
                 connection.execute(
                     attempts.update()
@@ -176,7 +177,7 @@ class PaymentLedger:
             connection.execute(
                 payments.update()
                 .where(payments.c.id == payment.id, payments.c.version == payment.version)
-                .values(next_try_at=to_micros(next_try_at))
+                .values(next_try_at=to_micros(next_try_at), claimed_until=None, faults=0)
             )
 
     # ------------------------------------------------------------ reading
@@ -210,13 +211,6 @@ class PaymentLedger:
         with self._database.read() as connection:
             # Ids begin with their time, so the newest is the greatest.
             return connection.scalars(query.order_by(payments.c.id.desc()).limit(limit)).all()
-
-    def due_parked(self, now: dt.datetime, *, limit: int, expired_only: bool) -> Sequence[str]:
-        """Ids of parked payments whose time has come (or is over), the longest waiting first."""
-        due = payments.c.expires_at if expired_only else payments.c.next_try_at
-        query = sa.select(payments.c.id).where(payments.c.status == "parked", due <= to_micros(now))
-        with self._database.read() as connection:
-            return connection.scalars(query.order_by(due).limit(limit)).all()
 
     def touch(self, payment_id: str, now: dt.datetime) -> None:
         """Commit that checkout has asked for this payment again: it still expects it."""
@@ -351,7 +345,8 @@ def _insert_key(
     )
 
 
-def _append_event(connection: sa.Connection, payment_id: str, kind: str, changes: Mapping[str, Any]) -> None:
+def append_event(connection: sa.Connection, payment_id: str, kind: str, changes: Mapping[str, Any]) -> None:
+    """Add a payment's event to the caller's transaction: what it sets, its version and moment among it."""
     connection.execute(
         payment_events.insert(),
         {

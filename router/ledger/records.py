@@ -118,6 +118,14 @@ class Payment:
     resolve_tries: int = 0
     tries: int = 0
     next_try_at: dt.datetime | None = None
+    claimed_until: dt.datetime | None = None
+    """Parked: a worker is about to try it; a hint for the others, and no lease."""
+    faults: int = 0
+    """Parked: errors of ours in a row."""
+    dead_at: dt.datetime | None = None
+    """Parked: since when it waits for a person, because of them."""
+    failure: str | None = None
+    """Of one that is `failed`: why."""
 
     @property
     def capture_mode(self) -> str:

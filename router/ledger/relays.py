@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from router.ledger.engine import Database
-from router.ledger.event_feed import START, Position, beyond
+from router.ledger.event_feed import START, Position, beyond, in_order
 from router.ledger.tables import from_micros, payment_events, relays, to_micros
 
 MOST_COUNTED = 100_000
@@ -121,7 +121,16 @@ class RelayLedger:
         """How far behind each relay is, by name: whatever is committed counts, readable yet or not."""
         with self._database.read() as connection:
             rows = connection.execute(relays.select().order_by(relays.c.name)).all()
-            return [_lag(connection, _relay(row), now) for row in rows]
+            return [self._lag(connection, _relay(row), now) for row in rows]
+
+    def _lag(self, connection: sa.Connection, relay: Relay, now: dt.datetime) -> Lag:
+        events, waiting = payment_events.c, beyond(relay.position, self._database)
+        some = sa.select(events.number).where(waiting).limit(MOST_COUNTED).subquery()
+        count = connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
+        first = sa.select(events.at).where(waiting).order_by(*in_order(self._database)).limit(1)
+        oldest = connection.scalar(first)
+        seconds = 0.0 if oldest is None else (now - from_micros(oldest)).total_seconds()
+        return Lag(relay, count, max(0.0, seconds))
 
     def _begin(self, name: str, holder: str, start: Position, now: dt.datetime, until: dt.datetime) -> Relay | None:
         row = {
@@ -152,16 +161,6 @@ class RelayLedger:
         if row is None:
             raise LeaseLostError(relay.name)
         return _relay(row)
-
-
-def _lag(connection: sa.Connection, relay: Relay, now: dt.datetime) -> Lag:
-    events = payment_events.c
-    waiting = beyond(relay.position)
-    some = sa.select(events.number).where(waiting).limit(MOST_COUNTED).subquery()
-    count = connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
-    oldest = connection.scalar(sa.select(events.at).where(waiting).order_by(events.xact, events.number).limit(1))
-    seconds = 0.0 if oldest is None else (now - from_micros(oldest)).total_seconds()
-    return Lag(relay, count, max(0.0, seconds))
 
 
 def _relay(row: sa.Row[tuple[object, ...]]) -> Relay:

@@ -66,6 +66,13 @@ payments = sa.Table(
     sa.Column("attention", sa.Text),
     sa.Column("tries", sa.Integer, nullable=False),
     sa.Column("next_try_at", sa.BigInteger),
+    # Parked, and a worker is about to try it: until then no other one takes it up.
+    sa.Column("claimed_until", sa.BigInteger),
+    # Parked: errors of ours in a row, and since when it waits for a person because of them.
+    sa.Column("faults", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("dead_at", sa.BigInteger),
+    # Why it failed: expired, rejected, unavailable; NULL: what was unknown of it came to nothing.
+    sa.Column("failure", sa.Text),
     sa.Column("expires_at", sa.BigInteger, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("updated_at", sa.BigInteger, nullable=False),
@@ -79,9 +86,18 @@ payments = sa.Table(
         postgresql_where=sa.text("holds_reference"),
     ),
     sa.Index("ix_payments_reference", "merchant", "reference"),
+    # By merchant: each has its turn, however much another has parked.
     sa.Index(
-        "ix_payments_parked",
+        "ix_payments_parked_by_merchant",
+        "merchant",
         "next_try_at",
+        "id",
+        sqlite_where=sa.text("status = 'parked'"),
+        postgresql_where=sa.text("status = 'parked'"),
+    ),
+    sa.Index(
+        "ix_payments_parked_expiring",
+        "expires_at",
         sqlite_where=sa.text("status = 'parked'"),
         postgresql_where=sa.text("status = 'parked'"),
     ),
@@ -103,6 +119,24 @@ payments = sa.Table(
         sqlite_where=sa.text("lease_until IS NOT NULL"),
         postgresql_where=sa.text("lease_until IS NOT NULL"),
     ),
+)
+
+parked_ramp = sa.Table(
+    "parked_ramp",
+    metadata,
+    # One row: how fast all workers together try parked payments (`router.parked_ramp`).
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("rate", sa.Float, nullable=False),
+    sa.Column("began_at", sa.BigInteger, nullable=False),
+    sa.Column("spent_until", sa.BigInteger, nullable=False),
+    sa.Column("restarted_at", sa.BigInteger, nullable=False),
+    sa.Column("good", sa.Integer, nullable=False),
+    sa.Column("bad", sa.Integer, nullable=False),
+    # What waits for longer than until then is to be made due, after an outage; NULL: that is done.
+    sa.Column("wake_at", sa.BigInteger),
+    # Whose turn it was last.
+    sa.Column("merchant", sa.Text, nullable=False),
+    sa.CheckConstraint("id = 1", name="ck_parked_ramp_one_row"),
 )
 
 COUNTED_TRIES = "outcome IN ('declined', 'requires_action', 'unknown')"
@@ -605,6 +639,83 @@ api_keys = sa.Table(
     sa.Column("label", sa.Text, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("revoked_at", sa.BigInteger),
+)
+
+webhook_endpoints = sa.Table(
+    "webhook_endpoints",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("merchant", sa.Text, nullable=False),
+    sa.Column("url", sa.Text, nullable=False),
+    # Which types of events it wants; none named: all that say something.
+    sa.Column("event_types", Json, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    # enabled, disabled or deleted; since when and why.
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("state_at", sa.BigInteger, nullable=False),
+    sa.Column("cause", sa.Text),
+    # What deliveries are signed with, and what they were signed with before, until then.
+    sa.Column("secret", sa.Text, nullable=False),
+    sa.Column("old_secret", sa.Text),
+    sa.Column("old_secret_until", sa.BigInteger),
+    # Up to where in the feed of events its deliveries are made.
+    sa.Column("xact", sa.BigInteger, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    # The one worker that sends to it, until then.
+    sa.Column("holder", sa.Text),
+    sa.Column("lease_until", sa.BigInteger),
+    # Rounds since it last accepted anything, the first of them, and when it is tried again.
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("failing_since", sa.BigInteger),
+    sa.Column("next_try_at", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Index("ix_webhook_endpoints_merchant", "merchant"),
+)
+
+webhook_deliveries = sa.Table(
+    "webhook_deliveries",
+    metadata,
+    sa.Column("number", RowNumber, primary_key=True, autoincrement=True),
+    sa.Column("endpoint_id", sa.Text, sa.ForeignKey("webhook_endpoints.id"), nullable=False),
+    # The event: its id and type as they are told, its payment and version, its place in the feed.
+    sa.Column("event_id", sa.Text, nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("payment_id", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("event_xact", sa.BigInteger, nullable=False),
+    sa.Column("event_number", sa.BigInteger, nullable=False),
+    # What is sent, the same bytes each time; NULL again once it has ended.
+    sa.Column("body", sa.Text),
+    # pending, accepted or given_up.
+    sa.Column("state", sa.Text, nullable=False),
+    # Sends, ever; and refusals since it was last put up for sending, the first of them, and the next try.
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("failing_since", sa.BigInteger),
+    sa.Column("next_try_at", sa.BigInteger, nullable=False),
+    # Of the last send: when, the answer's status if there was one, the word why it was not accepted.
+    sa.Column("last_at", sa.BigInteger),
+    sa.Column("last_status", sa.Integer),
+    sa.Column("last_reason", sa.Text),
+    sa.Column("latency_us", sa.BigInteger),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    # When it was accepted or given up.
+    sa.Column("ended_at", sa.BigInteger),
+    sa.UniqueConstraint("endpoint_id", "payment_id", "version"),
+    sa.Index("ix_webhook_deliveries_endpoint_id_number", "endpoint_id", "number"),
+    sa.Index(
+        "ix_webhook_deliveries_pending",
+        "endpoint_id",
+        "next_try_at",
+        sqlite_where=sa.text("state = 'pending'"),
+        postgresql_where=sa.text("state = 'pending'"),
+    ),
+    sa.Index(
+        "ix_webhook_deliveries_ended_at",
+        "ended_at",
+        sqlite_where=sa.text("ended_at IS NOT NULL"),
+        postgresql_where=sa.text("ended_at IS NOT NULL"),
+    ),
 )
 
 heartbeats = sa.Table(

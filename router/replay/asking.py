@@ -1,8 +1,8 @@
 """The policy asked about, applied to payments as they were logged. Pure.
 
 What is not asked for stays as it was for each payment: its strategy, primary and tuning, and who was enabled. The
-policy keeps choices of its own, per primary and segment, as a router does. It begins with the log's where the primary
-is the same; after that the log's incumbents are not its.
+policy keeps choices of its own, per primary, segment and who is barred, as a router does (`router.choices`). It
+begins with the log's where the primary is the same; after that the log's incumbents are not its.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from dataclasses import dataclass
 
 from flags.contract import RoutingFlags, RoutingTuning, Strategy
 from router import policy
+from router.choices import Barred
 from router.policy import Offer, Standing
 from router.replay.cases import Case, Option
 from router.replay.logged import DISABLED, Logged
 from router.segments import Segment
 
+PASSING = ("circuit ", "too many calls")
+"""How the policy's words begin for what keeps a provider from a payment now, and from no payment for good."""
 DIGITS = 6
 """Of a propensity, as the log keeps it."""
 FLAGS_KEPT = 1_000
@@ -39,16 +42,17 @@ class Redecider:
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
-        self._choices: dict[tuple[str, Segment], str | None] = {}
+        self._choices: dict[tuple[str, Segment, Barred], str | None] = {}
         self._flags: dict[tuple[Strategy, str, RoutingTuning], RoutingFlags] = {}
 
     def case(self, logged: Logged) -> Case:
         """The payment with the probabilities of each first choice, the log's and the asked policy's."""
         flags = self._flags_for(logged)
-        kind = (flags.primary, logged.segment)
+        offers = self._offers(logged.offers)
+        kind = (flags.primary, logged.segment, frozenset(each.provider for each in offers if _is_barred(each)))
         begins_with = logged.incumbent if flags.primary == logged.primary else None
         incumbent = self._choices.get(kind, begins_with)
-        decision = policy.decide(self._offers(logged.offers), flags, logged.amount, incumbent=incumbent)
+        decision = policy.decide(offers, flags, logged.amount, incumbent=incumbent)
         if flags.strategy == "best-value":
             self._choices[kind] = decision.choice or incumbent
         options: list[Option] = []
@@ -91,6 +95,11 @@ class Redecider:
     def _offers(self, offers: Sequence[Offer]) -> Sequence[Offer]:
         enabled = self._asked.enabled
         return offers if enabled is None else [_switched(each, on=each.provider in enabled) for each in offers]
+
+
+def _is_barred(offer: Offer) -> bool:
+    """Whether the payment could not have gone to it, however well it was."""
+    return any(not each.startswith(PASSING) for each in (offer.obstacle or "").split("; ") if each)
 
 
 def _switched(offer: Offer, *, on: bool) -> Offer:

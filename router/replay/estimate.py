@@ -122,7 +122,8 @@ class Tally:
         costs = [each.cost for each in predictions]
         nets = [gain * chance - cost for chance, cost in zip(chances, costs, strict=True)]
         draws = [chance * (1 - chance) for chance in chances]
-        dearest = max(fees) + max(each.attempt for each in case.options)
+        # Each can have been tried before one approves.
+        dearest = max(fees) + sum(each.attempt for each in case.options)
         approval, cost, net = self.measures
         for sums, y, means, spreads, ends in (
             (approval, outcomes[0], chances, [1.0] * len(fees), (0.0, 1.0)),

@@ -1,7 +1,8 @@
 """One policy, one week: send every payment, tell the policy what came of it when it would be known, and count. Pure.
 
 A switch is counted when the leading choice for a segment is not that of the same segment's payment before: a lead
-that an open circuit forces counts, and one that was explored (or hedged) does not.
+that an open circuit forces counts, and one that was explored (or hedged) does not. A way that does not tell amounts
+apart moves the four segments of a brand in a country together, and each of them counts.
 """
 
 from __future__ import annotations

@@ -18,8 +18,10 @@ from router.health import Call, ProviderHealth, TransitionStore
 from router.ledger.cards import CardLedger
 from router.ledger.engine import Database
 from router.ledger.journal import Journals
+from router.ledger.parked import ParkedLedger
 from router.ledger.payments import PaymentLedger
 from router.order import Order
+from router.parked import Parked
 from router.payments import Answer, Payments, PaymentSettings
 from router.planning import Planner
 from router.scores import Scores
@@ -176,3 +178,26 @@ def build_house(
         ids=ids,
     )
     return House(payments, ledger, health, source, by_name, clock)
+
+
+def parked_loop(house: House, **more: Any) -> Parked:
+    """The worker's loop over its parked payments, as of one that has just begun; each try is over when it returns."""
+    return Parked(
+        providers=tuple(house.providers),
+        ledger=ParkedLedger(house.ledger._database),
+        payments=house.payments,
+        health=house.health,
+        clock=house.clock,
+        ids=house.payments._ids,
+        retry_s=SETTINGS.parked_retry_s,
+        **({"start": lambda task: task()} | more),
+    )
+
+
+def drain(house: House, parked: Parked, *, within_s: float = 10.0) -> int:
+    """Rounds a twentieth of a second apart, for so long on the clock. Answers how many left the parking."""
+    settled = 0
+    for _ in range(round(within_s * 20)):
+        settled += parked.run_once()
+        house.clock.advance(0.05)
+    return settled

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from router.ledger.payments import _append_event
+from router.ledger.payments import append_event
 from router.ledger.records import Payment, to_row
 from router.ledger.tables import payments
 
@@ -37,4 +37,4 @@ def passed_on(connection: sa.Connection, payment: Payment) -> None:
     """Write it and its first event in a transaction of the test's, which the ledger would commit at once."""
     row = to_row({column.name: getattr(payment, column.name) for column in payments.columns})
     connection.execute(payments.insert(), row)
-    _append_event(connection, payment.id, "created", row)
+    append_event(connection, payment.id, "created", row)

@@ -43,6 +43,7 @@ from router.ledger.flips import Flip, FlipLedger
 from router.ledger.migrate import migrate
 from router.loops import Loop, Loops
 from router.order import Order
+from router.parked import Parked
 from router.settings import PREFIX, PROVIDER_NAMES, Settings
 from router.transitions import State
 from tests.fakes.house import move, teach
@@ -215,7 +216,9 @@ class FlipHouse:
     def take_parked(self) -> None:
         """The worker takes up what nobody could take."""
         self.clock.advance(self.shop.core.settings.parked_retry_seconds)
-        self.workers[0].loops["parked"]()
+        while self.shop.rows("SELECT 1 FROM payments WHERE status = 'parked'"):
+            self.workers[0].loops["parked"]()  # one at a time, so slowly does it begin
+            self.clock.advance(0.25)
 
     def check_payments(self) -> None:
         """Each was captured once, and none was sent to the failing provider after its circuit had opened."""
@@ -371,6 +374,7 @@ def _hasten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ssl, "create_default_context", lambda *_args, **_named: tls)
     patch.setattr(composition, "migrate", lambda _database: None)  # it is a copy of one that was
     patch.setattr(composition, "Loops", ByHand)
+    patch.setattr(composition, "Parked", functools.partial(Parked, start=lambda task: task()))
     patch.setattr(
         composition,
         "LaunchDarklyFlags",

@@ -27,13 +27,14 @@ from router import sending
 from router.app import Core, create_app
 from router.ledger.engine import Database
 from router.ledger.keys import KeyLedger
-from router.ledger.payments import PaymentLedger
+from router.ledger.parked import ParkedLedger
 from router.ledger.tables import (
     event_clock,
     flag_changes,
     flag_values,
     heartbeats,
     metadata,
+    parked_ramp,
     provider_counts,
     report_cells,
     report_facts,
@@ -165,8 +166,10 @@ class Shop:
 
     def counts(self) -> dict[str, int]:
         """How many rows each table has, but for what a process writes by itself: heartbeats, counts, flags, sums."""
-        by_itself = [heartbeats, provider_counts, score_counts, flag_values, flag_changes, event_clock]
-        by_itself += [report_facts, report_cells, report_state]
+        by_itself = (
+            *(heartbeats, provider_counts, score_counts, flag_values, flag_changes),
+            *(parked_ramp, event_clock, report_facts, report_cells, report_state),
+        )
         names = sorted(set(metadata.tables) - {each.name for each in by_itself})
         query = " UNION ALL ".join(f"SELECT '{name}' AS name, count(*) AS n FROM {name}" for name in names)
         return {row["name"]: row["n"] for row in self.rows(query)}
@@ -176,10 +179,13 @@ class Shop:
         core = self.core
         return Parked(
             providers=tuple(core.providers),
-            ledger=PaymentLedger(core.database),
+            ledger=ParkedLedger(core.database),
             payments=core.payments,
             health=core.health,
             clock=core.clock,
+            ids=core.ids,
+            retry_s=core.settings.parked_retry_seconds,
+            start=lambda task: task(),
         )
 
 

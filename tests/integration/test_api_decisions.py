@@ -11,15 +11,20 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
+from providers.contract import Health as Signal
 from router.api.views import DecidedView, OutcomeView
 from router.decision_ids import LIVES, MAXIMUM_CHARS
 from router.ledger.unavailable import LedgerUnavailableError
+from router.reported import SAME_DECLINES
 from router.segments import segment
 from router.transitions import State
+from tests.fakes.house import teach
 from tests.integration.conftest import OpenShop, Witness
 from tests.integration.decision_desk import desk
 from tests.integration.shop import ABSENT, Shop, order, paying_with
 
+ONE_LEDGER = pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
+"""Of what is no query's doing."""
 NO_TOKENS = {"type": "card", "card": {"brand": "visa", "country": "DE", "funding": "credit"}}
 APPROVED = {"provider": "stripe", "outcome": "approved", "latency_ms": 212}
 
@@ -53,6 +58,7 @@ def kind(answer: TestResponse) -> tuple[int, str]:
 # ---------------------------------------------------------------- deciding
 
 
+@ONE_LEDGER
 def test_a_decision_explains_itself_and_charges_nothing(shop: Shop) -> None:
     answer = decide(shop)
     assert answer.status_code == 200
@@ -69,6 +75,7 @@ def test_a_decision_explains_itself_and_charges_nothing(shop: Shop) -> None:
     assert (counts["payments"], counts["attempts"], counts["idempotency_keys"]) == (0, 0, 0)
 
 
+@ONE_LEDGER
 @pytest.mark.parametrize(
     "changed",
     [
@@ -86,6 +93,7 @@ def test_it_is_what_a_payment_with_the_same_body_gets(shop: Shop, changed: dict[
     assert {name: found[name] for name in paid} == paid
 
 
+@ONE_LEDGER
 def test_flags_circuits_and_tokens_decide(shops: OpenShop) -> None:
     shop = shops(flags={"payments-primary-provider": "adyen", "payments-provider-stripe-enabled": False})
     found = decided(shop)
@@ -97,6 +105,7 @@ def test_flags_circuits_and_tokens_decide(shops: OpenShop) -> None:
     assert any("no token" in each for each in found["candidates"][0]["reasons"] + found["candidates"][1]["reasons"])
 
 
+@ONE_LEDGER
 def test_with_all_unavailable_the_order_is_empty_and_no_outcome_is_taken(shop: Shop) -> None:
     for name in ("stripe", "adyen"):
         order_circuit(shop, name, "forced_open")
@@ -129,6 +138,7 @@ def test_the_row_has_what_a_replay_needs_and_nothing_of_the_customer(shop: Shop)
         assert private not in str(row)
 
 
+@ONE_LEDGER
 def test_rows_come_by_themselves_within_moments(shop: Shop) -> None:
     for _ in range(7):
         decided(shop)
@@ -171,6 +181,7 @@ def test_a_key_is_needed(witness: Witness) -> None:
     witness.refused(answer, 401, "unauthenticated")
 
 
+@ONE_LEDGER
 def test_a_key_of_another_scope_is_refused(shop: Shop) -> None:
     key = shop.add_key("reports-key", merchant="finance", scopes=("reports",))
     assert kind(decide(shop, api_key=key)) == (403, "forbidden")
@@ -282,6 +293,77 @@ def test_a_wrong_outcome_names_its_field_and_leaves_no_trace(
     assert tell(standing_shop, found).status_code == 200
 
 
+def test_after_the_customers_step_its_end_is_told_once(standing_shop: Shop) -> None:
+    """`requires_action`, then `approved`: the call counts once, the answer counts, and each may be told again."""
+    shop, teacher = standing_shop, desk(standing_shop).teacher
+    teacher.answers.clear()
+    teacher.calls.clear()
+    found = decided(shop)["id"]
+    step = tell(shop, found, outcome="requires_action", latency_ms=90)
+    assert (step.status_code, (step.json or {})["finishes"]) == (200, False)
+    again = tell(shop, found, outcome="requires_action", latency_ms=90)
+    assert (again.json, again.headers["Idempotent-Replayed"]) == (step.json, "true")
+    end = tell(shop, found, latency_ms=212)
+    assert (end.status_code, (end.json or {})["outcome"], (end.json or {})["finishes"]) == (200, "approved", True)
+    assert "Idempotent-Replayed" not in end.headers
+    # The step told late or again, and the end told again: as it now stands.
+    for repeated in ({"outcome": "requires_action", "latency_ms": 90}, {"latency_ms": 212}):
+        answer = tell(shop, found, **repeated)
+        assert (answer.status_code, answer.json, answer.headers["Idempotent-Replayed"]) == (200, end.json, "true")
+    assert kind(tell(shop, found, outcome="declined")) == (409, "outcome-already-told")
+    assert kind(tell(shop, found, provider="adyen")) == (409, "decision-finished")
+    assert (teacher.calls, teacher.answers) == ([("stripe", False)], [("stripe", True)])
+
+
+@pytest.mark.parametrize(
+    ("code", "finishes", "calls", "answers"),
+    [
+        ("do_not_honor", False, [("stripe", False)], [("stripe", False)]),
+        ("stolen_card", True, [("stripe", False)], [("stripe", False)]),
+        # An acquirer's fault is no answer: of the two calls, the second failed.
+        ("api_error", False, [("stripe", False), ("stripe", True)], []),
+    ],
+)
+def test_a_decline_after_the_customers_step(
+    standing_shop: Shop, code: str, finishes: bool, calls: list[Any], answers: list[Any]
+) -> None:
+    teacher = desk(standing_shop).teacher
+    teacher.answers.clear()
+    teacher.calls.clear()
+    found = decided(standing_shop)["id"]
+    assert tell(standing_shop, found, outcome="requires_action").status_code == 200
+    end = tell(standing_shop, found, outcome="declined", decline_code=code)
+    assert (end.status_code, (end.json or {})["finishes"]) == (200, finishes)
+    assert (teacher.calls, teacher.answers) == (calls, answers)
+    assert kind(tell(standing_shop, found)) == (409, "outcome-already-told")
+
+
+def test_only_an_answer_follows_the_customers_step(standing_shop: Shop) -> None:
+    found = decided(standing_shop)["id"]
+    assert tell(standing_shop, found, outcome="requires_action").status_code == 200
+    for outcome in ("unknown", "not_executed"):
+        assert kind(tell(standing_shop, found, outcome=outcome)) == (409, "outcome-already-told")
+    assert kind(tell(standing_shop, found, outcome="requires_action", latency_ms=1)) == (409, "outcome-already-told")
+    # Another provider's approval finishes it: the first one's answer comes too late to count.
+    assert tell(standing_shop, found, provider="adyen").status_code == 200
+    assert kind(tell(standing_shop, found)) == (409, "decision-finished")
+    # What was final is followed by nothing.
+    found = decided(standing_shop)["id"]
+    assert tell(standing_shop, found, outcome="unknown").status_code == 200
+    for outcome in ("approved", "declined", "requires_action"):
+        assert kind(tell(standing_shop, found, outcome=outcome)) == (409, "outcome-already-told")
+
+
+@ONE_LEDGER
+def test_the_end_of_the_customers_step_comes_too_late_after_a_day(shop: Shop) -> None:
+    signed = desk(shop).signed(at=shop.core.clock.now() - LIVES + (LIVES / 1000))
+    assert tell(shop, signed, outcome="requires_action").status_code == 200
+    carried = desk(shop).signer.read(signed, "default")
+    assert carried is not None
+    late = desk(shop).signer.sign(carried._replace(at=carried.at - LIVES), "default")
+    assert kind(tell(shop, late)) == (410, "decision-expired")
+
+
 # ---------------------------------------------------------------- ids
 
 
@@ -297,6 +379,7 @@ def test_an_id_with_any_character_changed_is_none(standing_shop: Shop, where: fl
     assert kind(tell(standing_shop, found[: place + 1] if place + 1 < len(found) else "d")) == (404, "not-found")
 
 
+@ONE_LEDGER
 def test_another_merchants_decision_is_none(shop: Shop) -> None:
     found = decided(shop)["id"]
     key = shop.add_key("other-key", merchant="other")
@@ -306,6 +389,7 @@ def test_another_merchants_decision_is_none(shop: Shop) -> None:
     assert tell(shop, theirs, api_key=key).status_code == 200
 
 
+@ONE_LEDGER
 def test_an_id_that_is_too_long_names_its_field(shop: Shop) -> None:
     assert kind(tell(shop, "dec_" + "a" * 400)) == (422, "invalid-request")
 
@@ -357,6 +441,22 @@ def test_raced_outcomes_are_learned_once(shops: OpenShop) -> None:
     assert {each.status_code for each in answers} == {200}
     assert sum("Idempotent-Replayed" not in each.headers for each in answers) == 1
     assert sum(len(each.teacher.answers) for each in desks) == 1
+
+
+def test_raced_ends_of_the_customers_step_are_learned_once(shops: OpenShop) -> None:
+    """Two processes, eight threads: four tell an approval, four a decline; one of the two is taken, once."""
+    both = [shops(), shops()]
+    desks = [desk(each) for each in both]
+    for _ in range(3):
+        found = decided(both[0])["id"]
+        assert tell(both[0], found, outcome="requires_action").status_code == 200
+        ends = [
+            functools.partial(tell, each, found, outcome=end) for each in both for end in ("approved", "declined")
+        ]
+        answers = at_once(ends * 2)
+        assert sorted(kind(each) for each in answers) == [(200, "")] * 4 + [(409, "outcome-already-told")] * 4
+        assert sum(each.status_code == 200 and "Idempotent-Replayed" not in each.headers for each in answers) == 1
+    assert sum(len(each.teacher.answers) for each in desks) == 3
 
 
 def test_of_two_that_finish_at_once_one_does(shops: OpenShop) -> None:
@@ -420,6 +520,7 @@ def test_deciding_goes_on_while_the_ledger_is_away(shop: Shop, monkeypatch: pyte
     assert (decide(shop, api_key=key).json or {})["degraded"] is False
 
 
+@ONE_LEDGER
 def test_the_last_decisions_are_written_when_the_process_stops(shops: OpenShop) -> None:
     first, second = shops(), shops()
     found = decided(first)
@@ -431,20 +532,20 @@ def test_the_last_decisions_are_written_when_the_process_stops(shops: OpenShop) 
 # ---------------------------------------------------------------- a merchant's bug
 
 
+@ONE_LEDGER
 def test_a_merchants_flood_of_failures_cuts_nobody_off(shop: Shop) -> None:
     """10,000 failures told by one merchant: the circuit stays closed, the others' payments go where they went."""
     for _ in range(30):  # this router knows the provider to be well
-        assert shop.pay().status_code == 201
+        teach(shop.core.health, Signal.OK, times=1)
     shop.core.health.watch_once()
     before = desk(shop).availability("stripe")
     for _ in range(10_000):
         shop.core.health.hear_reported("stripe", "buggy", failed=True)
     key = shop.add_key("buggy-key", merchant="buggy")
-    for _ in range(20):
+    for _ in range(3):
         found = (decide(shop, api_key=key).json or {})["id"]
         assert tell(shop, found, api_key=key, outcome="unknown").status_code == 200
-    for _ in range(5):
-        shop.core.health.watch_once()
+    shop.core.health.watch_once()
     circuit = shop.core.health.snapshot("stripe")
     assert (circuit.state, circuit.suspect, circuit.window.failures) == (State.CLOSED, False, 0)
     assert desk(shop).availability("stripe") >= before - 0.001
@@ -453,9 +554,10 @@ def test_a_merchants_flood_of_failures_cuts_nobody_off(shop: Shop) -> None:
     assert (answer.status_code, answer.json["provider"]) == (201, "stripe")
 
 
+@ONE_LEDGER
 def test_two_merchants_make_a_provider_suspect_and_no_more(shop: Shop) -> None:
     for _ in range(30):
-        assert shop.pay().status_code == 201
+        teach(shop.core.health, Signal.OK, times=1)
     shop.core.health.watch_once()
     before = desk(shop).availability("stripe")
     keys = [shop.add_key(f"key-{name}", merchant=name) for name in ("one", "two")]
@@ -473,6 +575,21 @@ def test_two_merchants_make_a_provider_suspect_and_no_more(shop: Shop) -> None:
     assert shop.pay().status_code == 201
 
 
+@ONE_LEDGER
+def test_a_merchant_that_tells_declines_only_teaches_the_others_nothing(shop: Shop) -> None:
+    for _ in range(30):  # the router uses the provider itself
+        teach(shop.core.health, Signal.OK, times=1)
+    shop.core.health.watch_once()
+    teacher = desk(shop).teacher
+    for _ in range(SAME_DECLINES):
+        shop.core.health.hear_reported("stripe", "default", failed=False, approved=False)
+    for outcome in ("declined", "approved", "declined"):
+        assert tell(shop, decided(shop)["id"], outcome=outcome).status_code == 200
+    assert teacher.answers == [("stripe", True), ("stripe", False)]
+    assert teacher.calls == [("stripe", False)] * 3  # the provider did answer
+
+
+@ONE_LEDGER
 def test_an_answer_teaches_its_segment(shop: Shop) -> None:
     kind_of = segment(1999, "visa", "DE", "card")
     at = shop.core.clock.now().timestamp()
@@ -486,6 +603,7 @@ def test_an_answer_teaches_its_segment(shop: Shop) -> None:
     assert score.availability > 0.99
 
 
+@ONE_LEDGER
 def test_a_card_that_was_declined_already_teaches_nothing_of_the_next(shop: Shop) -> None:
     teacher = desk(shop).teacher
     found = decided(shop)["id"]

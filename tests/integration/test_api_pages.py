@@ -23,6 +23,9 @@ PROMISED = {
     ("get", "/v1/flips"): {"200", "401", "403", "503"},
     ("get", "/v1/flags/changes"): {"200", "401", "403", "422", "503"},
     ("get", "/v1/incidents"): {"200", "401", "403", "422", "503"},
+    ("get", "/v1/status"): {"200"},
+    ("get", "/v1/dead-letters"): {"200", "401", "403", "422", "503"},
+    ("post", "/v1/dead-letters/{payment_id}/redrive"): {"200", "401", "403", "404", "409", "503"},
     ("get", "/healthz"): {"200"},
     ("get", "/readyz"): {"200", "503"},
 }
@@ -81,13 +84,14 @@ def test_the_document_describes_what_is_sent_and_answered(document: dict[str, An
 
 
 def test_calls_that_need_a_key_say_so(document: dict[str, Any], standing_shop: Shop) -> None:
-    """Every address under /v1/ needs a bearer key, in the document and in fact; the others need none."""
+    """Every address under /v1/ needs a bearer key, in the document and in fact; nor does the status."""
     (scheme,) = document["components"]["securitySchemes"].values()
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             status = standing_shop.send(method.upper(), path.replace("{payment_id}", "p"), api_key=None).status_code
-            assert bool(operation.get("security")) == path.startswith("/v1/") == (status == 401), path
+            needed = path.startswith("/v1/") and path != "/v1/status"
+            assert bool(operation.get("security")) == needed == (status == 401), path
 
 
 def test_the_browser_of_the_document_loads_from_this_server_alone(standing_shop: Shop) -> None:

@@ -6,6 +6,7 @@ import datetime as dt
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,6 +116,23 @@ def test_a_commit_that_becomes_visible_late_is_not_skipped(postgres_ledger: Data
     assert [each.payment_id for each in _all(feed)] == ["pay_late", "pay_early"]
 
 
+def test_numbers_are_not_the_order(postgres_ledger: Database) -> None:
+    """What may be read first can have the greater number: who went on from that would skip the smaller one."""
+    feed, engine = EventFeed(postgres_ledger), postgres_ledger.engine
+    begin = sa.text("SELECT pg_current_xact_id()")
+    with engine.connect() as first, engine.connect() as still_at_work:
+        for connection in (first, still_at_work):
+            connection.execute(begin)
+        PaymentLedger(postgres_ledger).create(a_payment("pay_2"), key="k", fingerprint="f", repeat=False, first=None)
+        passed_on(first, a_payment("pay_1"))
+        first.commit()
+        (told,) = _all(feed)
+        assert (told.payment_id, told.position.number) == ("pay_1", 2)
+        still_at_work.rollback()
+    (later,) = _all(feed, start=told.position)
+    assert (later.payment_id, later.position.number) == ("pay_2", 1)
+
+
 def test_a_transaction_that_ends_in_nothing_holds_back_nobody_for_good(postgres_ledger: Database) -> None:
     """Rolled back, as after a crash."""
     feed = EventFeed(postgres_ledger)
@@ -209,6 +227,18 @@ def test_the_read_uses_the_index(postgres_ledger: Database) -> None:
     assert "Index Cond: ((ROW(xact, number) > ROW(" in plan
 
 
+def test_on_sqlite_it_uses_the_numbers(tmp_path: Path) -> None:
+    """Its index would be read from the beginning each time: the first part of it is the same in every row."""
+    database = Database(f"sqlite:///{tmp_path / 'ledger.db'}", pool_size=1)
+    migrate(database)
+    with database.read() as connection:
+        query = EventFeed(database)._readable(connection, Position(0, 5)).limit(10)
+        text = query.compile(connection, compile_kwargs={"literal_binds": True})
+        plan = [row[3] for row in connection.execute(sa.text(f"EXPLAIN QUERY PLAN {text}"))]
+    assert plan == ["SEARCH payment_events USING INTEGER PRIMARY KEY (rowid>?)"]
+    database.close()
+
+
 def test_events_from_before_the_column_come_first_in_the_order_of_their_numbers(database: Database) -> None:
     """The migration gives them all one id, which is below every other."""
     ledger = PaymentLedger(database)
@@ -273,7 +303,7 @@ def test_a_ledger_that_stays_is_left_alone(postgres_ledger: Database) -> None:
 
 
 def test_a_writer_that_is_under_way_is_waited_for(postgres_ledger: Database) -> None:
-    """Its event has the old id; it is committed before the clock moves, and is read."""
+    """Its event has the old id, which new ones are lifted above though nobody could see it before."""
     event_clock.settle(postgres_ledger)
     _moved_now = threading.Event()
 
@@ -285,6 +315,7 @@ def test_a_writer_that_is_under_way_is_waited_for(postgres_ledger: Database) -> 
         connection.execute(clock_table.update().values(origin="another server"))
     with postgres_ledger.engine.connect() as slow, slow.begin():
         passed_on(slow, a_payment("pay_slow"))
+        slow.execute(payment_events.update().values(xact=5_000_000))  # as where ids had been lifted before
         thread = threading.Thread(target=settle)
         thread.start()
         assert not _moved_now.wait(0.2)

@@ -81,11 +81,17 @@ def test_what_is_known_changes_nothing_nor_does_what_is_late(ledger: FlagValueLe
 
 
 def test_a_higher_version_of_the_same_is_no_change(ledger: FlagValueLedger) -> None:
-    """But what comes late of the versions in between is late."""
+    """Until a process tells what it was in between, by which its payments went: there and back, once."""
     ledger.saw(SOURCE, [primary(1)], by="a")
     assert ledger.saw(SOURCE, [primary(3)], by="b").written == []
-    assert ledger.saw(SOURCE, [primary(2, 1)], by="a").written == []
+    told = [primary(2, 1, at_s=5), primary(3, at_s=6)]
+    assert [each.version for each in ledger.saw(SOURCE, told, by="a").written] == [2, 3]
+    assert ledger.saw(SOURCE, told, by="c").written == []
+    assert audit(ledger) == [(None, "stripe", 1), ("stripe", "adyen", 2), ("adyen", "stripe", 3)]
     assert served(ledger) == (3, 0)
+    ledger.saw(SOURCE, [primary(4, 1)], by="c")
+    assert audit(ledger)[3:] == [("stripe", "adyen", 4)]
+    assert served(ledger) == (4, 1)
 
 
 def test_an_environment_made_anew_is_believed_once_it_has_settled(ledger: FlagValueLedger) -> None:

@@ -18,6 +18,7 @@ from tests.fakes.house import build_house
 from tests.fakes.providers import UNKNOWN, FakeProvider
 
 ADDED_SINCE = {
+    "payments": "claimed_until faults dead_at failure",
     "payment_events": "xact",
     "circuit_transitions": "share suspect until since",
     "attempts": "fee_actual fee_currency",
@@ -70,6 +71,8 @@ def _as_the_second_migration_left_it(database: Database) -> dict[str, Payment]:
             "report_state",
             "report_cells",
             "report_facts",
+            "webhook_deliveries",
+            "webhook_endpoints",
             "relays",
             "event_clock",
             "alerts",
@@ -79,11 +82,14 @@ def _as_the_second_migration_left_it(database: Database) -> dict[str, Payment]:
             "flag_values",
             "flag_changes",
             "score_counts",
+            "parked_ramp",
             "decisions",
             "decision_outcomes",
             "secrets",
         ):
             connection.execute(sa.text(f"DROP TABLE {table}"))
+        for index in ("ix_payments_parked_by_merchant", "ix_payments_parked_expiring"):
+            connection.execute(sa.text(f"DROP INDEX {index}"))
         connection.execute(sa.text("DROP INDEX ix_payment_events_xact_number"))  # SQLite keeps a column for it
         for table, columns in ADDED_SINCE.items():
             for column in columns.split():

@@ -98,6 +98,7 @@ def test_a_parked_payment_has_the_decision_of_its_first_round(database: Database
     assert (entry.status, entry.flags, entry.decision) == ("captured", {"round": 1}, {"round": 1})
 
 
+@pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)  # the queries are tested above, on both
 def test_a_routers_own_payments_through_another_policy(
     shops: OpenShop, ledger_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import json
 from collections import Counter, defaultdict
 from typing import Any
 
+from router.audit import ALWAYS_UNLOGGED, WHILE_PARKED
 from tests.simulation.books import LIVE, Charge
 from tests.simulation.scenario import Scenario
 
@@ -87,8 +88,7 @@ def _folded(scenario: Scenario, rows: dict[str, dict[str, Any]]) -> list[str]:
     found = []
     for payment, row in rows.items():
         for column, value in folded[payment].items():
-            # Checkout's contact has no event, nor has it that a parked payment is put off.
-            if column == "contact_at" or (column == "next_try_at" and row["status"] == "parked"):
+            if column in (WHILE_PARKED if row["status"] == "parked" else ALWAYS_UNLOGGED):
                 continue
             if column not in row:
                 continue

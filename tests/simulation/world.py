@@ -20,6 +20,7 @@ from router.ledger.counts import CountLedger
 from router.ledger.inbox import Inbox
 from router.ledger.journal import Journals
 from router.ledger.operations import Operation
+from router.ledger.parked import ParkedLedger
 from router.ledger.payments import PaymentLedger
 from router.ledger.probes import ProbeLedger
 from router.ledger.records import Payment
@@ -169,7 +170,14 @@ class Process(SimProcess):
             run_all=lambda task, due: [task(each) for each in due],
         )
         self.parked = Parked(
-            providers=tuple(providers), ledger=ledger, payments=self.payments, health=self.health, clock=clock
+            providers=tuple(providers),
+            ledger=ParkedLedger(database),
+            payments=self.payments,
+            health=self.health,
+            clock=clock,
+            ids=ids,
+            # In the task's own time: the seed decides where it is interrupted.
+            start=lambda task: task(),
         )
         self.housekeeping = Housekeeping(
             upkeep=Upkeep(database),

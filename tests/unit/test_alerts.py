@@ -13,11 +13,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from router import alerts
-from router.alerts import AT_ONCE, GIVEN_UP_AFTER, LEASE, SIGNATURE, AlertSender, webhook
+from router.alerts import AT_ONCE, GIVEN_UP_AFTER, LEASE, AlertSender, webhook
 from router.clock import ManualClock
 from router.ledger.alerts import Alert, AlertKind, AlertLedger
 from router.ledger.engine import Database
 from router.ledger.upkeep import Upkeep
+from router.signing import SIGNATURE
 from tests.fakes.threads import together
 from tests.integration.raw_http import answering
 from tests.unit.webhook_receiver import Receiver

@@ -57,3 +57,64 @@ def test_a_key_that_was_revoked_meanwhile_is_refused_as_soon_as_the_ledger_is_ba
     keys.away, keys.known = False, {}
     clock.advance(KNOWN_KEY_FOR_S)
     assert ring.caller("key") is None
+
+
+def test_while_the_ledger_takes_seconds_to_be_away_requests_do_not_wait_one_after_the_other() -> None:
+    """A connection that is waited for as long as a key is trusted: asked with every request, none would be quick."""
+    clock, keys = ManualClock(), Keys()
+
+    def slow(key: str) -> Caller | None:
+        if keys.away:
+            clock.advance(2 * KNOWN_KEY_FOR_S)
+        return keys.find(key)
+
+    ring = KeyRing(slow, bootstrap=None, clock=clock)
+    assert ring.caller("key") == SHOP
+    keys.away = True
+    clock.advance(KNOWN_KEY_FOR_S)
+    asked = keys.asked
+    for _ in range(5):
+        assert ring.caller("key") == SHOP
+    assert keys.asked == asked + 1
+
+
+def test_while_one_request_asks_the_others_go_on_with_a_known_key() -> None:
+    clock, keys = ManualClock(), Keys()
+    others: list[Caller | None] = []
+
+    def asking(key: str) -> Caller | None:
+        if keys.away:
+            keys.away = False
+            others.append(ring.caller(key))  # comes while the first still waits for its answer
+            keys.away = True
+        return keys.find(key)
+
+    ring = KeyRing(asking, bootstrap=None, clock=clock)
+    assert ring.caller("key") == SHOP
+    asked, keys.away = keys.asked, True
+    clock.advance(KNOWN_KEY_FOR_S)
+    assert ring.caller("key") == SHOP
+    assert (others, keys.asked) == ([SHOP], asked + 1)
+
+
+def test_a_key_that_another_request_was_told_is_revoked_does_not_come_back() -> None:
+    """Two ask at once: one is told that the key is revoked, the other does not reach the ledger."""
+    clock, keys = ManualClock(), Keys()
+    revoked: list[Caller | None] = []
+
+    def raced(key: str) -> Caller | None:
+        if keys.away:
+            keys.away, keys.known = False, {}
+            clock.advance(KNOWN_KEY_FOR_S)
+            revoked.append(ring.caller(key))
+            keys.away = True
+        return keys.find(key)
+
+    ring = KeyRing(raced, bootstrap=None, clock=clock)
+    assert ring.caller("key") == SHOP
+    keys.away = True
+    clock.advance(KNOWN_KEY_FOR_S)
+    for _ in range(3):
+        with pytest.raises(LedgerUnavailableError):
+            ring.caller("key")
+    assert revoked == [None] * 3

@@ -6,7 +6,7 @@ import datetime as dt
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.decision_ids import LIVES, MAXIMUM_CHARS, Carried, DecisionIds
@@ -27,6 +27,7 @@ def test_it_carries_what_an_outcome_needs() -> None:
     assert CARRIED.expires_at == AT + LIVES
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(place=st.integers(0, 400), letter=st.sampled_from(ALPHABET))
 def test_with_any_character_changed_it_is_none(place: int, letter: str) -> None:
     signed = IDS.sign(CARRIED, "shop")
@@ -45,6 +46,7 @@ def test_the_bits_that_base64_leaves_unused_are_signed_too() -> None:
             assert not [each for each in others if IDS.read(each, "shop")]
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.text(max_size=350))
 def test_whatever_is_sent_is_no_fault(text: str) -> None:
     assert IDS.read(text, "shop") is None
@@ -79,6 +81,7 @@ def test_of_very_many_providers_it_carries_as_many_as_fit() -> None:
         assert len(found.order) >= 2
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(
     key=st.text("0123456789abcdefghjkmnpqrstvwxyz", min_size=26, max_size=26),
     ms=st.integers(1_700_000_000_000, 4_000_000_000_000),

@@ -8,7 +8,16 @@ from providers import reported as declines
 from providers.contract import DeclineClass
 from providers.contract import Health as Signal
 from router.clock import ManualClock
-from router.reported import FADES_BY_HALF_S, FEW_OWN_CALLS, OTHERS_HEARD_S, TAUGHT_AT_ONCE, TAUGHT_PER_S, Reports
+from router.reported import (
+    FADES_BY_HALF_S,
+    FEW_OWN_CALLS,
+    OTHERS_HEARD_S,
+    SAME_APPROVALS,
+    SAME_DECLINES,
+    TAUGHT_AT_ONCE,
+    TAUGHT_PER_S,
+    Reports,
+)
 from router.transitions import State
 from tests.fakes.house import a_health, move, teach
 from tests.fakes.ledger import MemoryStore
@@ -105,6 +114,48 @@ def test_one_merchant_teaches_so_many_a_second_at_most() -> None:
     assert reports.hear("other", False, 1.0, rates=RATES, own_calls=1000, in_trouble=False).answer
 
 
+def answer(reports: Reports, merchant: str, approved: bool, *, times: int = 1, own_calls: int = 1000) -> list[bool]:
+    """That many answers that one merchant tells, slowly; whether each is believed."""
+    told = []
+    for _ in range(times):
+        teller = reports._tellers.get(merchant)
+        now = 0.0 if teller is None else teller.heard_at + 1
+        lesson = reports.hear(
+            merchant, False, now, rates=RATES, own_calls=own_calls, in_trouble=False, approved=approved
+        )
+        told.append(lesson.answer)
+    return told
+
+
+@pytest.mark.parametrize(("approved", "longest"), [(True, SAME_APPROVALS), (False, SAME_DECLINES)])
+def test_of_a_merchant_that_always_tells_the_same_answers_teach_nothing(approved: bool, longest: int) -> None:
+    """A checkout that tells its approvals only would make everybody prefer what it uses."""
+    reports = Reports()
+    assert answer(reports, "one", approved, times=longest + 100) == [True] * longest + [False] * 100
+    assert answer(reports, "one", not approved) == [True]
+    assert answer(reports, "one", approved) == [True]
+    # What a second one always tells is believed of both; of the other kind, of neither.
+    answer(reports, "one", approved, times=longest)
+    answer(reports, "contrary", not approved, times=SAME_APPROVALS + 1)
+    assert answer(reports, "one", approved) == [False]
+    answer(reports, "two", approved, times=longest + 1)
+    assert answer(reports, "one", approved) == [True]
+    assert answer(reports, "contrary", not approved) == [False]
+
+
+def test_of_the_only_one_that_uses_a_provider_all_answers_are_believed() -> None:
+    assert all(answer(Reports(), "only", True, times=SAME_APPROVALS + 10, own_calls=FEW_OWN_CALLS - 1))
+
+
+def test_answers_are_no_calls_and_calls_no_answers() -> None:
+    """The end of a customer's step is not one more good call, which would outweigh a failed one."""
+    reports = Reports()
+    report(reports, "one", times=ALARM_AFTER)
+    for _ in range(60):
+        assert report(reports, "one", failed=False, call=False, approved=True) == [False]
+    assert report(reports, "one", failed=False) == [False]
+
+
 def test_many_merchants_are_held_within_bounds() -> None:
     reports = Reports()
     for number in range(3000):
@@ -154,6 +205,22 @@ def test_the_mark_goes_after_a_calm_while() -> None:
         seconds += 1
         health.watch_once()
     assert 30 < seconds < 600
+
+
+@pytest.mark.parametrize(
+    ("state", "believed"),
+    [(State.BYPASS, False), (State.METRICS_ONLY, False), (State.CLOSED, False), (State.OPEN, True)],
+)
+def test_an_order_that_lets_every_payment_through_confirms_no_trouble(state: State, believed: bool) -> None:
+    """An operator's word is no witness: in metrics-only, one merchant's bug would lower what everybody knows."""
+    clock = ManualClock()
+    health = a_health(["stripe"], store=MemoryStore(), clock=clock)
+    teach(health, Signal.OK, times=30)
+    health.watch_once()
+    if state is not State.CLOSED:
+        move(health, "stripe", state, clock)
+    reported(health, "buggy", 20)
+    assert health.hear_reported("stripe", "buggy", failed=True).call is believed
 
 
 def test_a_circuit_that_is_not_closed_forgets_what_was_reported() -> None:

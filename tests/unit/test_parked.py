@@ -8,14 +8,13 @@ from collections.abc import Sequence
 import pytest
 
 from flags.contract import RoutingFlags
-from router import parked as module
 from router.ledger.engine import Database
 from router.ledger.records import Attempt, Payment
 from router.parked import Parked
 from router.payments import PARKED_FOR
 from router.sending import SENDS_IN_A_REQUEST
 from router.transitions import State
-from tests.fakes.house import House, an_order, build_house, move
+from tests.fakes.house import House, an_order, build_house, drain, move, parked_loop
 from tests.fakes.providers import CAPTURED, REFUSED, UNKNOWN, FakeProvider, declined
 from tests.fakes.threads import together
 
@@ -29,17 +28,7 @@ def house(database: Database) -> House:
 
 @pytest.fixture
 def parked(house: House) -> Parked:
-    return loop_of(house)
-
-
-def loop_of(house: House) -> Parked:
-    return Parked(
-        providers=tuple(house.providers),
-        ledger=house.ledger,
-        payments=house.payments,
-        health=house.health,
-        clock=house.clock,
-    )
+    return parked_loop(house)
 
 
 def park(house: House, **changes: object) -> Payment:
@@ -157,7 +146,7 @@ def test_two_workers_try_a_parked_payment_once(house: House, database: Database)
         payment = park(house)
         house.clock.advance(RETRY_S)
         calls = len(house.providers["stripe"].calls)
-        together([loop_of(house).run_once, loop_of(house).run_once])
+        together([parked_loop(house).run_once, parked_loop(house).run_once])
         assert len(house.providers["stripe"].calls) == calls + 1
         assert stored(house, payment)[0].status == "captured"
 
@@ -171,21 +160,6 @@ def test_a_worker_that_finds_the_payment_taken_tries_nothing(house: House) -> No
     assert len(house.providers["stripe"].calls) == 2
 
 
-def test_a_round_is_bounded_and_takes_the_longest_waiting_first(
-    house: House, parked: Parked, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stop is never far away."""
-    monkeypatch.setattr(module, "ROUND", 2)
-    payments = []
-    for _ in range(3):
-        payments.append(park(house))
-        house.clock.advance(1)
-    house.clock.advance(RETRY_S)
-    assert parked.run_once() == 2
-    assert [stored(house, each)[0].status for each in payments] == ["captured", "captured", "parked"]
-    assert parked.run_once() == 1
-
-
 def test_one_payment_that_cannot_be_worked_on_does_not_hold_up_the_others(
     house: House, parked: Parked, database: Database
 ) -> None:
@@ -194,6 +168,6 @@ def test_one_payment_that_cannot_be_worked_on_does_not_hold_up_the_others(
     with database.write() as connection:
         connection.exec_driver_sql(f"UPDATE payments SET \"order\" = '{{}}' WHERE id = '{bad.id}'")
     house.clock.advance(RETRY_S)
-    assert parked.run_once() == 1
+    assert drain(house, parked, within_s=1) == 1
     assert stored(house, good)[0].status == "captured"
     assert stored(house, bad)[0].status == "parked"

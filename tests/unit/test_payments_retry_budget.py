@@ -10,10 +10,9 @@ from providers.contract import Decline, DeclineClass, Health, Outcome, OutcomeKi
 from router.ledger.cards import CardLedger
 from router.ledger.engine import Database
 from router.order import Order
-from router.parked import Parked
 from router.payments import NoEligibleProviderError
 from router.retry_budget import Try, card_digest
-from tests.fakes.house import House, an_order, build_house
+from tests.fakes.house import House, an_order, build_house, parked_loop
 from tests.fakes.providers import ACTION, REFUSED, UNKNOWN, FakeProvider, declined
 
 DAY = dt.timedelta(days=1)
@@ -119,13 +118,7 @@ def test_a_parked_payment_is_not_tried_while_its_card_is_over_its_budget(house: 
         house.providers["stripe"].outcomes.append(declined(cascade=False))
         house.pay(paying("mastercard"))
     before = calls(house)
-    loop = Parked(
-        providers=tuple(house.providers),
-        ledger=house.ledger,
-        payments=house.payments,
-        health=house.health,
-        clock=house.clock,
-    )
+    loop = parked_loop(house)
     house.clock.advance(15)
     assert loop.run_once() == 0
     assert calls(house) == before

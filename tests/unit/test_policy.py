@@ -195,6 +195,22 @@ def test_the_propensity_is_the_chance_of_being_first() -> None:
     ]
 
 
+@pytest.mark.parametrize("strategy", ["primary-first", "best-value"])
+@pytest.mark.parametrize("explore", [0.0, 0.1])
+def test_one_that_recovers_leads_no_more_than_its_share_though_the_other_is_suspect(
+    strategy: Strategy, explore: float
+) -> None:
+    """The other has had all the payments, and has its own trouble now: it carries what the first one may not yet."""
+    flags = RoutingFlags(primary="stripe", strategy=strategy, tuning=RoutingTuning(explore=explore))
+    offers = [an_offer("stripe", value="9", circuit=State.SLOW_START, share=0.1), an_offer("adyen", share=0.5)]
+    for draw in (0.1, 0.49, 0.5, 0.999):
+        draws = Draws(draw, 0.0, 0.999)
+        assert decide_on(offers, flags, 0.0, draws=draws).order == ["adyen", "stripe"]
+    assert of(decide_on(offers, flags, 0.0), "stripe").propensity <= 0.1
+    alike = [each._replace(share=0.5) for each in offers]
+    assert decide_on(alike, flags, 0.0, draws=Draws(0.9)).order == ["stripe", "adyen"]
+
+
 def test_a_provider_with_no_place_left_is_not_asked_now() -> None:
     """Its bulkhead is full: the next one takes the payment."""
     decision = decide([an_offer("stripe", busy=True), an_offer("adyen")], RoutingFlags())
@@ -255,7 +271,9 @@ def test_whatever_is_offered_the_rules_hold(
         len(offers) - bool(eligible)
     )
     rest = list(decision.order)
-    if strategy == "primary-first" and primary in eligible:
+    cheapest = min((by_name[name].terms.attempt for name in rest), default=None)
+    # Of those that are worth the most the primary leads, whatever its name.
+    if primary in eligible and (strategy == "primary-first" or by_name[primary].terms.attempt == cheapest):
         assert rest.pop(0) == primary
     assert rest == sorted(rest, key=lambda name: (by_name[name].terms.attempt, name))
 
@@ -265,6 +283,11 @@ def test_whatever_is_offered_the_rules_hold(
 LEVEL = Terms(0.90, 1.0, 1.0, 0.0)
 """On a payment of 100 at a margin of 10%, a percentage point is worth 0.09, and half of one 0.045."""
 BEST = RoutingFlags(primary="stripe", strategy="best-value", tuning=RoutingTuning(explore=0.0))
+
+
+BEST_AT_ANY = RoutingFlags(
+    primary="stripe", strategy="best-value", tuning=RoutingTuning(explore=0.0, switch_advantage_pp=0.0)
+)
 
 
 def better_by(points: float) -> Terms:
@@ -305,6 +328,26 @@ def test_a_present_choice_that_cannot_take_the_payment_counts_for_nothing() -> N
     """Then the primary is what is left only for an advantage."""
     offers = [Offer("stripe", LEVEL), Offer("adyen", LEVEL, State.OPEN), Offer("third", better_by(0.4))]
     assert decide_on(offers, BEST, 100.0, incumbent="adyen").order[0] == "stripe"
+
+
+@pytest.mark.parametrize("tuning", [{"switch_advantage_pp": 0.0}, {"margin": 0.0}, {"margin": 0.0, "holdout": 0.1}])
+def test_two_alike_are_no_reason_to_leave_the_primary(tuning: dict[str, float]) -> None:
+    """However small the advantage that a switch takes, and though the other comes first by its name."""
+    flags = RoutingFlags(primary="stripe", strategy="best-value", tuning=RoutingTuning(explore=0, **tuning))
+    decision = between(LEVEL._replace(fee=0.0), LEVEL._replace(fee=0.0), flags=flags)
+    assert decision.order == ["stripe", "adyen"]
+    assert reasons(decision, "stripe") == ["primary", "highest value"]
+    assert between(LEVEL, better_by(0.01), flags=BEST_AT_ANY).choice == "adyen"
+
+
+def test_the_primary_is_not_taken_back_where_it_would_be_left_at_once() -> None:
+    """A point of approvals is worth less at a provider with a higher fee: the lead that is none here is one there."""
+    present, primary = Terms(0.5, 1.0, 0.0, 0.0), Terms(0.9, 1.0, 4.44, 0.0)  # 5.000 and 5.004 of a gain of 10
+    offers = [Offer("stripe", primary), Offer("adyen", present), Offer("third", Terms(0.504, 1.0, 0.0, 0.0))]
+    decision = decide_on(offers, BEST, 100.0, incumbent="adyen")
+    assert decision.choice == "adyen"
+    assert reasons(decision, "adyen") == ["kept: third is ahead by 0.0400, a switch takes 0.0500 (0.5 pp)"]
+    assert decide_on(offers, BEST, 100.0, incumbent="stripe").choice == "third"
 
 
 def test_what_the_advantage_needs_is_the_tunings() -> None:

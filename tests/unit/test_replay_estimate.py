@@ -160,6 +160,15 @@ def test_a_payment_that_nobody_could_take_is_not_taken_for_declined() -> None:
     assert (robust.low, robust.high) == (0.0, 1.0)
 
 
+def test_without_support_a_payment_can_have_cost_every_try_before_the_dearest_approval() -> None:
+    """The ends of what nobody knows: 2.00 for the approval and both fees of 0.10 for the tries."""
+    tally = Tally()
+    tally.add(a_case(cost=1.0, asked=(0.0, 0.0), nobody=True), predicted(0.8, 0.8))
+    cost, net = (tally.measured()[name].doubly_robust for name in ("cost", "net"))
+    assert (cost.low, cost.high) == pytest.approx((0.0, 2.2))
+    assert (net.low, net.high) == pytest.approx((-2.2, 5.0))
+
+
 def test_rates_are_added_up_across_currencies_and_money_is_not() -> None:
     """The whole is what one tally of all would say, of approvals only."""
     chance, apart, together = random.Random(3), Reckoning(), Reckoning()

@@ -9,12 +9,12 @@ import pytest
 from bench.replay_honesty import ESTIMATORS, WITHOUT_OVERLAP, Tried, run
 from router.replay.estimate import MEASURES
 
-PAYMENTS, TRIALS = 1500, 40
+PAYMENTS, TRIALS = 1500, 25
 
 
 @pytest.fixture(scope="module")
 def found() -> Mapping[str, Tried]:
-    """Forty logs of one world, through each of three policies."""
+    """Twenty-five logs of one world, through each of three policies."""
     return run(PAYMENTS, TRIALS, seed=11)
 
 

@@ -131,6 +131,12 @@ def test_the_asked_policy_keeps_choices_of_its_own_per_segment() -> None:
     assert leads(offers()) == "adyen"
     assert leads(offers(stripe=0.890, adyen=0.892)) == "adyen"
     assert leads(offers(stripe=0.890, adyen=0.892), amount=100) == "stripe"
+    # Nor does the choice of those who have one provider less say anything to the others, an outage's does.
+    barred, alike = Terms(0.1, 0.999, 0.64, 0.0), offers(stripe=0.890, adyen=0.892)
+    assert leads([Offer("stripe", barred, obstacle="no token for this provider"), *alike[1:]], amount=200) == "adyen"
+    assert leads(alike, amount=200) == "stripe"
+    assert leads([Offer("stripe", barred, State.OPEN), *alike[1:]], amount=200) == "adyen"
+    assert leads(alike, amount=200) == "adyen"
 
 
 def test_it_begins_with_the_logs_choice_and_goes_its_own_way() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from router.app import breaker_settings
+from router.kafka_producer import producer_config
 from router.settings import PREFIX, Settings, SettingsError, load_settings
 
 SECRET = "planted-words-7q"
@@ -124,3 +125,68 @@ def test_failures_may_be_counted_over_a_time_instead(monkeypatch: pytest.MonkeyP
     assert breaker_settings(load_settings()).window_s is None
     monkeypatch.setenv("ROUTER_BREAKER_WINDOW_SECONDS", "60")
     assert breaker_settings(load_settings()).window_s == 60.0
+
+
+def test_kafka_is_reached_as_the_settings_say(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """TLS with our own certificate, and a password; what is not set is left to the client."""
+    plain = Settings(kafka_bootstrap_servers="one:9092, two:9092")
+    config = producer_config(plain)
+    assert (config["bootstrap.servers"], config["security.protocol"]) == ("one:9092,two:9092", "plaintext")
+    assert (config["enable.idempotence"], config["acks"], config["message.timeout.ms"]) == (True, "all", 0)
+    assert not [name for name in config if name.startswith(("ssl.", "sasl."))]
+    for name in ("ca", "certificate", "key"):
+        (tmp_path / name).touch()
+        monkeypatch.setenv(f"ROUTER_KAFKA_{name.upper()}_FILE", str(tmp_path / name))
+    for name, value in {
+        "BOOTSTRAP_SERVERS": "[::1]:9093",
+        "SECURITY_PROTOCOL": "sasl_ssl",
+        "KEY_PASSWORD": "of the key",
+        "SASL_MECHANISM": "SCRAM-SHA-512",
+        "SASL_USERNAME": "router",
+        "SASL_PASSWORD": SECRET,
+    }.items():
+        monkeypatch.setenv(f"ROUTER_KAFKA_{name}", value)
+    settings = load_settings()
+    assert SECRET not in repr(settings)
+    found = {
+        name: value for name, value in producer_config(settings).items() if name.startswith(("ssl", "sasl", "sec"))
+    }
+    assert found == {
+        "security.protocol": "sasl_ssl",
+        "ssl.ca.location": str(tmp_path / "ca"),
+        "ssl.certificate.location": str(tmp_path / "certificate"),
+        "ssl.key.location": str(tmp_path / "key"),
+        "ssl.key.password": "of the key",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": "router",
+        "sasl.password": SECRET,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("KAFKA_BOOTSTRAP_SERVERS", {"BOOTSTRAP_SERVERS": "broker"}),
+        ("KAFKA_BOOTSTRAP_SERVERS", {"BOOTSTRAP_SERVERS": "a:9092,,b:9092"}),
+        ("KAFKA_BOOTSTRAP_SERVERS", {"BOOTSTRAP_SERVERS": "kafka://a:9092"}),
+        ("KAFKA_TOPIC", {"TOPIC": "pay ments"}),
+        ("KAFKA_SECURITY_PROTOCOL", {"SECURITY_PROTOCOL": "SSL"}),
+        ("KAFKA_SECURITY_PROTOCOL", {"SECURITY_PROTOCOL": "sasl_ssl"}),
+        (
+            "KAFKA_SECURITY_PROTOCOL",
+            {"SECURITY_PROTOCOL": "sasl_ssl", "SASL_MECHANISM": "PLAIN", "SASL_USERNAME": "a"},
+        ),
+        ("KAFKA_SECURITY_PROTOCOL", {"SASL_PASSWORD": SECRET}),
+        ("KAFKA_SECURITY_PROTOCOL", {"CERTIFICATE_FILE": __file__}),
+        ("KAFKA_CA_FILE", {"CA_FILE": "/nowhere"}),
+    ],
+)
+def test_a_wrong_setting_of_kafka_is_named(
+    name: str, values: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A password that would go nowhere, or a protocol without one, is a mistake too."""
+    for each, value in values.items():
+        monkeypatch.setenv(f"ROUTER_KAFKA_{each}", value)
+    with pytest.raises(SettingsError, match=f"^setting ROUTER_{name}: ") as caught:
+        load_settings()
+    assert SECRET not in str(caught.value)

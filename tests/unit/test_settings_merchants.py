@@ -23,6 +23,7 @@ def test_without_settings_no_country_is_known_and_any_provider_may_be_used() -> 
     settings = load_settings()
     assert settings.country_of("shop") is None
     assert settings.providers_of("shop") == PROVIDER_NAMES
+    assert settings.when_unavailable_of("shop") == "park"
 
 
 def test_a_merchant_has_what_is_said_of_it_and_else_what_is_said_of_every_other(
@@ -31,13 +32,17 @@ def test_a_merchant_has_what_is_said_of_it_and_else_what_is_said_of_every_other(
     """`*` is every merchant that is not named; without it those have no country, and any provider."""
     monkeypatch.setenv("ROUTER_MERCHANT_COUNTRIES", '{"shop": "DE", "*": "FR"}')
     monkeypatch.setenv("ROUTER_MERCHANT_PROVIDERS", '{"shop": ["adyen"], "*": ["stripe", "adyen"]}')
+    monkeypatch.setenv("ROUTER_MERCHANT_WHEN_UNAVAILABLE", '{"shop": "fail", "*": "park"}')
     settings = load_settings()
+    assert [settings.when_unavailable_of(name) for name in ("shop", "other")] == ["fail", "park"]
     assert [settings.country_of(name) for name in ("shop", "other")] == ["DE", "FR"]
     assert [settings.providers_of(name) for name in ("shop", "other")] == [("adyen",), ("stripe", "adyen")]
     monkeypatch.setenv("ROUTER_MERCHANT_COUNTRIES", '{"shop": "DE"}')
     monkeypatch.setenv("ROUTER_MERCHANT_PROVIDERS", '{"shop": ["stripe"]}')
     settings = load_settings()
     assert (settings.country_of("other"), settings.providers_of("other")) == (None, PROVIDER_NAMES)
+    monkeypatch.setenv("ROUTER_MERCHANT_WHEN_UNAVAILABLE", '{"*": "fail"}')
+    assert load_settings().when_unavailable_of("other") == "fail"
 
 
 @pytest.mark.parametrize(
@@ -53,6 +58,9 @@ def test_a_merchant_has_what_is_said_of_it_and_else_what_is_said_of_every_other(
         ("MERCHANT_COUNTRIES", f'{{"{SECRET}": null}}', "each merchant needs a country of ISO 3166"),
         ("MERCHANT_COUNTRIES", f'{{"{SECRET}": ["DE"]}}', "each merchant needs a country of ISO 3166"),
         ("MERCHANT_COUNTRIES", f'{{"{SECRET}": "DE", "{SECRET}": "FR"}}', "names a merchant twice"),
+        ("MERCHANT_WHEN_UNAVAILABLE", SECRET, "must be a JSON object by merchant"),
+        ("MERCHANT_WHEN_UNAVAILABLE", f'{{"a": "{SECRET}"}}', "each merchant needs one of park, fail"),
+        ("MERCHANT_WHEN_UNAVAILABLE", f'{{"{SECRET}": ["park"]}}', "each merchant needs one of park, fail"),
         ("MERCHANT_PROVIDERS", SECRET, "must be a JSON object by merchant"),
         ("MERCHANT_PROVIDERS", f'{{"a": ["{SECRET}"]}}', "names a provider that is not known"),
         ("MERCHANT_PROVIDERS", f'{{"{SECRET}": ["stripe", "stripe"]}}', "or one twice: known are stripe, adyen"),

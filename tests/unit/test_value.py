@@ -66,11 +66,32 @@ def test_the_guard_lets_an_approval_be_worth_more_than_the_dearest_fee() -> None
 
 
 def test_the_guard_leaves_alone_what_earns_enough() -> None:
-    """It begins where the margin is less than twice the dearest fee, without a step."""
+    """It begins where the margin is less than twice what the dearest costs, without a step."""
     assert stakes(0.1, 60.0, [TERMS]).floor is None
-    just, below = stakes(0.1, 12.8, [TERMS]), stakes(0.1, 12.79, [TERMS])
-    assert (just.floor, below.floor) == (None, 1.28)
-    assert value(TERMS, just) == pytest.approx(value(TERMS, below))
+    just, below = stakes(0.1, 13.81, [TERMS]), stakes(0.1, 13.79, [TERMS])
+    assert (just.floor, below.floor) == (None, 1.38)
+    assert value(TERMS, just) == pytest.approx(value(TERMS, below), abs=0.001)
+
+
+@pytest.mark.parametrize("margin", [0.0, 1e-6, 0.001])
+@pytest.mark.parametrize(("fee", "attempt"), [(0.0, 0.0), (0.0, 0.13), (0.01, 0.13), (0.3, 0.0)])
+def test_an_approval_decides_however_small_the_margin_and_whatever_is_charged(
+    margin: float, fee: float, attempt: float
+) -> None:
+    """Nothing, or attempts only: it must not be all the same whether the issuer approves, nor a cent outweigh it."""
+    good, bad = Terms(0.95, 1.0, fee, attempt), Terms(0.05, 1.0, fee, round(attempt * 0.9, 4))
+    at_stake = stakes(margin, 60.0, [good, bad])
+    assert value(good, at_stake) > value(bad, at_stake)
+
+
+def test_without_a_margin_or_a_fee_an_approval_counts_as_one() -> None:
+    """And says so; with a margin there is nothing to guard."""
+    free = Terms(0.9, 1.0, 0.0, 0.0)
+    assert line("stripe", free, stakes(0.0, 60.0, [free])) == (
+        "stripe 0.90 = approval 90.00% × availability 100.00% × (guard 1.00 − fee 0.00) − attempt 0.00"
+    )
+    assert stakes(0.01, 0.05, [free]).floor is None
+    assert stakes(0.0, 60.0, []).gain > 0
 
 
 def test_what_a_percentage_point_is_worth() -> None:

@@ -1,7 +1,7 @@
 """The reports' rollup: what each payment adds, its sums by hour and day, and how far they are.
 
 Revision ID: 0014
-Revises: 0009, 0011
+Revises: 0012
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0014"
-down_revision = ("0009", "0011")
+down_revision = "0012"
 
 # As they were when this was written: a later version's measures are a later migration's.
 COUNT, MONEY = "count", "money"
