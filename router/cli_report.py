@@ -56,8 +56,8 @@ def _report(options: argparse.Namespace, settings: Settings) -> int | None:
     from router.ledger.rollups import Rollups
     from router.reports import rates as exchange
     from router.reports.compared import against_the_primary
-    from router.reports.files import streamed, write_csv, write_json
-    from router.reports.workbook import TooManyRowsError, write_xlsx
+    from router.reports.files import TooManyRowsError, streamed, write_csv, write_json
+    from router.reports.workbook import write_xlsx
 
     write = {"json": write_json, "csv": write_csv, "xlsx": write_xlsx}.get(options.out.suffix[1:])
     if write is None:

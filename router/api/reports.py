@@ -20,7 +20,7 @@ from router.order import Text80
 from router.report_measures import DIMENSIONS
 from router.reports.compared import against_the_primary
 from router.reports.figures import SUMMED
-from router.reports.files import Streamed, streamed, write_csv, write_json
+from router.reports.files import Streamed, TooManyRowsError, streamed, write_csv, write_json
 from router.reports.pieces import minute_of
 from router.reports.query import GROUPS, Query, QueryError, query
 from router.reports.report import check_kept
@@ -143,6 +143,8 @@ def blueprint(rollups: Rollups, log: DecisionLog, clock: Clock) -> APIBlueprint:
                 file = _written(found, _writer(query.format))
         except QueryError as error:
             raise invalid(error.field, error.problem) from None
+        except TooManyRowsError:
+            raise invalid("format", "a workbook's sheet does not hold so many rows; csv does") from None
         answer = Response(_sent(file), content_type=TYPES[query.format], direct_passthrough=True)
         answer.call_on_close(file.close)
         answer.headers["Cache-Control"] = "no-store"

@@ -27,6 +27,10 @@ ROW, TOTAL = "row", "total"
 """What the first column of a CSV or a sheet says: totals follow the rows."""
 
 
+class TooManyRowsError(Exception):
+    """A workbook's sheet does not hold so many rows; a CSV does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Streamed:
     """A report on its way into a file. `lines` can be read once, and then `totals`."""

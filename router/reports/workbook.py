@@ -13,7 +13,7 @@ from typing import IO, Any
 import xlsxwriter
 
 from router.reports.figures import PARTS, Column, Value
-from router.reports.files import NUMBER_FORMATS, ROW, TOTAL, Streamed
+from router.reports.files import NUMBER_FORMATS, ROW, TOTAL, Streamed, TooManyRowsError
 
 MOST_ROWS = 1_000_000
 """A sheet ends at 1,048,576."""
@@ -28,10 +28,6 @@ TITLES = {
     "converted": "Converted",
 }
 GROUP_WIDTH, FIGURE_WIDTH = 18, 16
-
-
-class TooManyRowsError(Exception):
-    """A sheet does not hold so many rows; a CSV does."""
 
 
 class _Sheet:

@@ -165,3 +165,14 @@ def test_a_made_up_ledger_is_made_once(ledger_url: str, tmp_path: Path, monkeypa
     assert main(command) == 0
     assert main(["ledger", "verify"]) == 0
     assert main(command) == 1
+
+
+def test_a_workbook_that_does_not_hold_the_rows_is_refused(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CSV of them can be had."""
+    monkeypatch.setattr("router.reports.workbook.MOST_ROWS", 1)
+    for currency in ("EUR", "USD"):
+        shop.pay(currency=currency)
+    rolled_up(shop)
+    refused = shop.send("GET", f"/v1/reports/routing?{period(shop)}&format=xlsx")
+    assert (refused.status_code, (refused.json or {})["errors"][0]["field"]) == (422, "format")
+    assert shop.send("GET", f"/v1/reports/routing?{period(shop)}&format=csv").status_code == 200
