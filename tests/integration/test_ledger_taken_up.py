@@ -21,6 +21,7 @@ ADDED_SINCE = {
     "circuit_transitions": "share suspect until since",
     "attempts": "fee_actual fee_currency",
     "operations": "failures",
+    "webhooks": "payment_id",
     "flips": "holder lease_until next_try_at requested_at before mark written pins approval cause restore_by"
     " restore_reason restore_at restore_sent_at restored_at tries refusals",
 }
@@ -75,8 +76,13 @@ def _as_the_second_migration_left_it(database: Database) -> dict[str, Payment]:
             "decisions",
             "decision_outcomes",
             "secrets",
+            "console_sessions",
+            "console_passwords",
+            "console_failures",
         ):
             connection.execute(sa.text(f"DROP TABLE {table}"))
+        for index in ("ix_payments_listed", "ix_attempts_started_at", "ix_webhooks_payment"):
+            connection.execute(sa.text(f"DROP INDEX {index}"))
         for table, columns in ADDED_SINCE.items():
             for column in columns.split():
                 connection.execute(sa.text(f'ALTER TABLE {table} DROP COLUMN "{column}"'))
