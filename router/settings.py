@@ -216,8 +216,8 @@ class Settings(BaseSettings):
     console_https: bool = False
     """The console is reached by https, which something before the router ends: its cookie goes no other way."""
     console_sandbox: bool = False
-    """Whether the console has a store and buttons that break things; `pointsman run` says so of its stand-ins. Without
-    effect where a provider is not on this machine."""
+    """Whether the console has a store and buttons that break things: `pointsman run` says so of its stand-ins.
+    Without effect where a provider is not on this machine."""
 
     sandbox_stripe_port: Annotated[int, Field(ge=0, le=65535)] = 8091
     sandbox_adyen_port: Annotated[int, Field(ge=0, le=65535)] = 8092

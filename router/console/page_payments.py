@@ -11,6 +11,7 @@ from flask import Blueprint, Response, render_template, request
 
 from router import doubts
 from router.api.paging import page_of
+from router.console.formats import figures, money
 from router.console.parts import Parts, an_id, asked, refuse, require
 from router.ledger.console import STATUSES, Event, Letter, Wanted
 from router.ledger.operations import Operation
@@ -102,11 +103,11 @@ def _story(parts: Parts, payment_id: str) -> dict[str, Any]:
         "card": payment.order.get("payment_method", {}).get("card") or {},
         "customer": payment.order.get("customer") or {},
         "metadata": payment.order.get("metadata") or {},
-        "is_final": _is_final(payment, attempts, operations),
+        "is_final": _is_final(payment),
     }
 
 
-def _is_final(payment: Payment, attempts: Sequence[Attempt], operations: Sequence[Operation]) -> bool:
+def _is_final(payment: Payment) -> bool:
     """Whether the page need not look again by itself."""
     return payment.status in FINAL and payment.resolve_at is None and not payment.capture_pending
 
@@ -149,8 +150,6 @@ def _of_attempt(attempt: Attempt) -> list[Step]:
 
 
 def _of_operation(operation: Operation, currency: str) -> list[Step]:
-    from router.console.formats import money
-
     facts = [("amount", money(operation.amount, currency)), ("asked by", operation.asked_by), ("id", operation.id)]
     found = [Step(operation.started_at, "operation", f"{operation.kind} at {operation.provider}", facts=facts)]
     if operation.finished_at is not None:
@@ -167,8 +166,6 @@ def _of_letter(letter: Letter) -> Step:
 
 
 def _facts(changes: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-    from router.console.formats import figures
-
     told = {name: changes[name] for name in TOLD if changes.get(name) not in (None, False, 0)}
     decline = changes.get("decline")
     if isinstance(decline, dict):
