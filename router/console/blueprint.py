@@ -143,9 +143,7 @@ def _check_form(parts: Parts, of: str) -> None:
     """A form comes from one of our own pages, made for this session. Raises a page of 403."""
     from_here = request.headers.get("Sec-Fetch-Site", "same-origin") in ("same-origin", "none")
     if not from_here or not parts.access.is_form_token(request.form.get("form_token", ""), of):
-        refuse(
-            403, "This form is not from here", "Nothing was done. Load the page again, and use its form."
-        )
+        refuse(403, "This form is not from here", "Nothing was done. Load the page again, and use its form.")
 
 
 # ---------------------------------------------------------------- logging in and out

@@ -20,7 +20,7 @@ from router.ledger.flips import Flip
 from router.ledger.unavailable import LedgerUnavailableError
 
 USUAL = "1h"
-USUAL_OF_STAND_INS = "15m"
+USUAL_OF_STAND_INS = "5m"
 """What is broken by a button is over in minutes."""
 MOVES_AT_MOST = 300
 """Moves of one circuit in a window: a flapping one makes some ten an hour."""

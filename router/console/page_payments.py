@@ -19,7 +19,7 @@ from router.ledger.records import Attempt, Payment
 
 FINAL = frozenset({"captured", "declined", "failed", "canceled"})
 NAMED_AT_MOST = 50
-TOLD = ("status", "provider", "amount_captured", "amount_refunded", "capture_pending", "attention", "note", "dispute")
+TOLD = ("status", "provider", "capture_pending", "attention", "note", "dispute")
 """Columns of an event that a person wants to read; the others are the machine's own."""
 
 
@@ -122,7 +122,7 @@ def steps(
     """Everything that happened, in its order."""
     found = [step for each in attempts for step in _of_attempt(each)]
     found += [step for each in operations for step in _of_operation(each, currency)]
-    found += [Step(each.at, "event", each.type, facts=_facts(each.changes)) for each in events]
+    found += [Step(each.at, "event", each.type, facts=_facts(each.changes, currency)) for each in events]
     found += [_of_letter(each) for each in letters]
     order = {"attempt": 0, "operation": 1, "letter": 2, "answer": 3, "event": 4}
     return sorted(found, key=lambda step: (step.at, order[step.kind]))
@@ -165,8 +165,11 @@ def _of_letter(letter: Letter) -> Step:
     return Step(letter.received_at, "letter", f"{letter.provider} tells: {letter.name}", facts=facts)
 
 
-def _facts(changes: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+def _facts(changes: Mapping[str, Any], currency: str) -> Sequence[tuple[str, str]]:
     told = {name: changes[name] for name in TOLD if changes.get(name) not in (None, False, 0)}
+    for name in ("amount_captured", "amount_refunded"):
+        if changes.get(name):
+            told[name] = money(changes[name], currency)
     decline = changes.get("decline")
     if isinstance(decline, dict):
         told["decline"] = f"{decline.get('class')}: {decline.get('code')}"

@@ -44,6 +44,7 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 WINDOWS: Mapping[str, Window] = {
     each.name: each
     for each in (
+        Window("5m", dt.timedelta(minutes=5), dt.timedelta(seconds=3)),
         Window("15m", dt.timedelta(minutes=15), dt.timedelta(seconds=10)),
         Window("1h", dt.timedelta(hours=1), dt.timedelta(seconds=30)),
         Window("6h", dt.timedelta(hours=6), dt.timedelta(minutes=3)),
@@ -316,7 +317,7 @@ def _news(
     found: list[News] = []
     for name, each in moves.items():
         for move in each:
-            if scale.has(move.at):
+            if scale.has(move.at) and not _is_repeated(move):
                 kind = "suspect" if move.suspect else move.state.value
                 stage = f" at {move.share:.0%}" if move.state is State.SLOW_START else ""
                 found.append(News(move.at, kind, f"{name} {_state(kind)}{stage}: {move.reason}"))
@@ -330,6 +331,11 @@ def _news(
         if change.old is not None and scale.has(change.at):
             found.append(News(change.at, "flag", f"primary flag now serves {served(change.new) or 'a rollout'}"))
     return sorted(found, key=lambda each: each.at, reverse=True)[:NEWS_AT_MOST]
+
+
+def _is_repeated(move: Transition) -> bool:
+    """Whether it is one more round of probes: a long outage has hundreds, and the band shows them."""
+    return move.state is State.HALF_OPEN or (move.state is State.OPEN and move.failed_rounds > 0)
 
 
 def percentile(ascending: Sequence[int], part: float) -> int | None:
