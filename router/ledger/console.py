@@ -34,6 +34,8 @@ LATENCIES_OF = 2000
 """Newest attempts that p50 and p95 are of: a few milliseconds to read, and a p95 good to a few per cent."""
 COUNTED_AT_MOST = 10_000
 """Parked payments are counted so far; more are `10000 or more`."""
+MADE_BEFORE = dt.timedelta(minutes=1)
+"""An id is made before its payment is created, and by milliseconds: the index is entered so much earlier."""
 DETAILS_AT_MOST = 500
 """Events and webhooks of one payment that are shown: one has a dozen."""
 _ULID_LENGTH = 26
@@ -161,7 +163,7 @@ class ConsoleLedger:
     def page(self, wanted: Wanted, *, limit: int, before: str | None = None) -> Sequence[Listed]:
         """Payments, newest first, older than the id `before`."""
         table = payments.c
-        floor = None if wanted.since is None else _first_id(wanted.since)
+        floor = None if wanted.since is None else _first_id(wanted.since - MADE_BEFORE)
         ceiling = None if wanted.until is None else _first_id(wanted.until)
         with self._database.read() as connection:
             ids: list[Sequence[str]] = []
@@ -171,10 +173,10 @@ class ConsoleLedger:
                 for provider in named:
                     same = table.provider.is_(None) if provider is None else table.provider == provider
                     query = sa.select(table.id).where(of_one, same)
-                    if floor is not None:
-                        query = query.where(table.id >= floor)
-                    if ceiling is not None:
-                        query = query.where(table.id < ceiling)
+                    if wanted.since is not None:
+                        query = query.where(table.id >= floor, table.created_at >= to_micros(wanted.since))
+                    if wanted.until is not None:
+                        query = query.where(table.id < ceiling, table.created_at < to_micros(wanted.until))
                     if before is not None:
                         query = query.where(table.id < before)
                     ids.append(connection.scalars(query.order_by(table.id.desc()).limit(limit)).all())

@@ -276,7 +276,7 @@ def test_a_password_opens_every_page_and_ends_with_its_change(shop: Shop) -> Non
 
 
 def test_without_stand_ins_there_is_nothing_to_break(shop: Shop, sandbox: Sandbox, tmp_path: Path) -> None:
-    """No page, no button, no tab, unless the settings say that the providers are ours, and they are on this machine."""
+    """No page, no button, no tab, unless the settings say that the providers are ours to break."""
     with open_shop(shop.url, sandbox, tmp_path) as plain:
         person = visitor(plain)
         assert person.get("/sandbox").status_code == 404
