@@ -1,6 +1,6 @@
 """The console in a real browser, over real processes: an outage from the button that makes it to its end.
 
-Pictures of every page are written to `$CONSOLE_PICTURES`, where that is set: `make console-pictures` has docs/ for it.
+`make console-pictures` has it leave pictures of every page in docs/ (`$CONSOLE_PICTURES`).
 """
 
 from __future__ import annotations
@@ -115,15 +115,16 @@ def test_every_other_page_is_sound_at_both_widths(house: House, window: Browser)
     window.go("/console")
     if "/login" in window.driver.current_url:
         window.type("#word", KEY + ENTER)
-    house.control("PUT", "/stripe", {"mode": "down"})
+    first = house.pay()[1]["provider"]
+    house.control("PUT", f"/{first}", {"mode": "down"})
     moved = eventually(lambda: next((each for each in [house.pay()[1]] if len(each["attempts"]) > 1), None), 10)
-    house.control("PUT", "/stripe", {"mode": "ok"})
+    house.control("PUT", f"/{first}", {"mode": "ok"})
     window.go("/console/payments")
     check(window, "payments")
     window.type("#q", moved["reference"] + ENTER)
     eventually(lambda: "reference" in window.driver.current_url or moved["reference"] in window.text("tbody"), 5)
     window.driver.find_element("link text", moved["reference"]).click()
-    assert "stripe: not executed" in words(window, ".steps")
+    assert f"{first}: not executed" in words(window, ".steps")
     check(window, "payment")
     window.go("/console/sandbox")
     check(window, "sandbox")
