@@ -45,6 +45,7 @@ from router import telemetry
 from router.api import attention, circuits, gate, operations, problems, webhooks
 from router.api import decisions as decisions_api
 from router.api import payments as payments_api
+from router.api import reports as reports_api
 from router.appraisal import Appraiser
 from router.baseline import Fixed
 from router.breaker import BreakerSettings
@@ -67,6 +68,7 @@ from router.flipper import Flipper
 from router.health import EXCHANGE_INTERVAL_S, SYNC_INTERVAL_S, WATCH_INTERVAL_S, ProviderHealth
 from router.housekeeping import Housekeeping
 from router.learning import Lessons
+from router.ledger import event_clock
 from router.ledger.alerts import AlertLedger
 from router.ledger.attention import AttentionLedger
 from router.ledger.cards import CardLedger
@@ -74,6 +76,7 @@ from router.ledger.circuits import CircuitLedger
 from router.ledger.console import ConsoleLedger
 from router.ledger.console_access import ConsoleAccess
 from router.ledger.counts import CountLedger
+from router.ledger.decision_log import DecisionLog
 from router.ledger.decisions import DecisionLedger
 from router.ledger.engine import Database
 from router.ledger.flag_values import FlagValueLedger
@@ -85,6 +88,7 @@ from router.ledger.keys import KeyLedger
 from router.ledger.migrate import migrate
 from router.ledger.payments import PaymentLedger
 from router.ledger.probes import ProbeLedger
+from router.ledger.rollups import Rollups
 from router.ledger.scores import ScoreLedger
 from router.ledger.upkeep import Upkeep
 from router.local_override import LocalOverride
@@ -96,6 +100,7 @@ from router.parked import Parked
 from router.payments import Payments, PaymentSettings
 from router.planning import Planner
 from router.recovery import Recovery
+from router.reports.rollup import Rollup
 from router.resolver import Resolver, ResolverSettings
 from router.score_sharing import EXCHANGE_INTERVAL_S as SCORES_INTERVAL_S
 from router.score_sharing import ScoreSharing
@@ -129,6 +134,8 @@ PARKED_INTERVAL_S = 1.0
 RESOLVE_INTERVAL_S = 0.5
 NOTICES_INTERVAL_S = 0.25
 HOUSEKEEPING_INTERVAL_S = 10.0
+ROLLUP_INTERVAL_S = 1.0
+"""What a report is behind at most, while a worker runs; a round with nothing new only reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +185,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     database = Database(settings.ledger_url, pool_size=settings.web_threads + 8)
     migrate(database)
+    event_clock.settle(database)
     providers = build_providers(settings)
     actor = f"{role}:{socket.gethostname()}:{os.getpid()}"
     values = FlagValueLedger(database)
@@ -480,6 +488,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     app.extensions["pointsman_decisions"] = (decisions, writer)
     app.register_api(attention.blueprint(AttentionLedger(core.database)))
     app.register_api(webhooks.blueprint(core.providers, Inbox(core.database), core.clock))
+    app.register_api(reports_api.blueprint(Rollups(core.database), DecisionLog(core.database), core.clock))
     circuit_ledger = CircuitLedger(core.database)
     app.register_api(
         circuits.blueprint(
@@ -534,6 +543,8 @@ def build_console(core: Core) -> Parts:
         override=core.override,
         flag_values=FlagValueLedger(database),
         circuits=CircuitLedger(database),
+        rollups=Rollups(database),
+        decision_log=DecisionLog(database),
         clock=clock,
         ids=core.ids,
         https=settings.console_https,
@@ -560,7 +571,7 @@ def _document(app: OpenAPI) -> None:
 
 
 def create_worker(core: Core) -> Loops:
-    """The worker's loops over a core: circuits, recovery, parked payments, notices, doubts, flips, housekeeping."""
+    """The worker's loops: circuits, recovery, parked payments, notices, doubts, flips, housekeeping, the rollup."""
     loops = Loops()
     _add_health(loops, core, patience=1.0)
     _add_flag_watch(loops, core)
@@ -605,6 +616,8 @@ def create_worker(core: Core) -> Loops:
         stopping=lambda: loops.stopping,
     )
     loops.add(Loop("housekeeping", housekeeping.run_once, loops.pause(HOUSEKEEPING_INTERVAL_S)))
+    rollup = Rollup(Rollups(core.database), core.clock, stopping=lambda: loops.stopping)
+    loops.add(Loop("rollup", rollup.run_once, loops.pause(ROLLUP_INTERVAL_S)))
     _add_flips(loops, core)
     return loops
 

@@ -10,7 +10,16 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from router import cli_circuits, cli_console, cli_fees, cli_flags, cli_flips, cli_replay, cli_simulate
+from router import (
+    cli_circuits,
+    cli_console,
+    cli_fees,
+    cli_flags,
+    cli_flips,
+    cli_replay,
+    cli_report,
+    cli_simulate,
+)
 from router.cli_circuits import CommandError, current_ledger
 from router.clock import SystemClock
 from router.fee_book import fee_book
@@ -69,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_fees.add_commands(add)
     cli_replay.add_commands(add)
     cli_console.add_commands(add)
+    cli_report.add_commands(add)
     cli_simulate.add_commands(add)
 
     keys = add("keys", _create_key, "create an API key; it is shown once, and only its digest is kept")

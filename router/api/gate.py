@@ -28,6 +28,7 @@ SCOPES_BY_PATH = {
     "/v1/payments": ("payments",),
     "/v1/decisions": ("payments",),
     "/v1/providers": ("operate", "reports"),
+    "/v1/reports": ("reports",),
 }
 """Any one of these is enough."""
 OPERATORS = frozenset({"payments.resolve_payment", "circuits.order_breaker"})

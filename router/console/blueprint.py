@@ -13,8 +13,9 @@ from flask import Blueprint, Response, g, make_response, redirect, render_templa
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
-from router.console import formats, page_flags, page_incidents, page_now, page_payments, page_sandbox
+from router.console import formats, page_flags, page_incidents, page_now, page_payments, page_reports, page_sandbox
 from router.console.access import RefusedError, TooManyError
+from router.console.doors import HEADERS, STATIC_KEPT_S
 from router.console.parts import PageError, Parts, refuse
 from router.ledger.unavailable import LedgerUnavailableError
 from router.pan import contains_pan
@@ -28,25 +29,11 @@ FRAGMENT = "X-Fragment"
 """Asked for by the page's own script: a part of a page, and no detour to the login."""
 OPEN = frozenset({"console.login", "console.log_in", "console.static", "console.missing"})
 """Endpoints for which nobody needs to be logged in."""
-STATIC_KEPT_S = 365 * 24 * 3600
-"""Addresses of static files carry a digest of what is in them."""
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
-    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-"""Nothing from elsewhere, nothing inline, nothing framed."""
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
-}
 TABS = (
     ("now", "Now", ("operate", "reports")),
     ("payments", "Payments", ("payments", "operate")),
     ("incidents", "Incidents", ("operate", "reports")),
+    ("reports", "Reports", ("reports",)),
     ("flags", "Flags", ("operate", "reports")),
     ("sandbox", "Sandbox", ("payments", "operate")),
 )
@@ -68,6 +55,7 @@ def blueprint(parts: Parts) -> Blueprint:
     page_now.add(pages, parts)
     page_payments.add(pages, parts)
     page_incidents.add(pages, parts)
+    page_reports.add(pages, parts, parts.rollups, parts.decision_log)
     page_flags.add(pages, parts)
     if parts.stand_ins is not None:
         page_sandbox.add(pages, parts, parts.stand_ins)

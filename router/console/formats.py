@@ -94,7 +94,13 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
+def day(moment: dt.datetime) -> str:
+    """`2026-11-21`, in the moment's own zone."""
+    return f"{moment:%Y-%m-%d}"
+
+
 FILTERS = {
+    "day": day,
     "money": money,
     "clock": clock,
     "stamp": stamp,

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from router.clock import Clock
-from router.console.timeline import Window
+from router.console.lanes import Window
 from router.ledger.console import ConsoleLedger, Count
 
 STRETCH_BUCKETS = 15

@@ -13,8 +13,9 @@ from flags.changes import FlagChange
 from flags.contract import PRIMARY_PROVIDER, FlagContext
 from router.api import views
 from router.console.history import RECENT
+from router.console.lanes import WINDOWS, Timeline, Window
 from router.console.parts import Parts, refuse, require
-from router.console.timeline import WINDOWS, Timeline, Window, percentile, timeline
+from router.console.timeline import percentile, timeline
 from router.ledger.console import Count, Waiting
 from router.ledger.flips import Flip
 from router.ledger.unavailable import LedgerUnavailableError

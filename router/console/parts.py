@@ -19,9 +19,11 @@ from router.health import ProviderHealth
 from router.ledger.circuits import CircuitLedger
 from router.ledger.console import ConsoleLedger
 from router.ledger.console_access import Session
+from router.ledger.decision_log import DecisionLog
 from router.ledger.flag_values import FlagValueLedger
 from router.ledger.flips import FlipLedger
 from router.ledger.payments import PaymentLedger
+from router.ledger.rollups import Rollups
 from router.local_override import LocalOverride
 from router.order import Text80, Text255
 from router.payments import Payments
@@ -43,6 +45,8 @@ class Parts:
     override: LocalOverride
     flag_values: FlagValueLedger
     circuits: CircuitLedger
+    rollups: Rollups
+    decision_log: DecisionLog
     clock: Clock
     ids: Ids
     https: bool

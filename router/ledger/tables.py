@@ -10,6 +10,8 @@ import datetime as dt
 
 import sqlalchemy as sa
 
+from router.report_measures import DIMENSIONS, MEASURES, Kind
+
 metadata = sa.MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
@@ -170,7 +172,37 @@ payment_events = sa.Table(
     # column: what is to be kept of it besides, as an operator's evidence.
     sa.Column("changes", Json, nullable=False),
     sa.Column("at", sa.BigInteger, nullable=False),
+    # On PostgreSQL the migration makes the default the id of the transaction that inserts the row, so that readers
+    # can wait for it (`event_feed`). 0: SQLite, and rows from before the column.
+    sa.Column("xact", sa.BigInteger, nullable=False, server_default="0"),
     sa.UniqueConstraint("payment_id", "version"),
+    sa.Index("ix_payment_events_xact_number", "xact", "number"),
+)
+
+event_clock = sa.Table(
+    "event_clock",
+    metadata,
+    # One row on PostgreSQL, none on SQLite: whose transaction ids the events have, and what is added to them.
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("base", sa.BigInteger, nullable=False),
+)
+
+relays = sa.Table(
+    "relays",
+    metadata,
+    # Who passes events on, one process at a time under a lease. All events up to the position have been delivered.
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("xact", sa.BigInteger, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("holder", sa.Text),
+    sa.Column("lease_until", sa.BigInteger),
+    # Since when nothing was delivered though there was something, and why.
+    sa.Column("failing_since", sa.BigInteger),
+    sa.Column("cause", sa.Text),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    # When the position last moved.
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
 )
 
 operations = sa.Table(
@@ -508,6 +540,72 @@ flag_changes = sa.Table(
     sa.Column("seen_by", sa.Text, nullable=False),
     sa.UniqueConstraint("source", "kind", "key", "revision"),
     sa.Index("ix_flag_changes_key_at", "key", "at"),
+)
+
+
+def _measures(counts: type[sa.Integer]) -> list[sa.Column[int]]:
+    return [
+        sa.Column(each.name, counts if each.kind is Kind.COUNT else sa.BigInteger, nullable=False)
+        for each in MEASURES
+    ]
+
+
+report_facts = sa.Table(
+    "report_facts",
+    metadata,
+    # What one payment adds to the reports (`router.report_measures`), as of this version of it: what it added before
+    # is taken out of the cells by it, and the payments of every figure are found by it.
+    sa.Column("payment_id", sa.Text, primary_key=True),
+    # Since 1970.
+    sa.Column("minute", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("provider", sa.Text, primary_key=True),
+    sa.Column("decline_class", sa.Text, primary_key=True),
+    sa.Column("merchant", sa.Text, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("country", sa.Text, nullable=False),
+    sa.Column("brand", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    # Of one payment: no count of it passes 32,767.
+    *_measures(sa.SmallInteger),
+    sa.Index("ix_report_facts_minute", "minute"),
+)
+
+report_cells = sa.Table(
+    "report_cells",
+    metadata,
+    # The sums of the facts of an hour or a day of UTC (`Level`); "" in dimensions that the level does not tell.
+    sa.Column("level", sa.SmallInteger, primary_key=True, autoincrement=False),
+    # Its first minute.
+    sa.Column("minute", sa.Integer, primary_key=True, autoincrement=False),
+    *(sa.Column(name, sa.Text, primary_key=True) for name in DIMENSIONS),
+    *_measures(sa.BigInteger),
+    # Rows lie in the order of the key: a period is read from one end to the other.
+    sqlite_with_rowid=False,
+)
+
+report_state = sa.Table(
+    "report_state",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    # Rises with every commit to the facts: who read before another's commit writes nothing.
+    sa.Column("generation", sa.BigInteger, nullable=False),
+    # In the feed of events: all before it is in the facts.
+    sa.Column("xact", sa.BigInteger, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    # Payments up to this id have been looked at, whatever the feed says; NULL: all have.
+    sa.Column("swept_to", sa.Text),
+    # Of payments created before, there are no facts; NULL: none is left out.
+    sa.Column("kept_from", sa.BigInteger),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+)
+
+report_marks = sa.Table(
+    "report_marks",
+    metadata,
+    # Payments that were changed without an event of theirs, as by a reconciliation: to be looked at anew. Written in
+    # the transaction that changes them.
+    sa.Column("number", RowNumber, primary_key=True, autoincrement=True),
+    sa.Column("payment_id", sa.Text, nullable=False),
 )
 
 api_keys = sa.Table(

@@ -28,7 +28,15 @@ from router.app import Core, create_app
 from router.ledger.engine import Database
 from router.ledger.keys import KeyLedger
 from router.ledger.payments import PaymentLedger
-from router.ledger.tables import flag_changes, flag_values, heartbeats, metadata, provider_counts, score_counts
+from router.ledger.tables import (
+    event_clock,
+    flag_changes,
+    flag_values,
+    heartbeats,
+    metadata,
+    provider_counts,
+    score_counts,
+)
 from router.parked import Parked
 from router.settings import PREFIX, PROVIDER_NAMES, Settings
 from tests.integration.postgres import URL_VARIABLE
@@ -154,7 +162,7 @@ class Shop:
 
     def counts(self) -> dict[str, int]:
         """How many rows each table has, but for what a process writes by itself: heartbeats, counts, known flags."""
-        by_itself = (heartbeats, provider_counts, score_counts, flag_values, flag_changes)
+        by_itself = (heartbeats, provider_counts, score_counts, flag_values, flag_changes, event_clock)
         names = sorted(set(metadata.tables) - {each.name for each in by_itself})
         query = " UNION ALL ".join(f"SELECT '{name}' AS name, count(*) AS n FROM {name}" for name in names)
         return {row["name"]: row["n"] for row in self.rows(query)}

@@ -25,7 +25,8 @@ NO_MoneY = paying_with(stripe="pm_card_visa_chargeDeclinedInsufficientFunds")
 
 def test_lists_are_newest_first_and_each_filter_leaves_what_it_names(shop: Shop) -> None:
     """By status, provider and time, page after page, the same as sorting all of them."""
-    made = [shop.pay(**({"payment_method": NO_MoneY} if number % 4 == 0 else {})).json or {} for number in range(12)]
+    bodies = [order(**({} if number % 4 else {"payment_method": NO_MONEY})) for number in range(12)]
+    made = [shop.pay(body).json or {} for body in bodies]
     ledger, at = ConsoleLedger(shop.core.database), shop.core.clock.now()
     assert {each["status"] for each in made} == {"captured", "declined"}
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime as dt
 
 from flags.changes import FlagChange
+from router.console.lanes import WINDOWS
 from router.console.page_now import who_set
-from router.console.timeline import WINDOWS, percentile, timeline
+from router.console.timeline import percentile, timeline
 from router.ledger.console import Count
 from router.ledger.flips import Flip
 from router.transitions import State, Transition
@@ -157,4 +158,4 @@ def test_percentiles_are_of_the_nearest_rank() -> None:
     """Of nothing there is none; of one it is that."""
     assert percentile([], 0.5) is None
     assert percentile([7], 0.95) == 7
-    assert (percentile(range(1, 101), 0.5), percentile(range(1, 101), 0.95)) == (50, 95)  # type: ignore[arg-type]
+    assert (percentile(range(1, 101), 0.5), percentile(range(1, 101), 0.95)) == (50, 95)

@@ -1,7 +1,7 @@
 """The console: its sessions, its passwords and refused logins; indexes for its lists; whose a webhook was.
 
 Revision ID: 0015
-Revises: 0009 (while it is developed; 0014 where all come together)
+Revises: 0014
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0015"
-down_revision = "0009"
+down_revision = "0014"
 
 
 def upgrade() -> None:
