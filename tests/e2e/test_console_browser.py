@@ -133,6 +133,19 @@ def test_every_other_page_is_sound_at_both_widths(house: House, window: Browser)
     assert "14.50 GBP" in window.text()
     window.go("/console/flags")
     check(window, "flags")
+    # The worker adds payments up within seconds.
+    eventually(lambda: has_reports(window), 20)
+    eventually(lambda: window.run("return document.querySelectorAll('.chart .main-svg').length") >= 10, 10)
+    check(window, "reports")
+    window.click("tbody td a")
+    assert "its payments" in window.text("h1")
+    check(window, "report-payments")
+
+
+def has_reports(window: Browser) -> bool:
+    """Whether the report has rows by now."""
+    window.go("/console/reports")
+    return bool(window.run("return document.querySelectorAll('tbody tr').length"))
 
 
 def words(window: Browser, selector: str) -> str:

@@ -20,7 +20,7 @@ from tests.integration.desk import SECRETS, Desk, letter_box
 from tests.integration.shop import Shop, open_shop, order, paying_with
 from tests.unit.webhook_receiver import until
 
-NO_MoneY = paying_with(stripe="pm_card_visa_chargeDeclinedInsufficientFunds")
+NO_MONEY = paying_with(stripe="pm_card_visa_chargeDeclinedInsufficientFunds")
 
 
 def test_lists_are_newest_first_and_each_filter_leaves_what_it_names(shop: Shop) -> None:
