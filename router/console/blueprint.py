@@ -123,7 +123,7 @@ def _guard(pages: Blueprint, parts: Parts) -> None:
             response.headers["Cache-Control"] = f"public, max-age={STATIC_KEPT_S}, immutable"
         else:
             # What is shown is somebody's: neither a proxy nor the next user of this browser may have it.
-            response.headers["Cache-Control"] = "no-store"
+            response.headers.setdefault("Cache-Control", "no-store")
         return response
 
 

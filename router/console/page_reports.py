@@ -92,6 +92,7 @@ def add(pages: Blueprint, parts: Parts, rollups: Rollups, log: DecisionLog) -> N
             totals=[_line(wanted, found, row, shown, total=True) for row in found.totals],
             left_out=max(0, len(found.rows) - ROWS_SHOWN),
             standing=found.standing,
+            script=page_report_files.plotly_script(),
             charts=[dataclasses.asdict(each) for each in charts(found)],
             compared=compared,
             again=_again,

@@ -30,6 +30,8 @@ class Chart:
     name: str
     title: str
     kind: str
+    stacked: bool
+    """Whether bars stand on each other: never of money, which is not added up across currencies."""
     series: Sequence[dict[str, Any]]
     """Each with `name`, `x`, `y`, and for a rate how far its interval reaches, `up` and `down`."""
 
@@ -66,7 +68,7 @@ def _chart(report: Report, names: Sequence[str], figure: str, title: str, kind: 
         else:
             of["up"].append(None)
             of["down"].append(None)
-    return Chart(figure, title, kind, list(series.values()))
+    return Chart(figure, title, kind, shape is Shape.COUNT, list(series.values()))
 
 
 def _drawn(value: Value, shape: Shape, currency: Value) -> float | None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,9 @@ pytestmark = [
 ]
 
 WIDTHS = (1280, 390)
+PICTURES = os.environ.get("CONSOLE_PICTURES")
+CALM_S, OUTAGE_S, AFTER_S = (110, 60, 70) if PICTURES else (0, 0, 0)
+"""A picture of an outage needs something before it, some of it, and something after it."""
 KEY = "the-key-of-this-test"
 TAB, ENTER = "\ue004", "\ue007"
 
@@ -47,15 +51,14 @@ def window(house: House) -> Iterator[Browser]:
 
 def check(window: Browser, name: str) -> None:
     """The page at both widths, in both schemes: nothing that axe objects to, nothing wider than the window."""
-    pictures = os.environ.get("CONSOLE_PICTURES")
     for width in WIDTHS:
         for dark in (False, True):
             window.size(width, 900, dark=dark)
             assert window.wrong() == [], (name, width, dark)
             assert window.overflow() <= 0, (name, width)
-            if pictures and (width == 1280 or not dark):
+            if PICTURES and (width == 1280 or not dark):
                 kind = f"{'-narrow' if width < 500 else ''}{'-dark' if dark else ''}"
-                window.picture(Path(pictures) / f"{name}{kind}.png", width, dark=dark)
+                window.picture(Path(PICTURES) / f"{name}{kind}.png", width, dark=dark)
     window.size(1280, 900)
     window.listen()
     assert window.elsewhere() == set(), name
@@ -75,6 +78,7 @@ def test_an_outage_is_made_seen_and_undone_in_the_console(house: House, window: 
     assert window.run("return document.activeElement.id") == "main"
     eventually(lambda: "stripe closed primary" in words(window, ".p-stripe.provider"), 10)
 
+    time.sleep(CALM_S)
     window.go("/console/sandbox")
     window.click("form[action$='/sandbox/stripe'] button[value=down]")
     eventually(lambda: "stripe down" in words(window, ".breaker.p-stripe"), 5)
@@ -89,9 +93,10 @@ def test_an_outage_is_made_seen_and_undone_in_the_console(house: House, window: 
     assert window.run("return document.querySelectorAll('.lane.p-stripe .k-failed').length") >= 1
     assert window.run("return document.querySelectorAll('.lane .mark').length") >= 1
     assert window.run("return document.querySelectorAll('.lane .f-adyen').length") == 1
-    # With a picture being asked for, the outage lasts long enough to be seen in it.
+    time.sleep(OUTAGE_S)
     house.control("PUT", "/stripe", {"mode": "ok"})
     eventually(lambda: "stripe closed" in words(window, ".p-stripe.provider"), 20)
+    time.sleep(AFTER_S)
     assert window.run("return window.untouched") is True
     assert window.run("return document.querySelectorAll('.lane.p-stripe .s-slow-start').length") >= 1
     check(window, "now")

@@ -16,7 +16,7 @@ from tests.integration.ledgers import BACKENDS, ledger_on
 from tests.integration.shop import API_KEY, LOG, Shop, open_shop
 
 PAN = "4242 4242 4242 4242"
-PAGES = ("/now", "/now/live", "/payments", "/incidents", "/flags", "/sandbox")
+PAGES = ("/now", "/now/live", "/payments", "/incidents", "/reports", "/flags", "/sandbox")
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 
 
@@ -108,6 +108,7 @@ def test_every_page_forbids_what_is_not_its_own(shop: Shop) -> None:
         assert "frame-ancestors 'none'" in policy
         assert "unsafe" not in policy
         assert "http" not in policy
+        assert "style-src 'self'" in policy or page.request.path.endswith("/reports")
         if page.content_type.startswith("text/html"):
             assert " style=" not in page.text
             assert " onclick=" not in page.text
@@ -172,8 +173,8 @@ def test_a_form_without_its_token_or_from_another_site_does_nothing(shop: Shop) 
     ("scope", "seen"),
     [
         ("payments", {"/payments", "/sandbox"}),
-        ("reports", {"/now", "/now/live", "/incidents", "/flags"}),
-        ("operate", set(PAGES)),
+        ("reports", {"/now", "/now/live", "/incidents", "/reports", "/flags"}),
+        ("operate", set(PAGES) - {"/reports"}),
     ],
 )
 def test_a_scope_decides_what_is_seen_and_what_can_be_pressed(shop: Shop, scope: str, seen: set[str]) -> None:
@@ -248,6 +249,12 @@ def test_a_card_number_is_refused_and_not_repeated(shop: Shop) -> None:
         ("/payments?q=" + "x" * 81, 422, "q"),
         ("/payments?cursor=%00", 422, "cursor"),
         ("/now?window=forever", 422, "window"),
+        ("/reports?from=forever", 422, "from"),
+        ("/reports?from=2026-11-21&to=2026-11-20", 422, "from"),
+        ("/reports?group_by=stolen", 422, "group_by"),
+        ("/reports?time_zone=stolen", 422, "time_zone"),
+        ("/reports/file?format=stolen", 422, "format"),
+        ("/reports/payments?figure=stolen", 422, "figure"),
         ("/payments/nothing", 404, ""),
         ("/incidents/inc_stripe_999", 404, ""),
         ("/flips/flip_999", 404, ""),

@@ -24,17 +24,18 @@ const draw = () => {
     const layout = {
       height: 260,
       margin: { l: 48, r: 8, t: 8, b: 40 },
-      barmode: "stack",
+      barmode: chart.stacked ? "stack" : "group",
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--soft"), activecolor: colour("--accent") },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: colour("--text"), size: 12, family: "inherit" },
       legend: { orientation: "h", y: -0.2 },
       hovermode: "x unified",
       hoverlabel: { bgcolor: colour("--card"), font: { color: colour("--text") } },
-      xaxis: { ...axis, automargin: true },
+      xaxis: { ...axis, automargin: true, type: "category" },
       yaxis: { ...axis, automargin: true, rangemode: chart.kind === "bar" ? "tozero" : "normal" },
     };
-    Plotly.react(place, traces, layout, { responsive: true, displaylogo: false, displayModeBar: "hover" });
+    Plotly.react(place, traces, layout, { responsive: true, displaylogo: false });
   }
 };
 
