@@ -176,7 +176,7 @@ def test_now_tells_the_circuits_the_figures_and_the_primary(shop: Shop) -> None:
     """Ten payments at Stripe, then an outage: shares, approval, the open circuit and its reason."""
     for _ in range(8):
         assert shop.pay().status_code == 201
-    assert (shop.pay(payment_method=NO_MoneY).json or {})["status"] == "declined"
+    assert (shop.pay(payment_method=NO_MONEY).json or {})["status"] == "declined"
     shop.fault("stripe", "down")
     for _ in range(12):
         assert (shop.pay().json or {})["provider"] == "adyen"

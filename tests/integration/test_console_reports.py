@@ -65,9 +65,11 @@ def test_page_file_and_api_tell_the_same_of_ones_own_payments(shop: Shop) -> Non
 def test_charts_are_drawn_by_plotly_from_its_wheel(shop: Shop) -> None:
     """Whoever may not see reports does not get the script either; without plotly there is still the table."""
     person = visitor(shop)
-    answer = person.get("/plotly.js")
+    answer = person.client.get("/console/plotly.js")
     if answer.status_code == 404:
         assert "plotly.js" not in person.get("/reports").text
         return
     assert answer.headers["Content-Encoding"] == "gzip"
     assert len(answer.data) > 500_000
+    shop.add_key("payments-alone", merchant="default")
+    assert visitor(shop, "payments-alone").client.get("/console/plotly.js").status_code == 403
