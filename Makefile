@@ -72,6 +72,10 @@ RUNS ?= 9
 bench-alarms: $(VENV)/installed  ## a million healthy calls at each correlation: zero opens; how soon faults are noticed; 4 minutes
 	$(BIN)/python -m bench.false_alarms --calls $(CALLS) --runs $(RUNS)
 
+REPORTED ?= 1000000
+reports-at-length: $(VENV)/installed  ## a million payments: every report against plain Python, its times, its memory; 20 minutes
+	$(BIN)/python -m bench.reports --payments $(REPORTED) $(if $(LEDGER),--ledger $(LEDGER))
+
 check: $(VENV)/installed  ## formatting, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

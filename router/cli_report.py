@@ -142,7 +142,7 @@ def _generate(options: argparse.Namespace, settings: Settings) -> int | None:
     migrate(database)
     made, said_at = 0, time.monotonic()
     try:
-        for made in generate(database, Plan(options.payments, options.since, options.days, options.seed)):  # noqa: B007
+        for made in generate(database, Plan(options.payments, options.since, options.days, options.seed)):
             if time.monotonic() - said_at >= PROGRESS_S:
                 said_at = time.monotonic()
                 print(f"{made} payments", file=sys.stderr)

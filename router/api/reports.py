@@ -19,10 +19,10 @@ from router.ledger.rollups import Rollups
 from router.order import Text80
 from router.report_measures import DIMENSIONS
 from router.reports.compared import against_the_primary
+from router.reports.figures import SUMMED
 from router.reports.files import Streamed, streamed, write_csv, write_json
 from router.reports.pieces import minute_of
 from router.reports.query import GROUPS, Query, QueryError, query
-from router.reports.figures import SUMMED
 from router.reports.report import check_kept
 
 IN_MEMORY_BYTES = 1_000_000

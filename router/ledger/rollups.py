@@ -253,15 +253,14 @@ class Rollups:
 
     # ------------------------------------------------------------ checking it
 
-    def days(self) -> tuple[int, int] | None:
-        """The first minute of the first and of the last day of which there are facts or cells; None: of none."""
-        found = []
+    def days(self) -> Sequence[int]:
+        """The first minute of each day of UTC of which there are facts or cells, in order."""
+        found: set[int] = set()
         with self._database.read() as connection:
             for table in (report_facts, report_cells):
-                for end in (sa.func.min, sa.func.max):
-                    found.append(connection.scalar(sa.select(end(table.c.minute))))
-        known = [each // DAY_MINUTES * DAY_MINUTES for each in found if each is not None]
-        return (min(known), max(known)) if known else None
+                day = _divided(table.c.minute, DAY_MINUTES)
+                found |= set(connection.scalars(sa.select(day).distinct()))
+        return [each * DAY_MINUTES for each in sorted(found)]
 
     def remake_day(self, day: int) -> int | None:
         """Make the cells of one day of UTC anew from its facts; how many were not what they must be.

@@ -83,9 +83,8 @@ class Rollup:
             done = self.run_once()
             seen, caught_up = seen + done.payments, done.caught_up
             yield "payments", seen
-        span = self._ledger.days()
         wrong = 0
-        for day in range(span[0], span[1] + 1, DAY_MINUTES) if span is not None else ():
+        for day in self._ledger.days():
             for _ in range(TRIES):
                 found = self._ledger.remake_day(day)
                 if found is not None:

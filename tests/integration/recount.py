@@ -7,6 +7,7 @@ for is counted at once, in dicts. Slow, and simple enough to be believed.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 import math
 from collections import Counter, defaultdict
@@ -113,7 +114,7 @@ def _told(
         "country": card.get("country", ""),
         "brand": card.get("brand", ""),
     }
-    taker = ([a for a in attempts if a["id"] == payment["attempt_id"]] or [None])[0]
+    taker = next((a for a in attempts if a["id"] == payment["attempt_id"]), None)
     status = payment["status"]
     good = status in ("authorized", "captured") or (status == "canceled" and bool(taker and taker["was_approved"]))
     own: dict[str, int] = {"payments": 1, "amount": amount}
@@ -123,7 +124,7 @@ def _told(
     else:
         own[status if status in ("declined", "failed", "canceled") else "open"] = 1
     # Where it went, and why.
-    moves = [(a, b) for a, b in zip(attempts, attempts[1:], strict=False) if a["provider"] != b["provider"]]
+    moves = [(a, b) for a, b in itertools.pairwise(attempts) if a["provider"] != b["provider"]]
     primary = decision["primary"]
     shut = [c for c in decision["candidates"] if c["provider"] == primary and "circuit open" in c["reasons"]]
     avoided = bool(shut) and any(a["provider"] != primary for a in attempts)
@@ -157,17 +158,23 @@ def _told(
     for each in attempts:
         yield _attempt(payment, each, base, decision, currency)
     if taker:
-        where = base | {"provider": payment["provider"], "decline_class": ""}
-        for kind, name, total in (
-            ("capture", "captured_in_period", payment["amount_captured"]),
-            ("refund", "refunded_in_period", payment["amount_refunded"]),
-        ):
-            mine = [o for o in operations if o["kind"] == kind and o["state"] in ("done", "received")]
-            for each in mine:
-                yield each["finished_at"], where, {name: each["amount"]}, {}, None
-            rest = total - sum(each["amount"] for each in mine)
-            if rest:
-                yield taker["finished_at"], where, {name: rest}, {}, None
+        yield from _moved(payment, taker, operations, base)
+
+
+def _moved(
+    payment: dict[str, Any], taker: dict[str, Any], operations: list[dict[str, Any]], base: dict[str, str]
+) -> Iterator[tuple[int, dict[str, str], dict[str, int], dict[str, Decimal], float | None]]:
+    where = base | {"provider": payment["provider"], "decline_class": ""}
+    for kind, name, total in (
+        ("capture", "captured_in_period", payment["amount_captured"]),
+        ("refund", "refunded_in_period", payment["amount_refunded"]),
+    ):
+        mine = [o for o in operations if o["kind"] == kind and o["state"] in ("done", "received")]
+        for each in mine:
+            yield each["finished_at"], where, {name: each["amount"]}, {}, None
+        rest = total - sum(each["amount"] for each in mine)
+        if rest:
+            yield taker["finished_at"], where, {name: rest}, {}, None
 
 
 def _attempt(

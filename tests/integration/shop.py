@@ -35,6 +35,9 @@ from router.ledger.tables import (
     heartbeats,
     metadata,
     provider_counts,
+    report_cells,
+    report_facts,
+    report_state,
     score_counts,
 )
 from router.parked import Parked
@@ -161,8 +164,9 @@ class Shop:
             return [dict(row) for row in connection.execute(sa.text(query), values).mappings()]
 
     def counts(self) -> dict[str, int]:
-        """How many rows each table has, but for what a process writes by itself: heartbeats, counts, known flags."""
-        by_itself = (heartbeats, provider_counts, score_counts, flag_values, flag_changes, event_clock)
+        """How many rows each table has, but for what a process writes by itself: heartbeats, counts, flags, sums."""
+        by_itself = [heartbeats, provider_counts, score_counts, flag_values, flag_changes, event_clock]
+        by_itself += [report_facts, report_cells, report_state]
         names = sorted(set(metadata.tables) - {each.name for each in by_itself})
         query = " UNION ALL ".join(f"SELECT '{name}' AS name, count(*) AS n FROM {name}" for name in names)
         return {row["name"]: row["n"] for row in self.rows(query)}
