@@ -202,7 +202,8 @@ def _news(
             if scale.has(move.at) and not _is_repeated(move):
                 kind = "suspect" if move.suspect else move.state.value
                 stage = f" at {move.share:.0%}" if move.state is State.SLOW_START else ""
-                found.append(News(move.at, kind, f"{name} {_state(kind)}{stage}: {move.reason}"))
+                reason = move.reason.removeprefix("suspect: ")
+                found.append(News(move.at, kind, f"{name} {_state(kind)}{stage}: {reason}"))
     for flip in flips:
         if scale.has(flip.created_at):
             text = f"flip decided, {flip.from_value} to {flip.to_value}: {flip.reason}"

@@ -69,7 +69,7 @@ class Browser:
         """A picture of the whole page."""
         self.size(width, 800, dark=dark)
         height = int(self.run("return document.documentElement.scrollHeight"))
-        self.size(width, min(height, 4000), dark=dark)
+        self.size(width, min(height, 1800), dark=dark)
         path.parent.mkdir(parents=True, exist_ok=True)
         self.driver.save_screenshot(str(path))
 

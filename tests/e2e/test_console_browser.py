@@ -23,6 +23,9 @@ pytestmark = [
 
 WIDTHS = (1280, 390)
 PICTURES = os.environ.get("CONSOLE_PICTURES")
+PLAIN, MORE = ((1280, False),), ((1280, False), (1280, True), (390, False))
+SHOWN_MORE = ("now", "payment", "reports")
+"""Pages whose pictures are taken in the dark and narrow, too."""
 CALM_S, OUTAGE_S, AFTER_S = (110, 60, 70) if PICTURES else (0, 0, 0)
 """A picture of an outage needs something before it, some of it, and something after it."""
 KEY = "the-key-of-this-test"
@@ -56,9 +59,9 @@ def check(window: Browser, name: str) -> None:
             window.size(width, 900, dark=dark)
             assert window.wrong() == [], (name, width, dark)
             assert window.overflow() <= 0, (name, width)
-            if PICTURES and (width == 1280 or not dark):
-                kind = f"{'-narrow' if width < 500 else ''}{'-dark' if dark else ''}"
-                window.picture(Path(PICTURES) / f"{name}{kind}.png", width, dark=dark)
+            if PICTURES and (width, dark) in (MORE if name in SHOWN_MORE else PLAIN):
+                ending = f"{'-narrow' if width < 500 else ''}{'-dark' if dark else ''}"
+                window.picture(Path(PICTURES) / f"{name}{ending}.png", width, dark=dark)
     window.size(1280, 900)
     window.listen()
     assert window.elsewhere() == set(), name
