@@ -52,6 +52,9 @@ simulate-routing: $(VENV)/installed  ## ways of choosing a provider compared on 
 flip-table: $(VENV)/installed  ## an hour of flapping, and a day of outages: what became of the primary flag; 1 minute
 	$(BIN)/pytest -q -s tests/unit/test_flips_at_length.py
 
+console-pictures: $(VENV)/installed  ## pictures of every page of the console, for docs/; needs chromium; 5 minutes
+	CONSOLE_PICTURES=docs/console $(BIN)/pytest -q --timeout=600 tests/e2e/test_console_browser.py
+
 AGAINST ?= main
 bench-safety: $(VENV)/installed  ## payments/s against an earlier commit's (AGAINST=<tag or commit>); 2 minutes
 	$(BIN)/python bench/safety.py --against $(AGAINST)

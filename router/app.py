@@ -62,6 +62,11 @@ from router.appraisal import Appraiser
 from router.baseline import Fixed
 from router.breaker import BreakerSettings
 from router.clock import Clock, Ids, SystemClock, TimeOrderedIds
+from router.console import blueprint as console
+from router.console.access import Access
+from router.console.history import History
+from router.console.parts import Parts
+from router.console.stand_ins import StandIns
 from router.decision_ids import DecisionIds
 from router.decision_writing import WRITE_INTERVAL_S, DecisionWriter
 from router.decisions import Decisions
@@ -83,6 +88,8 @@ from router.ledger.alerts import AlertLedger
 from router.ledger.attention import AttentionLedger
 from router.ledger.cards import CardLedger
 from router.ledger.circuits import CircuitLedger
+from router.ledger.console import ConsoleLedger
+from router.ledger.console_access import ConsoleAccess
 from router.ledger.counts import CountLedger
 from router.ledger.decision_log import DecisionLog
 from router.ledger.decisions import DecisionLedger
@@ -136,6 +143,8 @@ STOP_LOOPS_WITHIN_S = 1.0
 """The web's one loop is a few milliseconds a round."""
 FLUSH_WITHIN_S = 2.0
 """A commit of the last decisions; longer than that, and the ledger is away."""
+CONSOLE = "console"
+"""The ledger's name of the secret that the console's cookies are signed with."""
 DECISION_IDS = "decision-ids"
 """The ledger's name of the secret that it keeps where no setting gives one."""
 PROBE_READ_S = 5.0
@@ -547,6 +556,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     views, settlement_ledger = SettlementViews(core.database), SettlementLedger(core.database)
     app.register_api(settlements.blueprint(importer, views, settlement_ledger, core.clock))
     _document(app)
+    app.register_blueprint(console.blueprint(build_console(core)))
     return app
 
 
@@ -560,6 +570,41 @@ def build_endpoints(core: Core) -> Endpoints:
         allowed=settings.webhook_allow_private,
         clock=core.clock,
         ids=core.ids,
+    )
+
+
+def build_console(core: Core) -> Parts:
+    """What the console's pages are made from. Raises LedgerUnavailableError."""
+    settings, database, clock = core.settings, core.database, core.clock
+    ledger = ConsoleLedger(database)
+    access = Access(
+        ConsoleAccess(database),
+        KeyLedger(database),
+        secret=DecisionLedger(database).secret(CONSOLE, secrets.token_urlsafe(32), clock.now()),
+        bootstrap=None if settings.api_key is None else settings.api_key.get_secret_value(),
+        lasts=dt.timedelta(hours=settings.console_session_hours),
+        clock=clock,
+    )
+    return Parts(
+        providers=tuple(core.providers),
+        access=access,
+        ledger=ledger,
+        history=History(ledger, clock),
+        payment_ledger=core.ledger,
+        payments=core.payments,
+        health=core.health,
+        appraiser=core.appraiser,
+        flags=core.flags,
+        flips=FlipLedger(database),
+        override=core.override,
+        flag_values=FlagValueLedger(database),
+        circuits=CircuitLedger(database),
+        rollups=Rollups(database),
+        decision_log=DecisionLog(database),
+        clock=clock,
+        ids=core.ids,
+        https=settings.console_https,
+        stand_ins=StandIns(settings.sandbox_control_port) if settings.has_stand_ins else None,
     )
 
 

@@ -12,6 +12,7 @@ from types import FrameType
 
 from router import (
     cli_circuits,
+    cli_console,
     cli_fees,
     cli_flags,
     cli_flips,
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_parked.add_commands(add)
     cli_replay.add_commands(add)
     cli_settlements.add_commands(add)
+    cli_console.add_commands(add)
     cli_report.add_commands(add)
     cli_simulate.add_commands(add)
     cli_webhooks.add_commands(add)

@@ -14,11 +14,10 @@ from urllib.parse import urlsplit
 from providers.sandbox.server import SANDBOX_ADYEN_HMAC_KEY, SANDBOX_STRIPE_WEBHOOK_SECRET
 from router.clock import SystemClock, TimeOrderedIds
 from router.demo import DemoTraffic
-from router.settings import PREFIX, Settings
+from router.settings import LOOPBACK, PREFIX, Settings
 from router.supervisor import Child, Supervisor, wait_until_ready
 
 READY_WITHIN_S = 30.0
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def launch(settings: Settings, *, say: Callable[[str], None]) -> None:
@@ -36,6 +35,7 @@ def launch(settings: Settings, *, say: Callable[[str], None]) -> None:
         f"{PREFIX}DRAIN_SECONDS": "3",
         **urls,
         **(webhook_environment(settings) if pretend else {}),
+        **({f"{PREFIX}CONSOLE_SANDBOX": "true"} if pretend else {}),
     }
     roles = ["sandbox", "web", "worker"] if pretend else ["web", "worker"]
     children = [Child(role, [sys.executable, "-m", "router", role], env) for role in roles]
@@ -107,6 +107,7 @@ def _introduce(settings: Settings, base_url: str, key: str, *, pretend: bool, sa
     where = "key as set" if settings.api_key is not None else f"key in {settings.run_dir / 'api-key'}"
     command = Path(sys.executable).with_name("pointsman")
     say("")
+    say(f"console   {base_url}/console   log in with the {where}, or set a password: {command} console password")
     say(f"router    {base_url}   API {base_url}/docs   {where}")
     if pretend:
         control = f"http://127.0.0.1:{settings.sandbox_control_port}"

@@ -93,7 +93,9 @@ class Notices:
             result = None
         now = self._clock.now()
         if result is not None:
-            self._inbox.applied(stored.number, result, now=now)
+            about = None if result == "ignored" else self._find(stored.provider, stored.notice)
+            whose = None if about is None else about[0]
+            self._inbox.applied(stored.number, result, now=now, payment_id=whose)
             return 1
         wait_s = AGAIN_AFTER_S
         if self._find(stored.provider, stored.notice) is None:

@@ -28,6 +28,7 @@ from router.by_merchant import EVERY_OTHER, countries, provider_lists, words
 from router.webhooks_out_addresses import Network, networks
 
 PREFIX = "ROUTER_"
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 PROVIDER_NAMES = ("stripe", "adyen")
 """Every provider that this build has an adapter for."""
 
@@ -261,6 +262,14 @@ class Settings(BaseSettings):
     kafka_alert_after_seconds: Seconds = 300.0
     """Nothing was delivered for so long, though an event has waited for as long."""
 
+    console_session_hours: Annotated[float, Field(gt=0, le=168)] = 12.0
+    """After so long a person logs in to the console again."""
+    console_https: bool = False
+    """The console is reached by https, which something before the router ends: its cookie goes no other way."""
+    console_sandbox: bool = False
+    """Whether the console has a store and buttons that break things: `pointsman run` says so of its stand-ins.
+    Without effect where a provider is not on this machine."""
+
     sandbox_stripe_port: Annotated[int, Field(ge=0, le=65535)] = 8091
     sandbox_adyen_port: Annotated[int, Field(ge=0, le=65535)] = 8092
     sandbox_control_port: Annotated[int, Field(ge=0, le=65535)] = 8090
@@ -326,6 +335,12 @@ class Settings(BaseSettings):
     def slow_start_seconds(self) -> float:
         """How long slow start takes at least, all its stages together."""
         return self.breaker_slow_start_seconds or 3 * self.breaker_open_wait_seconds
+
+    @property
+    def has_stand_ins(self) -> bool:
+        """Whether the console may break the providers, and pay at them with test cards: they are ours to break."""
+        urls = (self.stripe_base_url, self.adyen_base_url)
+        return self.console_sandbox and all(urlsplit(url).hostname in LOOPBACK for url in urls)
 
     @property
     def flags_path(self) -> Path:

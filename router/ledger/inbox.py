@@ -79,12 +79,11 @@ class Inbox:
                 for row in connection.execute(query).mappings()
             ]
 
-    def applied(self, number: int, result: str, *, now: dt.datetime) -> None:
-        """Commit that a notice needs no more work, and what came of it."""
+    def applied(self, number: int, result: str, *, now: dt.datetime, payment_id: str | None = None) -> None:
+        """Commit that a notice needs no more work, what came of it, and whose it was."""
+        values = {"applied_at": to_micros(now), "result": result, "payment_id": payment_id}
         with self._database.write() as connection:
-            connection.execute(
-                webhooks.update().where(webhooks.c.number == number).values(applied_at=to_micros(now), result=result)
-            )
+            connection.execute(webhooks.update().where(webhooks.c.number == number).values(values))
 
     def later(self, stored: Stored, again: dt.datetime) -> None:
         """Commit that a notice is to be tried again then."""

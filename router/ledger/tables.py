@@ -119,6 +119,8 @@ payments = sa.Table(
         sqlite_where=sa.text("lease_until IS NOT NULL"),
         postgresql_where=sa.text("lease_until IS NOT NULL"),
     ),
+    # The console's lists: ids begin with their time, so each status and provider is read newest first, from its end.
+    sa.Index("ix_payments_listed", "merchant", "status", "provider", "id"),
 )
 
 parked_ramp = sa.Table(
@@ -189,6 +191,8 @@ attempts = sa.Table(
         sqlite_where=sa.text("outcome = 'approved'"),
         postgresql_where=sa.text("outcome = 'approved'"),
     ),
+    # The console's timeline reads a stretch of time.
+    sa.Index("ix_attempts_started_at", "started_at"),
     # Of what counts only: a card that pays well, however often, has nothing in it.
     sa.Index(
         "ix_attempts_tries_of_card",
@@ -281,9 +285,17 @@ webhooks = sa.Table(
     sa.Column("received_at", sa.BigInteger, nullable=False),
     sa.Column("applied_at", sa.BigInteger),
     sa.Column("result", sa.Text),
+    # Whose it was, once that is known; NULL: nobody's, or it came before the console.
+    sa.Column("payment_id", sa.Text),
     sa.Column("tries", sa.Integer, nullable=False),
     sa.Column("next_try_at", sa.BigInteger),
     sa.UniqueConstraint("provider", "notice_id"),
+    sa.Index(
+        "ix_webhooks_payment",
+        "payment_id",
+        sqlite_where=sa.text("payment_id IS NOT NULL"),
+        postgresql_where=sa.text("payment_id IS NOT NULL"),
+    ),
     sa.Index(
         "ix_webhooks_waiting",
         "next_try_at",
@@ -801,6 +813,42 @@ webhook_deliveries = sa.Table(
         sqlite_where=sa.text("ended_at IS NOT NULL"),
         postgresql_where=sa.text("ended_at IS NOT NULL"),
     ),
+)
+
+console_sessions = sa.Table(
+    "console_sessions",
+    metadata,
+    # Of the cookie's secret; a stolen ledger opens no session. Ending one deletes its row.
+    sa.Column("digest", sa.Text, primary_key=True),
+    # What it was opened with, as a kind and a digest: the session ends with its key, or with the password's change.
+    sa.Column("credential", sa.Text, nullable=False),
+    sa.Column("merchant", sa.Text, nullable=False),
+    sa.Column("scopes", Json, nullable=False),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),
+    sa.Index("ix_console_sessions_expires_at", "expires_at"),
+)
+
+console_passwords = sa.Table(
+    "console_passwords",
+    metadata,
+    # One for each merchant: with it every scope.
+    sa.Column("merchant", sa.Text, primary_key=True),
+    # scrypt, with its parameters and salt.
+    sa.Column("hash", sa.Text, nullable=False),
+    sa.Column("changed_at", sa.BigInteger, nullable=False),
+)
+
+console_failures = sa.Table(
+    "console_failures",
+    metadata,
+    # Logins that were refused, for as long as they count.
+    sa.Column("number", RowNumber, primary_key=True, autoincrement=True),
+    # A digest of the address that it came from.
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Index("ix_console_failures_at", "at"),
 )
 
 heartbeats = sa.Table(

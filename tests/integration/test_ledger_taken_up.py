@@ -23,6 +23,7 @@ ADDED_SINCE = {
     "circuit_transitions": "share suspect until since",
     "attempts": "fee_actual fee_currency",
     "operations": "failures",
+    "webhooks": "payment_id",
     "flips": "holder lease_until next_try_at requested_at before mark written pins approval cause restore_by"
     " restore_reason restore_at restore_sent_at restored_at tries refusals",
 }
@@ -88,8 +89,13 @@ def _as_the_second_migration_left_it(database: Database) -> dict[str, Payment]:
             "secrets",
             "settlement_lines",
             "settlement_imports",
+            "console_sessions",
+            "console_passwords",
+            "console_failures",
         ):
             connection.execute(sa.text(f"DROP TABLE {table}"))
+        for index in ("ix_payments_listed", "ix_attempts_started_at", "ix_webhooks_payment"):
+            connection.execute(sa.text(f"DROP INDEX {index}"))
         for index in ("ix_payments_parked_by_merchant", "ix_payments_parked_expiring"):
             connection.execute(sa.text(f"DROP INDEX {index}"))
         connection.execute(sa.text("DROP INDEX ix_payment_events_xact_number"))  # SQLite keeps a column for it
