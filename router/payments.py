@@ -199,7 +199,7 @@ class Payments:
         plan = self._planner.plan(payment.id, payment.merchant, order, self._clock.now())
         if not plan.decision.order:
             # Nobody can take it now: no transition, so no event; a day of waiting must not fill the ledger.
-            self._ledger.postpone(payment, self._next_try(payment))
+            self._ledger.postpone(payment, self._next_try(payment), now=self._clock.now())
             return Answer(payment, attempts)
         # It was accepted, whatever its merchant wants by now.
         return self._pay(journal, order, plan, deadline, may_wait=True)

@@ -79,7 +79,7 @@ def _as_the_second_migration_left_it(database: Database) -> dict[str, Payment]:
             "secrets",
         ):
             connection.execute(sa.text(f"DROP TABLE {table}"))
-        for index in ("ix_payments_parked_by_merchant", "ix_payments_parked_expiring"):
+        for index in ("ix_payments_parked_by_merchant", "ix_payments_parked_due", "ix_payments_parked_expiring"):
             connection.execute(sa.text(f"DROP INDEX {index}"))
         for table, columns in ADDED_SINCE.items():
             for column in columns.split():
