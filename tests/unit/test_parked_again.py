@@ -79,7 +79,7 @@ def test_one_whose_time_is_over_fails(home: Home) -> None:
     assert (now.status, now.failure, now.holds_reference) == ("failed", "expired", False)
 
 
-@pytest.mark.parametrize("why", ["canceled", "held dead", "given up", "a person's word"])
+@pytest.mark.parametrize("why", ["canceled", "held dead", "given up", "a person's word", "no record"])
 def test_what_is_not_proved_or_not_wanted_is_not_tried_again(home: Home, why: str) -> None:
     """Checkout has asked to cancel it meanwhile; its provider only knows nothing; a person has said so."""
     payment = in_doubt(home)
@@ -96,6 +96,8 @@ def test_what_is_not_proved_or_not_wanted_is_not_tried_again(home: Home, why: st
         journal.learned(first)
     if why == "a person's word":
         last = dataclasses.replace(last, final_record=False, reason="operator")
+    if why == "no record":
+        last = dataclasses.replace(last, final_record=False, reason="rate_limited")
     journal.learned(last)
     settle(journal, event="told", now=home.clock.now(), given_up=why == "given up")
     assert home.status(payment) == ("canceled" if why == "given up" else "failed")
