@@ -44,7 +44,7 @@ SHOWN = frozenset(
 )
 """Columns whose values may be shown: numbers, and words of ours. The others can hold a customer's or a secret."""
 ALWAYS_UNLOGGED = frozenset({"contact_at"})
-WHILE_PARKED = ALWAYS_UNLOGGED | {"next_try_at", "claimed_until", "faults"}
+WHILE_PARKED = ALWAYS_UNLOGGED | {"next_try_at", "claimed_until", "faults", "updated_at"}
 ADDED_LATER: Mapping[str, Any] = {"claimed_until": None, "faults": 0, "dead_at": None, "failure": None}
 """Columns that payments of earlier versions have no event for, and what they hold then."""
 _MISSING = object()

@@ -32,7 +32,7 @@ from router.payments import (
     RequestInProgressError,
 )
 from router.sending import Sender, is_doubtful_completion, learned, step_of
-from router.settling import settle
+from router.settling import BY_OPERATOR, settle
 
 log = structlog.get_logger("router.modifications")
 
@@ -43,8 +43,6 @@ Verdict = Literal["approved", "declined", "canceled", "not_executed"]
 Of an approval that is in the way, `approved`: it is still there, so its provider is asked anew to release it or pay
 it back; anything else: that is done.
 """
-BY_OPERATOR = "operator"
-"""The reason of what a person has said; the evidence is in the payment's event, and not for checkout."""
 
 
 class NoSuchPaymentError(PaymentRefusedError):

@@ -207,7 +207,8 @@ class Parked:
         with self._lock:
             self._settled += payment.status != "parked"
             if payment.status not in ("parked", "processing"):
-                self._good += 1
+                # Canceled meanwhile, or expired: that says nothing of a provider.
+                self._good += any(each.started_at >= began for each in answer.attempts)
             elif payment.updated_at >= began:  # else nobody was asked
                 self._bad += 1
 

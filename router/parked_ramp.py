@@ -21,6 +21,9 @@ STAGE_S = 2.0
 """A call of 10 s that hangs is the breaker's to notice; in two seconds a healthy provider answers twenty times."""
 IDLE_S = 10.0
 """Nothing given out for so long: what was known of the providers' strength is old."""
+AHEAD_S = 60.0
+"""What was given out is never ahead of now, but for clocks that differ by less; one that was wrong, and was put
+right, must not stop everybody until its time comes."""
 FORGIVEN_SHARE = 0.1
 """Of a stage's tries so many may fail: as `BreakerSettings.probe_success_rate` forgives."""
 USED_SHARE = 0.5
@@ -54,8 +57,9 @@ def heard(ramp: Ramp, now: dt.datetime, *, good: int, bad: int, most_per_s: floa
 
     `most_per_s`: as fast as it ever becomes.
     """
-    if (now - ramp.spent_until).total_seconds() > IDLE_S:
-        return dataclasses.replace(beginning(now, most_per_s=most_per_s), restarted_at=ramp.restarted_at)
+    idle_s = (now - ramp.spent_until).total_seconds()
+    if idle_s > IDLE_S or idle_s < -AHEAD_S:
+        return dataclasses.replace(beginning(now, most_per_s=most_per_s), restarted_at=min(now, ramp.restarted_at))
     ramp = dataclasses.replace(ramp, rate=min(ramp.rate, most_per_s), good=ramp.good + good, bad=ramp.bad + bad)
     slowest = min(FLOOR_PER_S, most_per_s)
     if ramp.bad > (ramp.good + ramp.bad) * FORGIVEN_SHARE:

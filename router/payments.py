@@ -196,10 +196,11 @@ class Payments:
                 return None  # another worker was first
             return Answer(journal.payment, journal.attempts)
         order = Order.model_validate(payment.order)
-        plan = self._planner.plan(payment.id, payment.merchant, order, self._clock.now())
+        looked_at = self._clock.now()
+        plan = self._planner.plan(payment.id, payment.merchant, order, looked_at)
         if not plan.decision.order:
             # Nobody can take it now: no transition, so no event; a day of waiting must not fill the ledger.
-            self._ledger.postpone(payment, self._next_try(payment))
+            self._ledger.postpone(payment, self._next_try(payment), now=looked_at)
             return Answer(payment, attempts)
         # It was accepted, whatever its merchant wants by now.
         return self._pay(journal, order, plan, deadline, may_wait=True)

@@ -26,7 +26,7 @@ from router.ledger.payments import PaymentLedger
 from router.ledger.records import Attempt, StaleError
 from router.ledger.unavailable import LedgerUnavailableError
 from router.sending import HELD_BACK, LEAST_TIME_S, Sender, learned, says_more
-from router.settling import ATTENTION_AFTER, IN_DOUBT, NOTHING_TO_VOID, settle
+from router.settling import ATTENTION_AFTER, HELD_DEAD, IN_DOUBT, NOTHING_TO_VOID, settle
 
 log = structlog.get_logger("router.resolver")
 
@@ -198,7 +198,7 @@ class Resolver:
         )
         if found_nothing and not expected and not pending and now - sent_last > HELD_DEAD_AFTER:
             log.error("held_dead", payment=journal.payment.id, attempt=attempt.id, provider=attempt.provider)
-            journal.learned(dataclasses.replace(attempt, outcome="not_executed", reason="held_dead", finished_at=now))
+            journal.learned(dataclasses.replace(attempt, outcome="not_executed", reason=HELD_DEAD, finished_at=now))
         elif found.kind is LookUpKind.UNSUPPORTED:
             self._void_unseen(journal, attempt, deadline)
 

@@ -9,15 +9,22 @@ from typing import Any
 
 import structlog
 
-from router import standing
+from router import parked_terms, standing
 from router.ledger.journal import Journal
-from router.ledger.operations import UNSEEN, UNSETTLED, Operation, OperationState
-from router.ledger.records import Attempt, NewKey, ReferenceInUseError
+from router.ledger.operations import ABANDONED, CHECKOUT, UNSEEN, UNSETTLED, Operation, OperationState
+from router.ledger.records import Attempt, NewKey, Payment, ReferenceInUseError
 
 log = structlog.get_logger("router.settling")
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 """Between rounds of finding out: doubled each time from the first to the longest."""
+PARKED_AGAIN_S = 15.0
+"""Least wait of a parked payment whose try came to nothing in the resolver's hands; a recovery wakes it sooner."""
+HELD_DEAD = "held_dead"
+"""An attempt's reason of which its provider knows nothing, so long after its last send."""
+BY_OPERATOR = "operator"
+"""The reason of what a person has said; the evidence is in the payment's event, and not for checkout."""
+UNPROVED = (HELD_DEAD, BY_OPERATOR)
 NOTHING_TO_VOID = "original_payment_not_found"
 """An attempt's reason, once its provider has said of a void by our own id that there is nothing under it."""
 ATTENTION_AFTER = dt.timedelta(hours=1)
@@ -62,10 +69,14 @@ def settle(
         stands = _too_late(journal, attempt)
     elif attempt is not None:
         stands = standing.columns(payment.amount, payment.capture_mode, attempt, journal.attempts, journal.operations)
+    elif nothing is None and not given_up and _waits_on(journal, now):
+        stands = _parked_again(payment, now)
     elif payment.status in ("processing", "requires_action") or in_vain is not None:
         # Every attempt is known to have done nothing: there is nothing left that could charge.
         nothing = nothing or ("canceled" if given_up else "failed")
         stands = {"status": nothing, "provider": None, "attempt_id": None, "next_action": None}
+        if nothing == "failed" and payment.tries and payment.expires_at <= now:
+            stands["failure"] = "expired"
     else:
         stands = _closed(journal)
     commit = partial(
@@ -81,6 +92,40 @@ def settle(
     if reopens and stands["status"] != "declined":
         log.error("declined_and_then_approved", payment=payment.id, status=stands["status"])
     return resolved
+
+
+def _waits_on(journal: Journal, now: dt.datetime) -> bool:
+    """Whether it was accepted, parked, and is to be parked again: its try came to nothing by its provider's record.
+
+    Only what is proved may be tried once more: not what was held dead, nor what a person has said. Not where checkout
+    asked to cancel it meanwhile, or anything of it is under way.
+    """
+    payment = journal.payment
+    return (
+        payment.status == "processing"
+        and payment.tries > 0
+        and now < payment.expires_at
+        and not any(each.state in UNSETTLED or each.asked_by in (CHECKOUT, ABANDONED) for each in journal.operations)
+        and all(
+            each.outcome == "not_executed" and (each.final_record or each.reason not in UNPROVED)
+            for each in journal.attempts
+        )
+        and any(each.id == payment.attempt_id and each.final_record for each in journal.attempts)
+    )
+
+
+def _parked_again(payment: Payment, now: dt.datetime) -> dict[str, Any]:
+    """The columns of a payment whose order was accepted: it waits for its next try, as after one that was refused."""
+    return {
+        "status": "parked",
+        "provider": None,
+        "attempt_id": None,
+        "next_action": None,
+        "next_try_at": parked_terms.next_try(now, payment.created_at, PARKED_AGAIN_S, random=0.0),
+        "tries": payment.tries + 1,
+        "claimed_until": None,
+        "faults": 0,
+    }
 
 
 def _end_voids(journal: Journal, now: dt.datetime) -> None:

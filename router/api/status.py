@@ -54,6 +54,8 @@ def blueprint(*, providers: Sequence[str], health: ProviderHealth, flags: FlagSo
         notice = view.maintenance_notice.strip() or None
         response = jsonify({"status": status_of(view, health, providers), "notice": notice})
         response.cache_control.public, response.cache_control.max_age = True, MAX_AGE_S
+        # A shop's page is of another origin than this; there is nothing in it that is not for everybody.
+        response.access_control_allow_origin = "*"
         response.add_etag()
         return cast("Response", response.make_conditional(request))
 

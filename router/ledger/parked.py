@@ -77,16 +77,16 @@ class ParkedLedger:
         `good`, `bad`: tries that ended since the last claim, for the rate. The claims last until `until`.
         """
         with self._database.write() as connection:
-            before, last = _locked(connection, now)
+            before, turn = _locked(connection, now)
             ramp = parked_ramp.heard(before, now, good=good, bad=bad, most_per_s=most_per_s)
             wanted = min(limit, parked_ramp.allowed(ramp, now))
-            ids, last = _next(connection, now, wanted, last) if wanted else ([], last)
+            ids, last = _next(connection, now, wanted, turn) if wanted else ([], turn)
             if ids:
                 # Parked still: a cancel may have been committed since the look, on PostgreSQL.
                 claimed = payments.update().where(payments.c.id.in_(ids), _PARKED)
                 connection.execute(claimed.values(claimed_until=to_micros(until)))
             ramp = parked_ramp.spent(ramp, now, len(ids))
-            if ramp != before:  # else there is nothing to wait for the disk for
+            if (ramp, last) != (before, turn):  # else there is nothing to wait for the disk for
                 _keep(connection, ramp, merchant=last)
         return Claimed(ids, ramp.rate, parked_ramp.next_at(ramp))
 
@@ -112,12 +112,14 @@ class ParkedLedger:
         """
         with self._database.write() as connection:
             ramp, last = _locked(connection, now)
+            # Never back: a worker that begins must not make an earlier recovery of one that is being seen to.
+            known = connection.scalar(sa.select(ramps.c.wake_at))
             restart = restart and now - ramp.restarted_at >= OUTAGES_APART
             _keep(
                 connection,
                 parked_ramp.beginning(now) if restart else ramp,
                 merchant=last,
-                wake_at=to_micros(since),
+                wake_at=max(to_micros(since), known or 0),
             )
         return restart
 
@@ -155,6 +157,7 @@ class ParkedLedger:
                 return False  # the error came after a try had begun: the resolver has it
             faults = row["faults"] + 1
             values: dict[str, Any] = {"faults": faults, "claimed_until": None, "next_try_at": to_micros(again_at)}
+            values["updated_at"] = to_micros(now)  # a wake that is under way is not to have it tried at once
             if faults < at_most:
                 connection.execute(payments.update().where(payments.c.id == payment_id).values(values))
                 return False
@@ -206,21 +209,27 @@ class ParkedLedger:
 
     def waiting(self) -> Waiting:
         """How many payments are parked, and since when the oldest is."""
+        # A dead one is the one that has no next try: so an index answers, whose rows are a twentieth of the table's.
         query = sa.select(
-            sa.func.count(), sa.func.count(payments.c.dead_at), sa.func.min(payments.c.created_at)
+            sa.func.count(), sa.func.count(payments.c.next_try_at), sa.func.min(payments.c.created_at)
         ).where(_PARKED)
         with self._database.read() as connection:
-            depth, dead, oldest = connection.execute(query).one()
-        return Waiting(depth, dead, **from_row({"oldest_at": oldest}))
+            depth, alive, oldest = connection.execute(query).one()
+        return Waiting(depth, depth - alive, **from_row({"oldest_at": oldest}))
 
 
 # ---------------------------------------------------------------- whose turn it is
 
 
 def _next(connection: sa.Connection, now: dt.datetime, wanted: int, last: str) -> tuple[list[str], str]:
-    """Ids of due payments that nobody has claimed, dealt out merchant by merchant, and whose turn it was last."""
+    """Ids of due payments that nobody has claimed, dealt out merchant by merchant, and whose turn it was last.
+
+    Where none of those looked at has any, that is the last one looked at: the next claim looks behind it.
+    """
     found: dict[str, list[str]] = {}
+    seen = last
     for merchant in _merchants(connection, last):
+        seen = merchant
         ids = _due(connection, merchant, now, wanted)
         if ids:
             found[merchant] = ids
@@ -232,7 +241,7 @@ def _next(connection: sa.Connection, now: dt.datetime, wanted: int, last: str) -
             if turn < len(ids) and len(dealt) < wanted:
                 dealt.append(ids[turn])
                 last = merchant
-    return dealt, last
+    return dealt, last if dealt else seen
 
 
 def _merchants(connection: sa.Connection, last: str) -> Iterator[str]:

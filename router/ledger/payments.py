@@ -171,13 +171,16 @@ class PaymentLedger:
                 raise StaleError from None  # it has just ended: the next try finds the reference free
             raise ReferenceInUseError(holder) from None
 
-    def postpone(self, payment: Payment, next_try_at: dt.datetime) -> None:
-        """Commit when a parked payment is tried next; no transition, so neither version nor event."""
+    def postpone(self, payment: Payment, next_try_at: dt.datetime, *, now: dt.datetime) -> None:
+        """Commit when a parked payment is tried next; no transition, so neither version nor event.
+
+        That it was looked at `now` is noted: a recovery before that does not wake it any more.
+        """
         with self._database.write() as connection:
             connection.execute(
                 payments.update()
                 .where(payments.c.id == payment.id, payments.c.version == payment.version)
-                .values(next_try_at=to_micros(next_try_at), claimed_until=None, faults=0)
+                .values(next_try_at=to_micros(next_try_at), claimed_until=None, faults=0, updated_at=to_micros(now))
             )
 
     # ------------------------------------------------------------ reading

@@ -96,7 +96,7 @@ def _as_the_second_migration_left_it(database: Database) -> dict[str, Payment]:
             connection.execute(sa.text(f"DROP TABLE {table}"))
         for index in ("ix_payments_listed", "ix_attempts_started_at", "ix_webhooks_payment"):
             connection.execute(sa.text(f"DROP INDEX {index}"))
-        for index in ("ix_payments_parked_by_merchant", "ix_payments_parked_expiring"):
+        for index in ("ix_payments_parked_by_merchant", "ix_payments_parked_due", "ix_payments_parked_expiring"):
             connection.execute(sa.text(f"DROP INDEX {index}"))
         connection.execute(sa.text("DROP INDEX ix_payment_events_xact_number"))  # SQLite keeps a column for it
         for index in ("attempts_approved", "operations_provider_reference", "operations_started_at"):

@@ -186,7 +186,7 @@ def test_a_postponed_payment_is_sound_while_it_is_tried_and_when_that_was_cut_sh
     stripe = house.providers["stripe"]
     stripe.outcomes.append(REFUSED)
     payment = house.pay().payment
-    house.ledger.postpone(payment, house.clock.now() + dt.timedelta(seconds=90))
+    house.ledger.postpone(payment, house.clock.now() + dt.timedelta(seconds=90), now=payment.updated_at)
     house.clock.advance(100)
     seen: list[Difference] = []
     stripe.during = lambda _call: seen.extend(differences(database))

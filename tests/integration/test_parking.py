@@ -244,6 +244,7 @@ def test_the_status_page_says_whether_payments_go_through(
     StatusView.model_validate(answer.json, extra="forbid")
     assert answer.json == {"status": status, "notice": flags.get(MAINTENANCE_NOTICE)}
     assert answer.headers["Cache-Control"] == "public, max-age=3"
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
     again = _status(shop, **{"If-None-Match": answer.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
     assert _status(shop, **{"If-None-Match": '"another"'}).status_code == 200

@@ -130,3 +130,12 @@ def test_a_stage_is_as_long_as_it_says() -> None:
     ramp = heard(beginning(NOW), after(STAGE_S - 0.01), good=100, bad=0, most_per_s=MOST)
     assert ramp.rate == FLOOR_PER_S
     assert heard(ramp, after(STAGE_S), good=0, bad=0, most_per_s=MOST).rate == 2 * FLOOR_PER_S
+
+
+def test_a_clock_that_was_wrong_stops_nobody_for_long() -> None:
+    """A worker an hour ahead has given out an hour's tries, it seems; some seconds ahead are the usual difference."""
+    wrong = dataclasses.replace(beginning(after(3600)), rate=80.0)
+    now = heard(wrong, NOW, good=0, bad=0, most_per_s=MOST)
+    assert (now.rate, allowed(now, NOW), now.restarted_at) == (FLOOR_PER_S, 1, NOW)
+    usual = dataclasses.replace(beginning(after(5)), rate=80.0)
+    assert heard(usual, NOW, good=0, bad=0, most_per_s=MOST).rate == 80.0

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from flags.contract import RoutingFlags
 from router.audit import verify
@@ -98,7 +99,7 @@ def test_a_recovery_wakes_who_would_have_waited_for_minutes(house: House, databa
     (payment,) = park(house)
     loop.run_once()
     house.clock.advance(3600)
-    house.ledger.postpone(payment, house.clock.now() + dt.timedelta(seconds=LONGEST_WAIT_S))
+    house.ledger.postpone(payment, house.clock.now() + dt.timedelta(seconds=LONGEST_WAIT_S), now=payment.updated_at)
     assert drain(house, loop, within_s=5) == 0
     recovery(house, "adyen")
     assert drain(house, loop, within_s=1) == 1
@@ -109,7 +110,7 @@ def test_a_recovery_wakes_who_would_have_waited_for_minutes(house: House, databa
 def test_a_worker_that_begins_after_the_recovery_wakes_them_too(house: House, ledger: ParkedLedger) -> None:
     """Whoever should have seen it was dead; what has been tried since waits its time."""
     (payment,) = park(house)
-    house.ledger.postpone(payment, house.clock.now() + dt.timedelta(seconds=LONGEST_WAIT_S))
+    house.ledger.postpone(payment, house.clock.now() + dt.timedelta(seconds=LONGEST_WAIT_S), now=payment.updated_at)
     house.clock.advance(1)
     recovery(house)
     house.clock.advance(5)
@@ -127,7 +128,7 @@ def test_the_rest_of_them_is_woken_by_another_where_the_first_one_died(
     monkeypatch.setattr("router.ledger.parked.WAKE_BATCH", 2)
     payments = park(house, 5)
     for each in payments:
-        house.ledger.postpone(each, house.clock.now() + dt.timedelta(hours=1))
+        house.ledger.postpone(each, house.clock.now() + dt.timedelta(hours=1), now=each.updated_at)
     house.clock.advance(60)
     recovery(house)
     assert ledger.recovered(house.clock.now(), since=house.clock.now(), restart=True)
@@ -157,7 +158,7 @@ def test_a_recovery_that_could_not_be_written_is_seen_again(house: House, monkey
     loop = parked_loop(house)
     (payment,) = park(house)
     loop.run_once()
-    house.ledger.postpone(payment, house.clock.now() + dt.timedelta(seconds=LONGEST_WAIT_S))
+    house.ledger.postpone(payment, house.clock.now() + dt.timedelta(seconds=LONGEST_WAIT_S), now=payment.updated_at)
     house.clock.advance(30)
     recovery(house)
     with monkeypatch.context() as patch:
@@ -598,3 +599,105 @@ def test_what_was_accepted_is_not_refused_when_its_merchant_changes_its_mind(hou
     house.clock.advance(15)
     drain(house, parked_loop(house), within_s=1)
     assert stored(house, payment).status == "parked"
+
+
+# ---------------------------------------------------------------- what a review found
+
+
+def test_a_merchant_behind_many_that_have_nothing_due_has_its_turn(
+    house: House, ledger: ParkedLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of theirs is a dead letter; a claim looks at so many merchants, and the next one behind them."""
+    monkeypatch.setattr("router.ledger.parked.MERCHANTS_AT_ONCE", 2)
+    now = house.clock.now()
+    for merchant in ("a", "b", "c", "d", "e"):
+        (dead,) = park(house, merchant=merchant)
+        assert ledger.failed(dead.id, cause="KeyError", now=now, again_at=now, at_most=1, alert_id=f"al_{merchant}")
+    (payment,) = park(house, merchant="z")
+    house.clock.advance(15)
+    recovery(house)
+    assert drain(house, parked_loop(house), within_s=3) == 1
+    assert stored(house, payment).status == "captured"
+
+
+def test_a_recovery_wakes_once_whom_it_does_not_help(house: House, database: Database) -> None:
+    """Their merchant may use the other provider only: they are looked at, put off, and left alone after that."""
+    house.payments._planner._allowed = lambda _merchant: ["adyen"]
+    for each in park(house, 4):
+        house.ledger.postpone(each, house.clock.now() + dt.timedelta(hours=1), now=each.updated_at)
+    loop = parked_loop(house)
+    loop.run_once()
+    house.clock.advance(60)
+    recovery(house, "stripe")
+    with pytest.MonkeyPatch.context() as patch:
+        looked_at: list[str] = []
+        retry = house.payments.retry_parked
+
+        def counted(payment_id: str) -> Any:
+            looked_at.append(payment_id)
+            house.clock.advance(0.001)  # a try takes its time
+            return retry(payment_id)
+
+        patch.setattr(house.payments, "retry_parked", counted)
+        drain(house, loop, within_s=20)
+    assert sorted(Counter(looked_at).values()) == [1, 1, 1, 1]
+    assert sound(database)
+
+
+def test_a_worker_that_begins_does_not_undo_a_later_recovery(house: House, ledger: ParkedLedger) -> None:
+    """The team brought a provider back a moment ago; the new worker knows of an older recovery, of a circuit."""
+    (payment,) = park(house)
+    house.clock.advance(60)
+    now = house.clock.now()
+    house.ledger.postpone(payment, now + dt.timedelta(hours=1), now=now)
+    house.clock.advance(1)
+    now = house.clock.now()
+    assert ledger.recovered(now, since=now, restart=True)
+    assert not ledger.recovered(now, since=now - dt.timedelta(seconds=30), restart=False)
+    assert ledger.wake(now) == 1
+
+
+def test_a_fault_of_ours_waits_its_time_while_a_recovery_wakes_the_others(house: House, ledger: ParkedLedger) -> None:
+    """Five errors within a second would make a dead letter of what a restart might mend."""
+    (payment,) = park(house)
+    house.clock.advance(60)
+    now = house.clock.now()
+    ledger.recovered(now, since=now - dt.timedelta(seconds=1), restart=True)
+    again_at = now + dt.timedelta(seconds=15)
+    ledger.failed(payment.id, cause="KeyError", now=now, again_at=again_at, at_most=9, alert_id="a")
+    assert ledger.wake(now) == 0
+    assert stored(house, payment).next_try_at == again_at
+
+
+def test_expiries_do_not_speed_up_the_rate(house: House) -> None:
+    """No provider has answered anything."""
+    until = house.clock.now() + dt.timedelta(seconds=60)
+    (payment,) = park(house, expires_at=until.isoformat())
+    recovery(house)
+    house.clock.advance(60)
+    loop = parked_loop(house)
+    loop._try(payment.id)
+    assert stored(house, payment).failure == "expired"
+    assert (loop._good, loop._bad) == (0, 0)
+
+
+def test_how_much_waits_is_read_from_an_index(house: House, ledger: ParkedLedger, database: Database) -> None:
+    """`/readyz` is asked every few seconds, and each round of a worker whether anything is due."""
+    if not database.is_sqlite:
+        pytest.skip("SQLite says how it reads")
+    dead, _ = park(house, 2)
+    now = house.clock.now()
+    assert ledger.failed(dead.id, cause="KeyError", now=now, again_at=now, at_most=1, alert_id="a")
+    asked: list[str] = []
+
+    @sa.event.listens_for(database.engine, "before_cursor_execute")
+    def note(_connection: Any, cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        cursor.execute("EXPLAIN QUERY PLAN " + statement, parameters)
+        asked.extend(row[3] for row in cursor.fetchall())
+
+    waiting = ledger.waiting()
+    ledger.is_any_due(now)
+    assert (waiting.depth, waiting.dead, waiting.oldest_at) == (2, 1, now)
+    assert len(asked) == 2
+    assert "COVERING INDEX ix_payments_parked_due" in asked[0]
+    assert "INDEX ix_payments_parked_due (next_try_at<?)" in asked[1]

@@ -24,6 +24,7 @@ def upgrade() -> None:
     op.drop_index("ix_payments_parked", table_name="payments", if_exists=True)
     for name, columns in (
         ("ix_payments_parked_by_merchant", ["merchant", "next_try_at", "id"]),
+        ("ix_payments_parked_due", ["next_try_at", "created_at", "status"]),
         ("ix_payments_parked_expiring", ["expires_at"]),
     ):
         op.create_index(name, "payments", columns, unique=False, sqlite_where=PARKED, postgresql_where=PARKED)
