@@ -24,7 +24,9 @@ SOURCE = "/pointsman"
 PREFIX = "pointsman.payment."
 
 STATUSES = ("processing", "requires_action", "authorized", "captured", "declined", "parked", "failed", "canceled")
-WORDS = ("created", *STATUSES, "refunded", "refund_undone", "disputed", "updated")
+KINDS = ("dead_lettered", "redriven")
+"""What is told by the router's own word for it: nothing that is told of the payment changes."""
+WORDS = ("created", *STATUSES, *KINDS, "refunded", "refund_undone", "disputed", "updated")
 """Not enforced on what is sent: a status that a later version adds must not hold up the feed."""
 
 
@@ -90,6 +92,8 @@ def type_of(event: FeedEvent) -> str:
     before, after = event.before, event.after
     if before.get("status") != after["status"]:
         word = "created" if event.version == 1 and after["status"] == "processing" else after["status"]
+    elif event.kind in KINDS:
+        word = event.kind
     elif after["amount_refunded"] != before["amount_refunded"]:
         word = "refunded" if after["amount_refunded"] > before["amount_refunded"] else "refund_undone"
     elif after["amount_captured"] != before["amount_captured"]:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from router import webhooks_out
 from router.housekeeping import KEPT
+from router.ledger import webhook_endpoints as webhook_endpoints_ledger
 from router.ledger.alerts import AlertLedger
 from router.ledger.engine import Database
 from router.ledger.records import Payment
@@ -23,7 +24,7 @@ from router.ledger.webhook_records import Recorded, Result
 from router.signing import SIGNATURE
 from router.webhooks_out import LEASE
 from router.webhooks_out_endpoints import BadEndpointError, NoSuchEndpointError
-from router.webhooks_out_feed import FAR, PAGE
+from router.webhooks_out_feed import FAR, FAR_S, PAGE
 from router.webhooks_out_post import Posted
 from router.webhooks_out_retries import TRIED_FOR
 from tests.fakes.threads import together
@@ -612,5 +613,41 @@ def test_the_backlog_is_counted(bureau: Bureau) -> None:
     bureau.pays()
     bureau.worker().run_once()
     found = bureau.endpoint_ledger.backlog()
-    assert dataclasses.astuple(found) == (1, at, 1, 1)
+    assert dataclasses.astuple(found) == (1, at, 0, None, 1, 1)
     assert bureau.now_is(failing).failures == 1
+
+
+def test_what_no_worker_has_read_is_backlog_too(bureau: Bureau) -> None:
+    """Else a service without a worker looks as if it had nothing to do; a disabled endpoint keeps nobody waiting."""
+    off = bureau.endpoint("off")
+    bureau.endpoint()
+    bureau.endpoints.disable(off.id, "shop", "a test")
+    at = bureau.clock.now()
+    bureau.becomes(bureau.pays(), "captured")
+    assert dataclasses.astuple(bureau.endpoint_ledger.backlog()) == (0, None, 2, at, 0, 1)
+    bureau.worker().run_once()
+    assert dataclasses.astuple(bureau.endpoint_ledger.backlog()) == (0, None, 0, None, 0, 1)
+
+
+def test_the_count_of_a_backlog_is_bounded(bureau: Bureau, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that is asked often must not count for seconds."""
+    monkeypatch.setattr(webhook_endpoints_ledger, "MOST_COUNTED", 2)
+    bureau.endpoint()
+    for _ in range(3):
+        bureau.pays()
+    assert bureau.endpoint_ledger.backlog().unread == 2
+    bureau.inboxes.answer = lambda _told: REFUSED
+    bureau.worker().run_once()
+    found = bureau.endpoint_ledger.backlog()
+    assert (found.pending, found.unread) == (2, 0)
+
+
+def test_what_an_endpoint_does_not_want_is_no_backlog_for_more_than_a_minute(bureau: Bureau) -> None:
+    """Its position follows at last, though nothing was put up."""
+    bureau.endpoint(types=[CAPTURED])
+    relay = bureau.worker()
+    bureau.pays()
+    bureau.go_on(relay, FAR_S - 1)
+    assert bureau.endpoint_ledger.backlog().unread == 1
+    bureau.go_on(relay, 3)
+    assert bureau.endpoint_ledger.backlog().unread == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 from typing import Any, get_args
@@ -94,6 +95,14 @@ def test_the_type_says_what_happened(before: dict[str, Any], changes: dict[str, 
     event = an_event(before, 1 if not before else 2, **changes)
     assert told(event)["type"] == f"pointsman.payment.{word}"
     assert word in events.WORDS
+
+
+@pytest.mark.parametrize("kind", ["dead_lettered", "redriven"])
+def test_a_payment_that_waits_for_a_person_is_told_of(kind: str) -> None:
+    """It stays parked, and only the router's word says that it will not be tried, or will be again."""
+    event = dataclasses.replace(an_event(FIRST | {"status": "parked"}), kind=kind)
+    assert told(event)["type"] == f"pointsman.payment.{kind}"
+    assert kind in events.WORDS
 
 
 def test_of_a_decline_its_class_is_told_and_no_more() -> None:
