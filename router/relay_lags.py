@@ -46,9 +46,10 @@ class RelayLags(_NowAndThen[Mapping[str, Mapping[str, Any]]]):
     """The relays' lags by name, each as `lag_json` has it."""
 
     def __init__(self, relays: RelayLedger, clock: Clock) -> None:
-        super().__init__(
-            lambda now: {each.relay.name: lag_json(each) for each in relays.lags(now)}, clock, unknown={}
-        )
+        def ask(now: dt.datetime) -> Mapping[str, Mapping[str, Any]]:
+            return {each.relay.name: lag_json(each) for each in relays.lags(now)}
+
+        super().__init__(ask, clock, unknown={})
 
 
 class WebhookLag(_NowAndThen[Mapping[str, Any] | None]):

@@ -40,7 +40,7 @@ class FeedPages:
         self._passed[endpoint_id] = committed, up_to, events + known[2], known[3]
 
     def is_far(self, endpoint_id: str, committed: Position) -> bool:
-        """Whether its position is so far behind what was passed over, or has been for so long, that it is committed."""
+        """Whether its position is to be committed: it is far behind what was passed over, or has been for long."""
         known = self._known(endpoint_id, committed)
         return known is not None and (known[2] >= FAR or self._clock.monotonic() - known[3] >= FAR_S)
 

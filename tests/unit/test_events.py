@@ -105,6 +105,15 @@ def test_a_payment_that_waits_for_a_person_is_told_of(kind: str) -> None:
     assert kind in events.WORDS
 
 
+@pytest.mark.parametrize("after", [{}, {"status": None}, {"status": "captured", "amount": "their words"}])
+def test_what_no_version_has_written_is_untellable_and_not_a_fault(after: dict[str, Any]) -> None:
+    """Whichever way it is wrong, the relays know it by one error, which says no value."""
+    event = FeedEvent(Position(9, 7), "pay_1", 2, "settled", AT, {"status": None}, after)
+    with pytest.raises(events.UntellableError) as caught:
+        events.body_of(event)
+    assert "their words" not in str(caught.value)
+
+
 def test_of_a_decline_its_class_is_told_and_no_more() -> None:
     """The issuer's words may name the card's holder."""
     decline = {"class": "soft", "code": "do_not_honor", "message": "Ms Doe's card", "network_code": "05"}
