@@ -124,7 +124,7 @@ from router.planning import Planner
 from router.reconciliation.files import formats
 from router.reconciliation.importing import Importer
 from router.recovery import Recovery
-from router.relay_lags import RelayLags
+from router.relay_lags import RelayLags, WebhookLag
 from router.reports.rollup import Rollup
 from router.resolver import Resolver, ResolverSettings
 from router.score_sharing import EXCHANGE_INTERVAL_S as SCORES_INTERVAL_S
@@ -548,6 +548,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
             ledger_fault=Heartbeat(core.database, process=core.health.actor, clock=core.clock).fault,
             parked=parked_ledger,
             relay_lags=RelayLags(RelayLedger(core.database), core.clock).known,
+            webhook_lag=WebhookLag(EndpointLedger(core.database), core.clock).known,
         )
     )
     app.register_api(status.blueprint(providers=tuple(core.providers), health=core.health, flags=core.flags))

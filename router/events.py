@@ -11,9 +11,10 @@ one. Sources: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.m
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from router.ledger.event_feed import FeedEvent
 
@@ -24,7 +25,9 @@ SOURCE = "/pointsman"
 PREFIX = "pointsman.payment."
 
 STATUSES = ("processing", "requires_action", "authorized", "captured", "declined", "parked", "failed", "canceled")
-WORDS = ("created", *STATUSES, "refunded", "refund_undone", "disputed", "updated")
+KINDS = ("dead_lettered", "redriven")
+"""What is told by the router's own word for it: nothing that is told of the payment changes."""
+WORDS = ("created", *STATUSES, *KINDS, "refunded", "refund_undone", "disputed", "updated")
 """Not enforced on what is sent: a status that a later version adds must not hold up the feed."""
 
 
@@ -68,37 +71,57 @@ class PaymentEvent(BaseModel):
     data: PaymentData
 
 
+class UntellableError(ValueError):
+    """A row that no version of the router has written; never says what is in it."""
+
+
 def payment_event(event: FeedEvent) -> PaymentEvent:
-    """What is told of it. Raises ValidationError for a row that no version of the router has written."""
+    """What is told of it. Raises UntellableError."""
     told: dict[str, Any] = {name: event.after.get(name) for name in _SAME_NAMES}
-    return PaymentEvent(
-        id=f"{event.payment_id}:{event.version}",
-        type=type_of(event),
-        subject=event.payment_id,
-        time=event.at,
-        data=PaymentData(
-            payment=event.payment_id,
-            version=event.version,
-            decline_class=(event.after.get("decline") or {}).get("class"),
-            **told,
-        ),
-    )
+    decline = event.after.get("decline") or {}
+    try:
+        return PaymentEvent(
+            id=f"{event.payment_id}:{event.version}",
+            type=type_of(event),
+            subject=event.payment_id,
+            time=event.at,
+            data=PaymentData(
+                payment=event.payment_id,
+                version=event.version,
+                decline_class=decline.get("class") if isinstance(decline, Mapping) else None,
+                **told,
+            ),
+        )
+    except ValidationError as error:
+        fields = ", ".join(sorted({".".join(map(str, each["loc"])) for each in error.errors(include_input=False)}))
+        raise UntellableError(f"wrong: {fields}") from None  # pydantic's own words hold the values
 
 
 def type_of(event: FeedEvent) -> str:
-    """What happened, as `type` says it; `created` is the first event of a payment that is on its way."""
+    """What happened, as `type` says it; `created` is the first event of a payment that is on its way.
+
+    Raises UntellableError.
+    """
+    try:
+        return PREFIX + _word(event)
+    except (KeyError, TypeError):
+        raise UntellableError("what happened cannot be told of it") from None
+
+
+def _word(event: FeedEvent) -> str:
     before, after = event.before, event.after
     if before.get("status") != after["status"]:
-        word = "created" if event.version == 1 and after["status"] == "processing" else after["status"]
-    elif after["amount_refunded"] != before["amount_refunded"]:
-        word = "refunded" if after["amount_refunded"] > before["amount_refunded"] else "refund_undone"
-    elif after["amount_captured"] != before["amount_captured"]:
-        word = "captured"
-    elif after.get("dispute") != before.get("dispute"):
-        word = "disputed"
-    else:
-        word = "updated"
-    return PREFIX + word
+        if event.version == 1 and after["status"] == "processing":
+            return "created"
+        word: str = after["status"]
+        return word
+    if event.kind in KINDS:
+        return event.kind
+    if after["amount_refunded"] != before["amount_refunded"]:
+        return "refunded" if after["amount_refunded"] > before["amount_refunded"] else "refund_undone"
+    if after["amount_captured"] != before["amount_captured"]:
+        return "captured"
+    return "disputed" if after.get("dispute") != before.get("dispute") else "updated"
 
 
 def body_of(event: FeedEvent) -> bytes:

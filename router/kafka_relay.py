@@ -111,8 +111,10 @@ class KafkaRelay:
         try:
             if not self._hold():
                 return 0
-            delivered = self._deliver()
-            self._watch()
+            try:
+                delivered = self._deliver()
+            finally:
+                self._watch()  # also where it raises each time: nobody else would tell
         except LeaseLostError:
             # Another worker has it, or a person moved it: what is on its way is theirs to send again.
             self._let_go()

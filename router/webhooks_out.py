@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
-from pydantic import ValidationError
 
 from router import events as events_out
 from router.clock import Clock, Ids
@@ -39,7 +38,7 @@ from router.signing import SIGNATURE, signature
 from router.webhooks_out_chains import Chain, chains
 from router.webhooks_out_feed import FeedPages
 from router.webhooks_out_post import Posted
-from router.webhooks_out_retries import is_over, pause_s, wait_s
+from router.webhooks_out_retries import again, is_over, pause_s
 
 log = structlog.get_logger("router.webhooks_out")
 
@@ -126,11 +125,14 @@ class Relay:
         events, up_to = self._pages.after(self._pages.begins(endpoint.id, committed))
         new: list[NewDelivery] = []
         for event in events:
-            if event.after.get("merchant") != endpoint.merchant or not endpoint.wants(events_out.type_of(event)):
+            if event.after.get("merchant") != endpoint.merchant:
+                continue
+            told = _told(event)
+            if told is None or not endpoint.wants(told.type):
                 continue
             if len(new) == room:
                 return new, new[-1].position
-            new += _told(event)
+            new.append(told)
         if events and not new:
             self._pages.passed_over(endpoint.id, committed, up_to, len(events))
         return new, up_to
@@ -215,8 +217,7 @@ class Relay:
         again_at = None
         if posted.reason is not None:
             at = self._clock.now()
-            if not is_over(delivery.failing_since or at, delivery.failures + 1, at):
-                again_at = at + dt.timedelta(seconds=wait_s(delivery.failures + 1, self._random()))
+            again_at = again(delivery.failing_since or at, delivery.failures + 1, at, self._random())
         return Result(delivery, now, posted.status, posted.reason, posted.latency_s, again_at)
 
     # ------------------------------------------------------------ what it says of the endpoint
@@ -264,25 +265,25 @@ class Relay:
         return dataclasses.replace(standing, disabled=cause, alert=alert)
 
 
-def _told(event: FeedEvent) -> list[NewDelivery]:
+def _told(event: FeedEvent) -> NewDelivery | None:
     try:
         told = events_out.payment_event(event)
-    except ValidationError:
-        # A row that no version of the router has written: it must not hold up what comes after it.
+    except events_out.UntellableError:
+        # It must not hold up what comes after it, nor the other endpoints.
         log.exception("event_not_told", payment=event.payment_id, version=event.version)
-        return []
+        return None
     body = events_out.body_of(event).decode()
-    return [NewDelivery(told.id, told.type, event.payment_id, event.version, event.position, body)]
+    return NewDelivery(told.id, told.type, event.payment_id, event.version, event.position, body)
 
 
 def _behind(results: Sequence[Result], found: Sequence[Chain]) -> Sequence[Delivery]:
     """What waits for an event that was refused in this round, and until when."""
-    again = {each.delivery.payment_id: each.again_at for each in results if each.again_at is not None}
+    later = {each.delivery.payment_id: each.again_at for each in results if each.again_at is not None}
     done = {each.delivery.number for each in results}
     return [
         dataclasses.replace(delivery, next_try_at=at)
         for chain in found
-        if (at := again.get(chain[0].payment_id)) is not None
+        if (at := later.get(chain[0].payment_id)) is not None
         for delivery in chain
         if delivery.number not in done
     ]

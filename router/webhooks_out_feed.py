@@ -15,6 +15,8 @@ SHARED_FOR_S = 0.1
 PAGES = 64
 FAR = 4 * PAGE
 """Events that an endpoint does not want are passed over in memory; so many at a time its position is committed."""
+FAR_S = 60.0
+"""And so long after the first of them: what the ledger does not know of, the health page shows as a lag."""
 
 
 class FeedPages:
@@ -25,22 +27,27 @@ class FeedPages:
         self._clock = clock
         self._lock = threading.Lock()
         self._pages: dict[Position, tuple[float, Sequence[FeedEvent], Position]] = {}
-        self._passed: dict[str, tuple[Position, Position, int]] = {}
+        self._passed: dict[str, tuple[Position, Position, int, float]] = {}
 
     def begins(self, endpoint_id: str, committed: Position) -> Position:
         """Where to look on for an endpoint whose position is this in the ledger: behind what it does not want."""
-        was, up_to, _events = self._passed.get(endpoint_id, (committed, committed, 0))
-        return up_to if was == committed else committed
+        known = self._known(endpoint_id, committed)
+        return committed if known is None else known[1]
 
     def passed_over(self, endpoint_id: str, committed: Position, up_to: Position, events: int) -> None:
         """Remember that it wants none of so many more events, up to there."""
-        was, _up_to, before = self._passed.get(endpoint_id, (committed, committed, 0))
-        self._passed[endpoint_id] = committed, up_to, events + (before if was == committed else 0)
+        known = self._known(endpoint_id, committed) or (committed, committed, 0, self._clock.monotonic())
+        self._passed[endpoint_id] = committed, up_to, events + known[2], known[3]
 
     def is_far(self, endpoint_id: str, committed: Position) -> bool:
-        """Whether its position is so far behind what was passed over that it is worth a commit."""
-        was, _up_to, events = self._passed.get(endpoint_id, (committed, committed, 0))
-        return was == committed and events >= FAR
+        """Whether its position is to be committed: it is far behind what was passed over, or has been for long."""
+        known = self._known(endpoint_id, committed)
+        return known is not None and (known[2] >= FAR or self._clock.monotonic() - known[3] >= FAR_S)
+
+    def _known(self, endpoint_id: str, committed: Position) -> tuple[Position, Position, int, float] | None:
+        """What was passed over since that commit: from where, up to where, how many events, since when."""
+        known = self._passed.get(endpoint_id)
+        return known if known is not None and known[0] == committed else None
 
     def after(self, position: Position) -> tuple[Sequence[FeedEvent], Position]:
         """The page that follows a position, and where it ends."""

@@ -30,6 +30,17 @@ def is_over(since: dt.datetime, tries: int, now: dt.datetime) -> bool:
     return tries >= LEAST_TRIES and now - since >= TRIED_FOR
 
 
+def again(since: dt.datetime, failures: int, now: dt.datetime, chance: float) -> dt.datetime | None:
+    """When an event is sent again that was refused that often in a row, since then; None: never.
+
+    The last try is at the end of the day, not an hour and a quarter behind it.
+    """
+    if is_over(since, failures, now):
+        return None
+    at, end = now + dt.timedelta(seconds=wait_s(failures, chance)), since + TRIED_FOR
+    return min(at, end) if now < end else at
+
+
 def _jittered(seconds: float, chance: float) -> float:
     """A quarter more or less: what failed together does not come back together."""
     return seconds * (0.75 + chance / 2)

@@ -55,6 +55,20 @@ class RelayLag(BaseModel):
     cause: str | None
 
 
+class WebhookLag(BaseModel):
+    """How far behind checkout's webhook endpoints are, together. 100,000 stands for as many or more."""
+
+    pending: int = Field(description="Deliveries that are ready to be sent, or sent again")
+    pending_seconds: float = Field(description="Since the oldest of them was made")
+    unread: int = Field(
+        description="Events after the place of the enabled endpoint that is furthest behind; a minute's that it does"
+        " not want may be among them"
+    )
+    unread_seconds: float = Field(description="Since the first of them happened")
+    failing: int = Field(description="Enabled endpoints that accepted nothing when they were last tried")
+    disabled: int
+
+
 class Ready(BaseModel):
     """Whether a payment can be taken, and what to know besides. Only the ledger makes it not ready."""
 
@@ -66,6 +80,8 @@ class Ready(BaseModel):
     parked: views.WaitingView | None = None
     """None: the ledger, which knows it, is away."""
     relays: dict[str, RelayLag] = Field(description="By name; one that has never run is not among them")
+    webhooks: WebhookLag | None = None
+    """None: the ledger, which knows it, is away."""
 
 
 class FlipPath(BaseModel):
@@ -95,6 +111,7 @@ def blueprint(
     ledger_fault: Callable[[], str | None],
     parked: ParkedLedger,
     relay_lags: Callable[[], Mapping[str, Mapping[str, Any]]],
+    webhook_lag: Callable[[], Mapping[str, Any] | None],
 ) -> APIBlueprint:
     """The views; `ledger_fault` tries a write and answers what is wrong, or None."""
     api = APIBlueprint("operations", __name__, abp_tags=[Tag(name="operations", description="On-call's calls")])
@@ -179,6 +196,7 @@ def blueprint(
                 "parked": waiting,
                 # A ledger that is away must not be asked twice: the page would come too late to be of use.
                 "relays": relay_lags() if fault is None else {},
+                "webhooks": webhook_lag() if fault is None else None,
             }
         )
         response.status_code = 200 if fault is None else 503

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import structlog
 
 from router.ledger.engine import Database
-from router.ledger.tables import event_clock, payment_events, relays
+from router.ledger.tables import event_clock, payment_events, relays, webhook_endpoints
 
 log = structlog.get_logger("router.ledger.event_clock")
 
@@ -63,8 +63,8 @@ def _from_the_future(connection: sa.Connection) -> bool:
 
 def _highest(connection: sa.Connection) -> int:
     """The highest of all events, and of all positions: the events that they passed may be gone."""
-    highest = [connection.scalar(sa.select(sa.func.max(table.c.xact))) or 0 for table in (payment_events, relays)]
-    return max(0, *highest)
+    places = (payment_events, relays, webhook_endpoints)
+    return max(0, *(connection.scalar(sa.select(sa.func.max(table.c.xact))) or 0 for table in places))
 
 
 def _origin(connection: sa.Connection) -> str:

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from router.ledger import alerts
 from router.ledger.alerts import Alert
 from router.ledger.engine import Database
-from router.ledger.event_feed import Position
+from router.ledger.event_feed import Position, beyond, in_order
+from router.ledger.relays import MOST_COUNTED
 from router.ledger.tables import from_micros, payment_events, to_micros, webhook_deliveries, webhook_endpoints
 from router.ledger.webhook_records import Endpoint
 
@@ -33,8 +34,13 @@ class Backlog:
     """What all endpoints together have not accepted yet."""
 
     pending: int
+    """Put up and not accepted; MOST_COUNTED: as many or more."""
     oldest: dt.datetime | None
-    """When the oldest of those was put up."""
+    """When the oldest of those was put up, of as many as are counted."""
+    unread: int
+    """Events behind the enabled endpoint that has come least far, its own or not; MOST_COUNTED: as many or more."""
+    unread_since: dt.datetime | None
+    """When the first of those happened."""
     failing: int
     """Enabled endpoints that accepted nothing when they were last tried."""
     disabled: int
@@ -144,17 +150,32 @@ class EndpointLedger:
 
     def backlog(self) -> Backlog:
         """Of all endpoints together."""
-        rows, table = webhook_deliveries, webhook_endpoints
-        waiting = sa.select(sa.func.count(), sa.func.min(rows.c.created_at)).where(sa.text("state = 'pending'"))
-        enabled = sa.select(table.c.state, table.c.failures > 0).where(table.c.state != "deleted")
+        rows, table, events = webhook_deliveries, webhook_endpoints, payment_events.c
+        pending = sa.select(rows.c.created_at).where(sa.text("state = 'pending'")).limit(MOST_COUNTED).subquery()
+        waiting = sa.select(sa.func.count(), sa.func.min(pending.c.created_at))
+        enabled, behind = table.c.state == "enabled", (table.c.xact, table.c.number)
+        states = sa.select(
+            sa.func.count().filter(enabled, table.c.failures > 0),
+            sa.func.count().filter(table.c.state == "disabled"),
+        ).select_from(table)
         with self._database.read() as connection:
-            pending, oldest = connection.execute(waiting).one()
-            states = connection.execute(enabled).all()
+            count, oldest = connection.execute(waiting).one()
+            failing, disabled = connection.execute(states).one()
+            last = connection.execute(sa.select(*behind).where(enabled).order_by(*behind).limit(1)).one_or_none()
+            unread, since = 0, None
+            if last is not None:
+                follow = beyond(Position(*last), self._database)
+                some = sa.select(events.number).where(follow).limit(MOST_COUNTED).subquery()
+                unread = connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
+                first = sa.select(events.at).where(follow).order_by(*in_order(self._database)).limit(1)
+                since = connection.scalar(first)
         return Backlog(
-            pending=pending,
+            pending=count,
             oldest=None if oldest is None else from_micros(oldest),
-            failing=sum(state == "enabled" and bool(fails) for state, fails in states),
-            disabled=sum(state == "disabled" for state, _ in states),
+            unread=unread,
+            unread_since=None if since is None else from_micros(since),
+            failing=failing,
+            disabled=disabled,
         )
 
 

@@ -98,7 +98,7 @@ class Claimed:
     """An endpoint that this worker sends to, for a while."""
 
     endpoint: Endpoint
-    secrets: tuple[str, ...]
+    secrets: tuple[str, ...] = field(repr=False)
     pending: Sequence[Delivery]
     """By payment and version."""
 

@@ -20,6 +20,8 @@ from router.ledger.payments import PaymentLedger
 from router.ledger.relays import RelayLedger
 from router.ledger.tables import event_clock as clock_table
 from router.ledger.tables import payment_events, payments
+from router.ledger.webhook_endpoints import EndpointLedger
+from router.ledger.webhook_records import Endpoint
 from tests.fakes.house import build_house
 from tests.fakes.payments import a_payment, passed_on
 from tests.fakes.providers import FakeProvider
@@ -281,6 +283,17 @@ def test_a_position_from_the_future_lifts_the_clock_too(postgres_ledger: Databas
     event_clock.settle(postgres_ledger)
     PaymentLedger(postgres_ledger).create(a_payment("pay_1"), key="k", fingerprint="f", repeat=False, first=None)
     assert [each.payment_id for each in _all(feed, start=far)] == ["pay_1"]
+
+
+def test_a_webhook_endpoints_position_from_the_future_lifts_the_clock_too(postgres_ledger: Database) -> None:
+    """It is a place in the feed as a relay's is."""
+    event_clock.settle(postgres_ledger)
+    far = Position(1_000_000, 1)
+    endpoint = Endpoint("whe_1", "shop", "https://one.example/", (), "", "enabled", NOW, NOW)
+    EndpointLedger(postgres_ledger).add(endpoint, "secret", begins=far)
+    event_clock.settle(postgres_ledger)
+    PaymentLedger(postgres_ledger).create(a_payment("pay_1"), key="k", fingerprint="f", repeat=False, first=None)
+    assert [each.payment_id for each in _all(EventFeed(postgres_ledger), start=far)] == ["pay_1"]
 
 
 def test_a_ledger_that_stays_is_left_alone(postgres_ledger: Database) -> None:

@@ -53,6 +53,16 @@ def test_without_a_relay_the_health_page_names_none(shop: Shop) -> None:
     assert (shop.send("GET", "/readyz", api_key=None).json or {})["relays"] == {}
 
 
+def test_the_health_page_says_how_far_behind_the_webhooks_are(shop: Shop) -> None:
+    """In numbers: who asks has no key."""
+    body = {"url": "https://93.184.215.14/in"}
+    assert shop.send("POST", "/v1/webhook-endpoints", key="endpoint", json=body).status_code == 201
+    shop.pay()
+    told = (shop.send("GET", "/readyz", api_key=None).json or {})["webhooks"]
+    assert 0 <= told.pop("unread_seconds") < 60
+    assert told == {"pending": 0, "pending_seconds": 0.0, "unread": 2, "failing": 0, "disabled": 0}
+
+
 def test_events_that_nobody_has_passed_on_are_not_thrown_away(shop: Shop) -> None:
     """Housekeeping forgets what is old; events are the ledger's own record, and stay."""
     shop.pay()

@@ -17,6 +17,7 @@ from router.ledger.engine import Database
 from router.ledger.event_feed import START, EventFeed, Position
 from router.ledger.payments import PaymentLedger
 from router.ledger.relays import Relay, RelayLedger
+from router.ledger.unavailable import LedgerUnavailableError
 from router.relay_lags import RelayLags
 from tests.fakes.payments import a_payment, passed_on
 
@@ -303,6 +304,26 @@ def test_people_are_told_once_of_a_relay_that_is_stuck_and_of_the_next_time_agai
         assert alerts[-1].text.startswith("No payment event has reached Kafka for ")
         broker.takes = None
         assert relay.run_once() == 1
+
+
+def test_a_feed_that_cannot_be_read_is_told_of_too(
+    scene: Scene, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The round ends with an error each time, and the ledger as such is there: nothing else would say so."""
+    scene.pay("pay_1")
+    relay = scene.relay("one", broker)
+    broker.takes = 0
+    relay.run_once()
+
+    def after(*_args: object) -> None:
+        raise LedgerUnavailableError
+
+    monkeypatch.setattr(EventFeed, "after", after)
+    scene.clock.advance(301)
+    relay._let_go()
+    with pytest.raises(LedgerUnavailableError):
+        relay.run_once()
+    assert [each.kind for each in scene.alerts.all()] == ["relay_stuck"]
 
 
 def test_catching_up_is_not_being_stuck(scene: Scene, broker: Broker) -> None:

@@ -14,16 +14,18 @@ import sqlalchemy as sa
 
 from router import webhooks_out
 from router.housekeeping import KEPT
+from router.ledger import webhook_endpoints as webhook_endpoints_ledger
 from router.ledger.alerts import AlertLedger
 from router.ledger.engine import Database
+from router.ledger.event_feed import Position
 from router.ledger.records import Payment
-from router.ledger.tables import webhook_deliveries, webhook_endpoints
+from router.ledger.tables import payment_events, to_micros, webhook_deliveries, webhook_endpoints
 from router.ledger.webhook_endpoints import MOST_OF_A_MERCHANT, TooManyEndpointsError
 from router.ledger.webhook_records import Recorded, Result
 from router.signing import SIGNATURE
-from router.webhooks_out import LEASE
+from router.webhooks_out import LEASE, WELL_AFTER
 from router.webhooks_out_endpoints import BadEndpointError, NoSuchEndpointError
-from router.webhooks_out_feed import FAR, PAGE
+from router.webhooks_out_feed import FAR, FAR_S, PAGE
 from router.webhooks_out_post import Posted
 from router.webhooks_out_retries import TRIED_FOR
 from tests.fakes.threads import together
@@ -603,6 +605,86 @@ def test_a_number_that_the_database_gives_again_is_not_taken_for_the_old_one(bur
     assert first.id != "pay_other"
 
 
+def test_a_row_that_nobody_wrote_holds_up_no_endpoint(bureau: Bureau) -> None:
+    """It is passed over, loudly; what comes after it is told."""
+    bureau.endpoint()
+    broken, payment = bureau.pays(), bureau.pays()
+    with bureau.database.write() as connection:
+        row = payment_events.c.payment_id == broken.id
+        connection.execute(payment_events.update().where(row).values(changes={"merchant": "shop"}))
+    assert bureau.worker().run_once() == 1
+    assert bureau.inboxes.ids() == [f"{payment.id}:1"]
+
+
+# ---------------------------------------------------------------- whose turn it is
+
+
+def test_a_claim_is_refused_where_the_position_is_anothers(bureau: Bureau) -> None:
+    """By both of its parts: on PostgreSQL a resend may change the one and not the other."""
+    bureau.endpoint()
+    bureau.pays()
+    (due,) = bureau.worker().due()
+    was, now = due.candidate.position, bureau.clock.now()
+    for other in (Position(was.xact + 1, was.number), Position(was.xact, was.number + 1)):
+        candidate = dataclasses.replace(due.candidate, position=other)
+        assert bureau.deliveries.claim(candidate, "me", now=now, until=now, new=due.new, up_to=due.up_to) is None
+    assert bureau.deliveries.claim(due.candidate, "me", now=now, until=now, new=due.new, up_to=due.up_to) is not None
+
+
+def test_a_lease_keeps_others_away_until_its_very_end(bureau: Bureau) -> None:
+    """From being found, and from a claim by whoever had found it before."""
+    bureau.endpoint()
+    (before,) = bureau.deliveries.candidates(bureau.clock.now())
+
+    def claim(holder: str) -> bool:
+        now = bureau.clock.now()
+        until, place = now + LEASE, before.position
+        return bureau.deliveries.claim(before, holder, now=now, until=until, new=[], up_to=place) is not None
+
+    assert claim("one")
+    bureau.clock.advance(LEASE.total_seconds() - 0.001)
+    assert not claim("two")
+    assert bureau.deliveries.candidates(bureau.clock.now()) == []
+    bureau.clock.advance(0.001)
+    assert len(bureau.deliveries.candidates(bureau.clock.now())) == 1
+    assert claim("two")
+
+
+@pytest.mark.parametrize(("rounds", "at_once"), [(WELL_AFTER - 1, False), (WELL_AFTER, True)])
+def test_after_a_few_failed_rounds_one_that_is_accepted_brings_all_forward(
+    bureau: Bureau, rounds: int, at_once: bool
+) -> None:
+    """Of that endpoint, to that moment; a single refusal between accepted ones brings nothing forward."""
+    endpoint, other = bureau.endpoint("one"), bureau.endpoint("other")
+    bureau.inboxes.answer = lambda _told: REFUSED
+    bureau.pays()
+    relay = bureau.worker()
+    relay.run_once()
+    far = bureau.clock.now() + dt.timedelta(hours=1)
+    payment = bureau.pays()
+    with bureau.database.write() as connection:
+        connection.execute(webhook_endpoints.update().values(failures=rounds, next_try_at=0))
+        connection.execute(webhook_deliveries.update().values(next_try_at=to_micros(far)))
+    bureau.inboxes.answer = lambda told: ACCEPTED if told.url == endpoint.url else REFUSED
+    relay.run_once()
+    waiting = {each.payment_id: each.next_try_at for each in bureau.records(endpoint) if each.state == "pending"}
+    assert payment.id not in waiting
+    assert set(waiting.values()) == {bureau.clock.now() if at_once else far}
+    assert far in {each.next_try_at for each in bureau.records(other)}
+
+
+def test_the_secrets_are_not_in_what_a_claim_says_of_itself(bureau: Bureau) -> None:
+    """It may come into a log or a report of an error."""
+    _, secret = bureau.endpoints.create(merchant="shop", url="https://one.example/in")
+    bureau.pays()
+    (due,) = bureau.worker().due()
+    now = bureau.clock.now()
+    claimed = bureau.deliveries.claim(due.candidate, "me", now=now, until=now, new=due.new, up_to=due.up_to)
+    assert claimed is not None
+    assert claimed.secrets == (secret,)
+    assert secret not in repr(claimed)
+
+
 def test_the_backlog_is_counted(bureau: Bureau) -> None:
     """For the page that says how the service is."""
     well, failing, off = bureau.endpoint("well"), bureau.endpoint("failing"), bureau.endpoint("off")
@@ -612,5 +694,41 @@ def test_the_backlog_is_counted(bureau: Bureau) -> None:
     bureau.pays()
     bureau.worker().run_once()
     found = bureau.endpoint_ledger.backlog()
-    assert dataclasses.astuple(found) == (1, at, 1, 1)
+    assert dataclasses.astuple(found) == (1, at, 0, None, 1, 1)
     assert bureau.now_is(failing).failures == 1
+
+
+def test_what_no_worker_has_read_is_backlog_too(bureau: Bureau) -> None:
+    """Else a service without a worker looks as if it had nothing to do; a disabled endpoint keeps nobody waiting."""
+    off = bureau.endpoint("off")
+    bureau.endpoint()
+    bureau.endpoints.disable(off.id, "shop", "a test")
+    at = bureau.clock.now()
+    bureau.becomes(bureau.pays(), "captured")
+    assert dataclasses.astuple(bureau.endpoint_ledger.backlog()) == (0, None, 2, at, 0, 1)
+    bureau.worker().run_once()
+    assert dataclasses.astuple(bureau.endpoint_ledger.backlog()) == (0, None, 0, None, 0, 1)
+
+
+def test_the_count_of_a_backlog_is_bounded(bureau: Bureau, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that is asked often must not count for seconds."""
+    monkeypatch.setattr(webhook_endpoints_ledger, "MOST_COUNTED", 2)
+    bureau.endpoint()
+    for _ in range(3):
+        bureau.pays()
+    assert bureau.endpoint_ledger.backlog().unread == 2
+    bureau.inboxes.answer = lambda _told: REFUSED
+    bureau.worker().run_once()
+    found = bureau.endpoint_ledger.backlog()
+    assert (found.pending, found.unread) == (2, 0)
+
+
+def test_what_an_endpoint_does_not_want_is_no_backlog_for_more_than_a_minute(bureau: Bureau) -> None:
+    """Its position follows at last, though nothing was put up."""
+    bureau.endpoint(types=[CAPTURED])
+    relay = bureau.worker()
+    bureau.pays()
+    bureau.go_on(relay, FAR_S - 1)
+    assert bureau.endpoint_ledger.backlog().unread == 1
+    bureau.go_on(relay, 3)
+    assert bureau.endpoint_ledger.backlog().unread == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 from typing import Any, get_args
@@ -94,6 +95,23 @@ def test_the_type_says_what_happened(before: dict[str, Any], changes: dict[str, 
     event = an_event(before, 1 if not before else 2, **changes)
     assert told(event)["type"] == f"pointsman.payment.{word}"
     assert word in events.WORDS
+
+
+@pytest.mark.parametrize("kind", ["dead_lettered", "redriven"])
+def test_a_payment_that_waits_for_a_person_is_told_of(kind: str) -> None:
+    """It stays parked, and only the router's word says that it will not be tried, or will be again."""
+    event = dataclasses.replace(an_event(FIRST | {"status": "parked"}), kind=kind)
+    assert told(event)["type"] == f"pointsman.payment.{kind}"
+    assert kind in events.WORDS
+
+
+@pytest.mark.parametrize("after", [{}, {"status": None}, {"status": "captured", "amount": "their words"}])
+def test_what_no_version_has_written_is_untellable_and_not_a_fault(after: dict[str, Any]) -> None:
+    """Whichever way it is wrong, the relays know it by one error, which says no value."""
+    event = FeedEvent(Position(9, 7), "pay_1", 2, "settled", AT, {"status": None}, after)
+    with pytest.raises(events.UntellableError) as caught:
+        events.body_of(event)
+    assert "their words" not in str(caught.value)
 
 
 def test_of_a_decline_its_class_is_told_and_no_more() -> None:
