@@ -26,7 +26,7 @@ from router.ledger.migrate import migrate
 from router.ledger.rollups import Rollups
 from router.reports.files import streamed, write_csv, write_json
 from router.reports.query import Query, query
-from router.reports.report import report, rows
+from router.reports.report import columns_of, report, rows
 from router.reports.rollup import Rollup
 from router.reports.workbook import write_xlsx
 from tests.integration import recount
@@ -144,11 +144,13 @@ def _recounted(database: Database, url: str) -> int:
     wrong = 0
     for (zone, group_by), period, counted in zip(ASKED[:COMPARED], periods, found, strict=True):
         with Rollups(database).moment() as sources:
-            told = report(_wanted(zone, group_by), sources)
-        different = list(recount.differences([each.name for each in told.columns], told.rows, period, counted))
+            wanted = _wanted(zone, group_by)
+            names = [each.name for each in columns_of(wanted)]
+            lines = [each.values() for each in rows(wanted, sources)]
+        different = list(recount.differences(names, lines, period, counted))
         for each in different[:5]:
             print(each)
-        figures = len(told.rows) * (len(told.columns) - len(told.query.group_by))
+        figures = len(lines) * (len(names) - len(wanted.group_by))
         print(f"{zone:18} {group_by or '-':40} {figures} figures, {len(different)} differ", flush=True)
         wrong += len(different)
     return 1 if wrong else 0
