@@ -23,7 +23,7 @@ from tests.integration.ledgers import BACKENDS, ledger_on
 
 START = dt.datetime(2026, 10, 1, tzinfo=dt.UTC)
 NOW = dt.datetime(2026, 12, 31, tzinfo=dt.UTC)
-PAYMENTS = 2_000
+PAYMENTS = 800
 ASKED: tuple[tuple[str, tuple[str, ...], dict[str, str]], ...] = (
     ("UTC", ("currency",), {}),
     ("Europe/Berlin", ("day", "provider", "currency"), {}),
