@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import NamedTuple
 
+from providers.brands import brand_word
 from providers.regions import INTERNATIONAL
 
 Cell = tuple[str | None, str | None, str | None, str | None]
@@ -24,34 +25,6 @@ Cell = tuple[str | None, str | None, str | None, str | None]
 DIMENSIONS = ("currency", "brand", "funding", "region")
 
 FUNDINGS = ("credit", "debit", "prepaid")
-BRANDS = (
-    *("visa", "mastercard", "maestro", "amex", "discover", "diners", "jcb", "unionpay"),
-    *(
-        "cartesbancaires",
-        "bancontact",
-        "dankort",
-        "girocard",
-        "eftpos",
-        "interac",
-        "elo",
-        "hipercard",
-        "rupay",
-        "troy",
-    ),
-)
-_OTHER_NAMES = {
-    "americanexpress": "amex",
-    "mc": "mastercard",
-    "dinersclub": "diners",
-    "cup": "unionpay",
-    "chinaunionpay": "unionpay",
-    "cartebancaire": "cartesbancaires",
-    "cb": "cartesbancaires",
-    "eftposau": "eftpos",
-    "bcmc": "bancontact",
-}
-"""What vendors and checkouts call some of them besides."""
-
 FOUR_PLACES = Decimal("0.0001")
 _ZERO = Decimal(0)
 _REMEMBERED = 4096
@@ -190,11 +163,3 @@ def masked(cell: Cell, mask: Mask) -> Cell:
         funding if by_funding else None,
         region if by_region else None,
     )
-
-
-def brand_word(brand: str | None) -> str | None:
-    """A brand as the lines name it: small letters and digits only, and one name for each."""
-    if brand is None:
-        return None
-    word = "".join(each for each in brand.lower() if each.isalnum())
-    return _OTHER_NAMES.get(word, word)

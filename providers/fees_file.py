@@ -20,8 +20,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TypeVar
 
+from providers.brands import BRANDS, brand_word
 from providers.currencies import ISO_EXPONENTS
-from providers.fees import BRANDS, FUNDINGS, Cell, FeeBook, FeeLine, brand_word
+from providers.fees import FUNDINGS, Cell, FeeBook, FeeLine
 from providers.fees_checks import Finding, gaps, in_order, overlaps
 from providers.regions import REGIONS
 

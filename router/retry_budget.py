@@ -16,6 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from providers.brands import letters
+
 Network = Literal["visa", "mastercard"]
 
 COUNTED = ("declined", "requires_action", "unknown")
@@ -108,14 +110,10 @@ def card_digest(merchant: str, fingerprint: str) -> str:
 
 def network(brand: str | None) -> Network | None:
     """The network that a brand belongs to, where it is one with limits of ours."""
-    word = _word(brand)
+    word = letters(brand or "")
     if word.startswith("visa"):
         return "visa"
     return "mastercard" if word in ("mc", "maestro") or word.startswith("mastercard") else None
-
-
-def _word(brand: str | None) -> str:
-    return "".join(each for each in (brand or "").lower() if each.isalnum())
 
 
 def obstacle(occasion: Occasion, tries: Iterable[Try], now: dt.datetime) -> str | None:
@@ -146,7 +144,7 @@ def _said(each: Try, brand: Network | None, occasion: Occasion, now: dt.datetime
     code, network_code, advice = decline.get("code"), decline.get("network_code"), decline.get("advice")
     if code in NEVER_CODES or advice == STOP_ADVICE or (brand == "visa" and network_code in VISA_NEVER):
         return "the issuer will never approve this card"
-    if _word(occasion.brand).startswith(NOT_MASTERCARD):
+    if letters(occasion.brand or "").startswith(NOT_MASTERCARD):
         return None  # another network's digits are no Mastercard advice
     if advice in MASTERCARD_STOP:
         return "the issuer asks not to try this card again"

@@ -9,36 +9,21 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from providers.brands import brand_word
+
 OTHER = "other"
 """A brand or method that is not in the tables below: free text must not make a segment of its own."""
 
-_BRANDS = {
-    "visa": "visa",
-    "visaelectron": "visa",
-    "electron": "visa",
-    "mastercard": "mastercard",
-    "mc": "mastercard",
-    "amex": "amex",
-    "americanexpress": "amex",
-    "discover": "discover",
-    "diners": "diners",
-    "dinersclub": "diners",
-    "jcb": "jcb",
-    "unionpay": "unionpay",
-    "cup": "unionpay",
-    "maestro": "maestro",
-    "cartesbancaires": "cartes_bancaires",
-    "cartebancaire": "cartes_bancaires",
-    "bancontact": "bancontact",
-    "bcmc": "bancontact",
-    "eftpos": "eftpos",
-    "elo": "elo",
-    "interac": "interac",
-}
-"""Brands as Stripe and Adyen write them, without case and signs."""
+_BRANDS = frozenset(
+    {
+        *("visa", "mastercard", "amex", "discover", "diners", "jcb", "unionpay", "maestro", "cartes_bancaires"),
+        *("bancontact", "eftpos", "elo", "interac"),
+    }
+)
+_TOGETHER = {"visaelectron": "visa", "electron": "visa", "cartesbancaires": "cartes_bancaires"}
+"""Of a brand's own word (`providers.brands`), the segments' where it is another."""
 _METHODS = frozenset({"card"})
 _COUNTRY = re.compile(r"[A-Z]{2}")
-_NO_SIGNS = re.compile(r"[^a-z0-9]")
 
 BANDS = ((1_000, "<10"), (5_000, "<50"), (20_000, "<200"), (100_000, "<1000"))
 """Up to how many minor units, and the band's name in hundreds of them. One table for every currency: where money has
@@ -99,8 +84,9 @@ def band(amount_minor: int) -> str:
 def _brand(told: str | None) -> str:
     if not told:
         return ""
-    word = _NO_SIGNS.sub("", told.lower())
-    return _BRANDS.get(word, OTHER)
+    word = brand_word(told) or ""
+    word = _TOGETHER.get(word, word)
+    return word if word in _BRANDS else OTHER
 
 
 def _country(told: str | None) -> str:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.fees import BRANDS, Cell, Fee, FeeBook, FeeLine, Sale, brand_word
+from providers.brands import BRANDS, brand_word
+from providers.fees import Cell, Fee, FeeBook, FeeLine, Sale
 
 TODAY = dt.date(2026, 11, 21)
 ANY: Cell = (None, None, None, None)
