@@ -43,8 +43,8 @@ class Appraiser:
         self._fees = fees
         self._country_of = country_of
 
-    def terms(self, order: Order, merchant: str, now: dt.datetime) -> Mapping[str, Terms]:
-        """Each provider's terms for this order, rounded as they are printed."""
+    def terms(self, order: Order, kind: Segment, merchant: str, now: dt.datetime) -> Mapping[str, Terms]:
+        """Each provider's terms for this order, of this kind, rounded as they are printed."""
         card, money = order.payment_method.card, Money(order.amount, order.currency)
         sale = Sale(
             amount=value.major_units(money),
@@ -57,7 +57,7 @@ class Appraiser:
             ),
             at=now.date(),
         )
-        return self.terms_of(segment_of(order), sale, now)
+        return self.terms_of(kind, sale, now)
 
     def typical(self, now: dt.datetime) -> Mapping[str, Terms]:
         """Each provider's terms for a payment of which nothing but the amount is known."""

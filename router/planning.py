@@ -175,7 +175,7 @@ class Planner:
         """
         kind = segment_of(order)
         barred = _barred(self._providers, obstacles, flags)
-        terms = self._appraiser.terms(order, merchant, now)
+        terms = self._appraiser.terms(order, kind, merchant, now)
         offers = []
         for name in self._providers:
             readiness = self._health.readiness(name)
