@@ -99,19 +99,20 @@ class EventFeed:
         No events and the same position: there is nothing that may be read yet. Raises LedgerUnavailableError.
         """
         with self._database.read() as connection:
-            found = connection.execute(self._readable(connection, position).limit(limit)).all()
+            found = connection.execute(self.readable(connection, position).limit(limit)).all()
             events = _folded(connection, found)
         return events, events[-1].position if events else position
 
     def head(self) -> Position:
         """The last event that may be read now: whoever begins here is told of all that becomes readable later."""
         with self._database.read() as connection:
-            query = self._readable(connection, START).order_by(None)
+            query = self.readable(connection, START).order_by(None)
             last = query.order_by(*(column.desc() for column in in_order(self._database))).limit(1)
             found = connection.execute(last.with_only_columns(_EVENTS.xact, _EVENTS.number)).one_or_none()
         return START if found is None else Position(*found)
 
-    def _readable(self, connection: sa.Connection, position: Position) -> sa.Select[Any]:
+    def readable(self, connection: sa.Connection, position: Position) -> sa.Select[Any]:
+        """The query of what may be read after that position, in order; to be run in this very transaction."""
         query = sa.select(payment_events).where(beyond(position, self._database))
         if not self._database.is_sqlite:
             # Of the snapshot that the rows are read in, which `Database.read` holds for the whole transaction.

@@ -212,7 +212,7 @@ class Rollups:
         return Work(state, then, kept, before, [each.number for each in marked], events)
 
     def _readable(self, connection: sa.Connection, position: Position, limit: int) -> sa.Select[Any]:
-        query = self._feed._readable(connection, position)
+        query = self._feed.readable(connection, position)
         events = payment_events.c
         return query.with_only_columns(events.xact, events.number, events.payment_id).limit(limit)
 
@@ -314,7 +314,7 @@ class Moment:
         if state is None:
             return Standing(None, True, None)
         events, marks = payment_events.c, report_marks.c
-        query = self._feed._readable(self._connection, state.position).with_only_columns(events.at).limit(1)
+        query = self._feed.readable(self._connection, state.position).with_only_columns(events.at).limit(1)
         oldest = self._connection.scalar(query)
         if oldest is None and self._connection.scalar(sa.select(marks.number).limit(1)) is not None:
             oldest = self._connection.scalar(sa.select(report_state.c.updated_at))

@@ -221,7 +221,7 @@ def test_the_read_uses_the_index(postgres_ledger: Database) -> None:
     with postgres_ledger.read() as connection:
         connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
         connection.exec_driver_sql("SET LOCAL enable_sort = off")
-        query = feed._readable(connection, Position(5, 5)).limit(10)
+        query = feed.readable(connection, Position(5, 5)).limit(10)
         text = query.compile(connection, compile_kwargs={"literal_binds": True})
         plan = "\n".join(connection.scalars(sa.text(f"EXPLAIN {text}")).all())
     assert "Index Scan using ix_payment_events_xact_number" in plan
@@ -234,7 +234,7 @@ def test_on_sqlite_it_uses_the_numbers(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'ledger.db'}", pool_size=1)
     migrate(database)
     with database.read() as connection:
-        query = EventFeed(database)._readable(connection, Position(0, 5)).limit(10)
+        query = EventFeed(database).readable(connection, Position(0, 5)).limit(10)
         text = query.compile(connection, compile_kwargs={"literal_binds": True})
         plan = [row[3] for row in connection.execute(sa.text(f"EXPLAIN QUERY PLAN {text}"))]
     assert plan == ["SEARCH payment_events USING INTEGER PRIMARY KEY (rowid>?)"]
