@@ -21,7 +21,6 @@ from router.report_measures import (
     LATENCY_FIRST_MS,
     LATENCY_GROWTH,
     MEASURES,
-    MONEY_KINDS,
     Kind,
 )
 
@@ -245,7 +244,6 @@ _MADE: Sequence[tuple[Column, _Make]] = (
 COLUMNS: Sequence[Column] = tuple(each for each, _ in _MADE)
 """All figures, in the order in which they are shown."""
 _MONEY_SHAPES = frozenset({Shape.MONEY, Shape.FEE, Shape.BASIS_POINTS})
-_MONEY_AT = [number for number, each in enumerate(MEASURES) if each.kind in MONEY_KINDS]
 SUMMED: Mapping[str, str] = {name: name for name in INDEX if name not in LATENCIES and name != "parked_wait_ms"}
 """Figures that are a sum of payments' own, by their measure: the others are made of several."""
 
