@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -18,13 +16,6 @@ from router.ledger.flips import RestoreRefusedError
 from router.transitions import State, following
 from tests.fakes.flags import FakeStore
 from tests.fakes.flips import FlipWorker
-from tests.fakes.ledger import fresh_ledger
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
 
 
 @pytest.fixture

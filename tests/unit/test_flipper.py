@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import itertools
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from ldclient.versioned_data_kind import FEATURES, SEGMENTS
@@ -27,13 +25,6 @@ from tests.fakes.clocks import SteppedClock
 from tests.fakes.flags import FakeStore, Told
 from tests.fakes.flips import NAMES, FlipWorker
 from tests.fakes.house import teach
-from tests.fakes.ledger import fresh_ledger
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import dataclasses
 import datetime as dt
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -33,14 +33,7 @@ from router.ledger.engine import Database
 from router.transitions import State, following
 from tests.fakes.flags import FakeStore, Told
 from tests.fakes.flips import FlipWorker
-from tests.fakes.ledger import fresh_ledger
 from tests.fakes.threads import together
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
 
 
 @pytest.fixture

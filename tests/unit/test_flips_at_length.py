@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-import pytest
+from collections.abc import Callable
 
 from router.clock import ManualClock, SequentialIds
 from router.flip_rules import Limits
@@ -15,15 +12,8 @@ from router.ledger.flips import Flip
 from router.transitions import State
 from tests.fakes.flags import FakeStore
 from tests.fakes.flips import FlipWorker
-from tests.fakes.ledger import fresh_ledger
 
 HOUR_S = 3600
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
 
 
 def crowd(database: Database, store: FakeStore) -> list[FlipWorker]:

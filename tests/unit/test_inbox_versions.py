@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from providers.contract import Health, Money, Notice, NoticeKind, Outcome, OutcomeKind
 from router.ledger.engine import Database
 from router.ledger.inbox import Inbox
-from tests.fakes.ledger import fresh_ledger
 
 NOW = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
 BEFORE_FEES = {
@@ -21,12 +16,6 @@ BEFORE_FEES = {
     *("our_fault", "final_record"),
 }
 """An outcome's fields in the version before this one, which refuses any other."""
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
 
 
 def a_notice(fee: Money | None = None) -> Notice:

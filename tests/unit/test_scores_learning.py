@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +19,7 @@ from router.scores import Scores
 from router.segments import Segment
 from tests.fakes.counts import MemoryCounts
 from tests.fakes.house import House, a_health, an_order, build_house, teach
-from tests.fakes.ledger import MemoryStore, MoodyLedger, fresh_ledger
+from tests.fakes.ledger import MemoryStore, MoodyLedger
 from tests.fakes.providers import REFUSED, UNKNOWN, FakeProvider, declined
 
 NAMES = ("stripe", "adyen")
@@ -145,12 +143,6 @@ def test_an_answer_after_one_that_said_nothing_counts() -> None:
 
 
 # ---------------------------------------------------------------- through the journal
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with fresh_ledger(tmp_path) as database:
-        yield database
 
 
 @pytest.fixture
