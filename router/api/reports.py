@@ -21,9 +21,8 @@ from router.report_measures import DIMENSIONS
 from router.reports.compared import against_the_primary
 from router.reports.figures import SUMMED
 from router.reports.files import Streamed, TooManyRowsError, streamed, write_csv, write_json
-from router.reports.pieces import minute_of
 from router.reports.query import GROUPS, Query, QueryError, query
-from router.reports.report import check_kept
+from router.reports.report import payments_behind
 
 IN_MEMORY_BYTES = 1_000_000
 """Of a file that is made; beyond it is on disk, so that no slow reader holds a snapshot of the ledger."""
@@ -165,15 +164,7 @@ def blueprint(rollups: Rollups, log: DecisionLog, clock: Clock) -> APIBlueprint:
             raise invalid("figure", f"only {', '.join(SUMMED)}")
         try:
             with rollups.moment() as sources:
-                check_kept(wanted, sources.standing())
-                found = sources.payments(
-                    minute_of(wanted.start),
-                    minute_of(wanted.end),
-                    query.figure,
-                    wanted.filters,
-                    after=query.cursor or "",
-                    limit=PAGE + 1,
-                )
+                found = payments_behind(wanted, query.figure, sources, after=query.cursor or "", limit=PAGE + 1)
         except QueryError as error:
             raise invalid(error.field, error.problem) from None
         page = [{"id": each[0], "currency": each[1], "adds": each[2]} for each in found[:PAGE]]

@@ -19,9 +19,8 @@ from router.console.parts import Parts, asked, refuse, require
 from router.ledger.rollups import Rollups
 from router.reports.figures import SUMMED
 from router.reports.files import Streamed, streamed, write_csv, write_json
-from router.reports.pieces import minute_of
 from router.reports.query import Query, QueryError
-from router.reports.report import check_kept
+from router.reports.report import payments_behind
 
 PAYMENTS_SHOWN = 100
 IN_MEMORY_BYTES = 1_000_000
@@ -64,15 +63,8 @@ def add(pages: Blueprint, parts: Parts, rollups: Rollups, wanted_by: Callable[[P
             refuse(422, "This cannot be reported", "figure: is not a sum of payments")
         try:
             with rollups.moment() as sources:
-                check_kept(wanted, sources.standing())
-                found = sources.payments(
-                    minute_of(wanted.start),
-                    minute_of(wanted.end),
-                    figure,
-                    wanted.filters,
-                    after=asked("cursor") or "",
-                    limit=PAYMENTS_SHOWN + 1,
-                )
+                after, limit = asked("cursor") or "", PAYMENTS_SHOWN + 1
+                found = payments_behind(wanted, figure, sources, after=after, limit=limit)
         except QueryError as error:
             refuse(422, "This cannot be reported", str(error))
         kept = {name: value for name, value in request.args.items() if name != "cursor"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 
@@ -244,8 +244,8 @@ _MADE: Sequence[tuple[Column, _Make]] = (
 COLUMNS: Sequence[Column] = tuple(each for each, _ in _MADE)
 """All figures, in the order in which they are shown."""
 _MONEY_SHAPES = frozenset({Shape.MONEY, Shape.FEE, Shape.BASIS_POINTS})
-SUMMED: Mapping[str, str] = {name: name for name in INDEX if name not in LATENCIES and name != "parked_wait_ms"}
-"""Figures that are a sum of payments' own, by their measure: the others are made of several."""
+SUMMED = tuple(name for name in INDEX if name not in LATENCIES and name != "parked_wait_ms")
+"""Figures that are a sum of payments' own: the others are made of several."""
 
 
 def figures(sums: Sums, currency: str | None) -> list[Value]:

@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 from router.ledger.rollups import Found, Standing
 from router.report_measures import Piece
 from router.reports.figures import COLUMNS, Column, Shape, Sums, Value, add, figures, is_nothing, nothing
-from router.reports.pieces import chunks, labels
+from router.reports.pieces import chunks, labels, minute_of
 from router.reports.query import Query, QueryError
 from router.reports.rates import Rates
 
@@ -54,6 +54,11 @@ class Sources(Protocol):
 
     def sums(self, piece: Piece, dimensions: Sequence[str], filters: Mapping[str, str]) -> Iterator[Found]:
         """Sums of a piece of the period, grouped; a key may come twice."""
+
+    def payments(
+        self, begin: int, end: int, figure: str, filters: Mapping[str, str], *, after: str, limit: int
+    ) -> Sequence[tuple[str, str, int]]:
+        """Payments of these minutes: id, currency and what each adds to the figure; by id, after the id `after`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,18 @@ def check_kept(query: Query, standing: Standing) -> None:
     if standing.kept_from is not None and query.start < standing.kept_from:
         kept = standing.kept_from.astimezone(query.zone)
         raise QueryError("from", f"reports keep payments from {kept.isoformat(timespec='minutes')} on")
+
+
+def payments_behind(
+    query: Query, figure: str, sources: Sources, *, after: str, limit: int
+) -> Sequence[tuple[str, str, int]]:
+    """The payments that a figure of `SUMMED` is made of: id, currency, and what each adds; by id, after `after`.
+
+    Raises QueryError for a period that begins before what is kept.
+    """
+    check_kept(query, sources.standing())
+    begin, end = minute_of(query.start), minute_of(query.end)
+    return sources.payments(begin, end, figure, query.filters, after=after, limit=limit)
 
 
 def report(query: Query, sources: Sources, rates: Rates | None = None) -> Report:

@@ -47,6 +47,9 @@ class Known:
         for key, values in self._rows:
             yield (None, *key), values
 
+    def payments(self, *_asked: object, **_page: object) -> Sequence[tuple[str, str, int]]:
+        return ()
+
 
 ROWS = (
     (
