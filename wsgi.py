@@ -6,7 +6,7 @@ do.
 
 from __future__ import annotations
 
-from router.app import create_app
+from router.app.web import create_app
 from router.clock import SystemClock
 from router.fee_book import fee_book
 from router.preforked import PerProcess, is_gunicorn_master

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import structlog
 from flask import Flask, Response, jsonify
 
-from router.app import create_app
+from router.app.web import create_app
 from router.decisions import DecisionOrder
 from router.settings import Settings
 

@@ -164,7 +164,7 @@ def count_commits() -> int:
     """Commits of one usual payment, in the tree that `router` is imported from."""
     import sqlalchemy as sa
 
-    from router.app import build
+    from router.app.core import build
     from router.order import Order
     from router.settings import load_settings
 

@@ -121,7 +121,8 @@ def _web(_options: argparse.Namespace, settings: Settings) -> int | None:
 
 def _worker(_options: argparse.Namespace, settings: Settings) -> int | None:
     from router import telemetry
-    from router.app import build, create_worker
+    from router.app.core import build
+    from router.app.loops import create_worker
 
     stop = threading.Event()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import sys
 
-from router.app import build_kafka_relay
+from router.app.loops import build_kafka_relay
 from router.clock import SystemClock, TimeOrderedIds
 from router.ledger.engine import Database
 from router.loops import Loop, Loops

@@ -25,7 +25,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from providers.contract import ChargeRequest, Money, Timeouts
-from router.app import build_providers
+from router.app.core import build_providers
 from router.ledger.engine import Database
 from router.ledger.tables import payments
 from router.parked_ramp import BURST_S, FLOOR_PER_S, STAGE_S

@@ -33,9 +33,12 @@ from flags.reading import SdkFlags, to_sdk_context
 from flags.rest import LaunchDarklyMover
 from providers.contract import Health
 from providers.sandbox.server import Sandbox
-from router import app as composition
 from router import sending
-from router.app import Core, create_worker, web_app
+from router.app import core as composition
+from router.app import loops as loop_building
+from router.app.core import Core
+from router.app.loops import create_worker
+from router.app.web import web_app
 from router.clock import ManualClock, TimeOrderedIds
 from router.ledger.alerts import Alert, AlertLedger
 from router.ledger.engine import Database
@@ -373,8 +376,8 @@ def _hasten(patch: pytest.MonkeyPatch) -> None:
     tls = _tls()
     patch.setattr(ssl, "create_default_context", lambda *_args, **_named: tls)
     patch.setattr(composition, "migrate", lambda _database: None)  # it is a copy of one that was
-    patch.setattr(composition, "Loops", ByHand)
-    patch.setattr(composition, "Parked", functools.partial(Parked, start=lambda task: task()))
+    patch.setattr(loop_building, "Loops", ByHand)
+    patch.setattr(loop_building, "Parked", functools.partial(Parked, start=lambda task: task()))
     patch.setattr(
         composition,
         "LaunchDarklyFlags",

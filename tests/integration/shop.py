@@ -22,9 +22,10 @@ from werkzeug.test import TestResponse
 from flags.filewriter import FileFlagWriter, complete_file
 from providers.contract import Money, Outcome, Params, Provider, Timeouts
 from providers.sandbox.server import Sandbox
-from router import app as composition
 from router import sending
-from router.app import Core, create_app
+from router.app import core as composition
+from router.app.core import Core
+from router.app.web import create_app
 from router.ledger.engine import Database
 from router.ledger.keys import KeyLedger
 from router.ledger.parked import ParkedLedger

@@ -25,7 +25,7 @@ from flags.document import new_document
 from flags.launchdarkly import LaunchDarklyFlags, source_name
 from flags.values import WrongValue
 from flags.watching import WatchedStore
-from router.app import flag_source_name
+from router.app.core import flag_source_name
 from router.clock import SystemClock
 from router.flag_watch import FlagWatch
 from router.ledger.engine import Database

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from providers.sandbox.server import Sandbox
-from router.app import create_worker
+from router.app.loops import create_worker
 from router.ledger import engine, journal
 from router.resolver import Resolver
 from tests.e2e.house import eventually

@@ -11,7 +11,7 @@ from multiprocessing.synchronize import Barrier
 import pytest
 import sqlalchemy as sa
 
-from router.app import build
+from router.app.core import build
 from router.clock import ManualClock, SystemClock
 from router.housekeeping import SCORE_HOURS_KEPT_S, SCORE_MINUTES_KEPT_S, SCORES_KEPT_S, Housekeeping
 from router.ledger.engine import Database

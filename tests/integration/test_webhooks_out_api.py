@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from router.app import Core, create_worker
+from router.app.core import Core
+from router.app.loops import create_worker
 from router.loops import Loops
 from router.webhooks_out import EVENT_ID
 from tests.integration.conftest import OpenShop

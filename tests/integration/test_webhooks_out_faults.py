@@ -14,7 +14,7 @@ from contextlib import ExitStack
 import pytest
 
 from router import webhooks_out_post
-from router.app import create_worker
+from router.app.loops import create_worker
 from router.ledger.alerts import AlertLedger
 from tests.contract.raw_server import RawServer, Talk, always, answer, read_request
 from tests.integration.conftest import OpenShop
@@ -34,7 +34,7 @@ def test_each_kind_of_bad_endpoint_is_handled_and_visible(
     """The well one gets each event at once; each other one says what it did, and payments take no notice."""
     ended = threading.Event()
     usual = webhooks_out_post.Poster
-    monkeypatch.setattr("router.app.Poster", lambda **chosen: usual(**chosen, total_s=2.0))
+    monkeypatch.setattr("router.app.loops.Poster", lambda **chosen: usual(**chosen, total_s=2.0))
 
     def after(act: Callable[[socket.socket], None]) -> Talk:
         def talk(conn: socket.socket, _number: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from flags.contract import FlagContext, RoutingFlags, SourceStatus
 from providers.contract import Notice, NoticeKind, Provider, Timeouts
-from router.app import SLOW_MINIMUM_CALLS
+from router.app.core import SLOW_MINIMUM_CALLS
 from router.breaker import BreakerSettings
 from router.clock import SequentialIds
 from router.fleet import FleetCounts

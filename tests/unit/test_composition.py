@@ -14,9 +14,12 @@ import pytest
 from flask import Flask
 
 from providers.contract import Health
-from router import app as composition
 from router import telemetry
-from router.app import Core, build, create_app, create_worker
+from router.app import loops as composition
+from router.app import web
+from router.app.core import Core, build
+from router.app.loops import create_worker
+from router.app.web import create_app
 from router.clock import SystemClock
 from router.ledger.circuits import CircuitLedger
 from router.ledger.flips import Override
@@ -122,7 +125,8 @@ def test_a_stop_waits_for_no_news(
     for name in ("SYNC_INTERVAL_S", "RECOVERY_INTERVAL_S"):
         monkeypatch.setattr(composition, name, 60.0)
     loops = Loops()
-    monkeypatch.setattr(composition, "Loops", lambda: loops)
+    for module in (composition, web):
+        monkeypatch.setattr(module, "Loops", lambda: loops)
     app = create_app(settings) if role == "web" else None
     if app is None:
         create_worker(worker)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from providers.contract import Health
-from router.app import breaker_settings
+from router.app.core import breaker_settings
 from router.breaker import BreakerSettings
 from router.health import CALM_S, ENOUGH_TO_CLEAR, SETTLED_S, STRANGERS_CALM_S, Call, ProviderHealth
 from router.histogram import bucket_of

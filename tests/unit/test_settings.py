@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from router.app import breaker_settings
+from router.app.core import breaker_settings
 from router.kafka_producer import producer_config
 from router.settings import PREFIX, Settings, SettingsError, load_settings
 
