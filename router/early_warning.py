@@ -7,6 +7,7 @@ what the others tell of theirs.
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import Any
 
@@ -24,6 +25,10 @@ HIGHEST_LATENCY_ALARM = 40.0
 """The alarm's height for latencies that hang together: 5 for each time that neighbours vary more than independent
 calls, from 15 to 40. At a correlation of 0.9 between neighbours, 15 made 1,100 alarms in a million calls and 40 made
 70. Three times slower is 1.2 a call at a sigma of 0.5, so 40 takes 34 calls: 7 of the 10 s it may, at 5 calls/s."""
+
+LEAST_USUAL_LOG_S = math.log(0.05)
+"""No provider is slow below 50 ms, however quick it usually is: what answers in milliseconds takes some ten more
+whenever this machine is busy, and that says nothing of the provider."""
 
 FADES_BY_HALF_S = 60.0
 """While suspect. A provider that is sent nothing any more cannot prove itself; three minutes on it is asked again."""
@@ -200,11 +205,12 @@ class EarlyWarning:
         normal = self._baseline.normal
         if normal is None:
             return
+        mu = max(normal.mu, LEAST_USUAL_LOG_S)
         height = min(HIGHEST_LATENCY_ALARM, max(LATENCY_ALARM, ALARM_PER_DISPERSION * self._baseline.dispersion))
         if self._latency is None:
-            self._latency = LatencyCusum(normal.mu, normal.sigma, LATENCY_DRIFT, height)
+            self._latency = LatencyCusum(mu, normal.sigma, LATENCY_DRIFT, height)
         else:
-            self._latency.aim(normal.mu, normal.sigma, height)
+            self._latency.aim(mu, normal.sigma, height)
 
 
 def _rates(usual: float) -> tuple[float, float]:

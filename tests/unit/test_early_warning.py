@@ -50,6 +50,15 @@ def test_slower_answers_make_it_suspect_and_say_so() -> None:
     assert warning.reasons == ("slower than usual (median 0.31 s)",)
 
 
+def test_a_busy_machine_makes_no_quick_stand_in_suspect() -> None:
+    """What usually answers within 2 ms takes 40 ms when the processor is shared; 200 ms are slow whoever it is."""
+    warning = EarlyWarning("stripe", BreakerSettings())
+    warning.load(Counts(20_000, 0, 0, 0, {bucket_of(0.002): 20_000}), 0.0, hours_ago=1)
+    for i in range(100):
+        assert not warning.feed(Counts(10, 0, 0, 0, {bucket_of(0.04): 10}), i * 0.2)
+    assert [warning.feed(Counts(10, 0, 0, 0, {bucket_of(0.2): 10}), 20.0 + i) for i in range(3)].count(True) == 1
+
+
 def test_latency_says_nothing_before_it_is_known() -> None:
     """A process that knows no past of this provider cannot say that it is slower."""
     warning = EarlyWarning("stripe", BreakerSettings())
