@@ -17,9 +17,10 @@ from typing import Any, Literal
 import Adyen
 import structlog
 
-from providers import adyen_answers, adyen_render, currencies, faults
+from providers import adyen_account, adyen_answers, adyen_render, currencies, faults
 from providers.adyen_webhooks import AdyenWebhooks
 from providers.contract import (
+    AccountStanding,
     ChargeRequest,
     Health,
     Ineligible,
@@ -60,7 +61,8 @@ class AdyenProvider:
     """The provider called `adyen`. Thread-safe. See `providers.contract.Provider` for what each call means.
 
     Capture, void and refund are only *received* when they are answered; a webhook says how they ended.
-    `hmac_keys`: a webhook signed with any of them is believed, so that a key can be rotated.
+    `hmac_keys`: a webhook signed with any of them is believed, so that a key can be rotated. `management_url`: of the
+    Management API, version included; None where our key has no role there, and the account is not looked at.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class AdyenProvider:
         merchant_account: str,
         base_url: str,
         default_return_url: str,
+        management_url: str | None = None,
         hmac_keys: Sequence[str] = (),
         pool_size: int = 64,
         monotonic: Callable[[], float] = time.monotonic,
@@ -91,6 +94,18 @@ class AdyenProvider:
         self._payments = sdk.checkout.payments_api
         self._modifications = sdk.checkout.modifications_api
         self._payments.baseUrl = self._modifications.baseUrl = url
+        self._accounts = None
+        if management_url is not None:
+            manager = Adyen.Adyen(
+                xapikey=api_key,
+                platform="live" if "-live" in management_url else "test",
+                live_endpoint_prefix="unused",
+            )
+            management_url = checked_base_url(management_url)
+            manager.client.http_client = _PooledClient(self._transport, management_url)
+            manager.client.http_init = True
+            self._accounts = manager.management.account_merchant_level_api
+            self._accounts.baseUrl = management_url
 
     @property
     def name(self) -> str:
@@ -197,6 +212,15 @@ class AdyenProvider:
             return faults.SENSELESS_ANSWER.as_probe()
         except Exception as error:  # noqa: BLE001 - the contract: no call raises; whatever it is becomes a verdict
             return _fault(error).as_probe()
+
+    def account(self, *, timeouts: Timeouts) -> AccountStanding | None:
+        if self._accounts is None:
+            return None
+        try:
+            with sending_within(timeouts):
+                return adyen_account.standing(self._accounts.get_merchant_account(self._merchant_account).message)
+        except Exception:  # noqa: BLE001 - the key may have no such role; whatever else it is, nothing was learned
+            return None
 
     def close(self) -> None:
         self._transport.close()

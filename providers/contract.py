@@ -203,6 +203,27 @@ class ProbeResult:
         return self.health is Health.OK
 
 
+class AccountState(enum.StrEnum):
+    """Whether our account at a provider may take payments, whatever the provider's health."""
+
+    ABLE = "able"
+    AT_RISK = "at_risk"
+    """It may now, and the provider asks for something without which it will not."""
+    UNABLE = "unable"
+    """The provider takes no payment for it, however well it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountStanding:
+    """What a provider says of our account."""
+
+    state: AccountState
+    reasons: Sequence[str] = ()
+    """The vendor's own words, ten at most."""
+    until: dt.datetime | None = None
+    """At risk: when it stops taking payments, where the provider says so."""
+
+
 class LookUpKind(enum.StrEnum):
     """What came of looking an attempt up in the provider's own records."""
 
@@ -345,6 +366,9 @@ class Provider(Protocol):
 
     def probe(self, *, timeouts: Timeouts) -> ProbeResult:
         """Ask for something that moves no money, with our credentials, to learn whether the provider works."""
+
+    def account(self, *, timeouts: Timeouts) -> AccountStanding | None:
+        """What the provider says of our account; None where it could not be learned now, or there is no such call."""
 
     def close(self) -> None:
         """Drop pooled connections."""

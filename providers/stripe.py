@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 import stripe
 
-from providers import currencies, faults, stripe_answers, stripe_look_up, stripe_render
+from providers import currencies, faults, stripe_account, stripe_answers, stripe_look_up, stripe_render
 from providers.contract import (
+    AccountStanding,
     ChargeRequest,
     Health,
     Ineligible,
@@ -225,6 +226,12 @@ class StripeProvider:
             return faults.SENSELESS_ANSWER.as_probe()
         except Exception as error:  # noqa: BLE001 - the contract: no call raises; whatever it is becomes a verdict
             return fault(error).as_probe()
+
+    def account(self, *, timeouts: Timeouts) -> AccountStanding | None:
+        try:
+            return stripe_account.standing(self._request("get", "/v1/account", {}, None, timeouts))
+        except Exception:  # noqa: BLE001 - a restricted key may not ask; whatever else it is, nothing was learned
+            return None
 
     def close(self) -> None:
         self._transport.close()

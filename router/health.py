@@ -19,6 +19,7 @@ from typing import Protocol, Self
 import structlog
 
 from providers.contract import Health as HealthSignal
+from router.accounts import Restriction
 from router.ages import Ages
 from router.baseline import Fixed
 from router.breaker import Breaker, BreakerSettings, Permit, Verdict
@@ -98,6 +99,8 @@ class Readiness:
     why: str | None
     """Why the share is less than all."""
     busy: bool
+    withheld: str | None = None
+    """Why it is not to be asked at all, whatever its circuit says."""
 
 
 @dataclass(slots=True)
@@ -209,11 +212,12 @@ class ProviderHealth:
         actor: str,
         fixed: Fixed = NOTHING_FIXED,
         heard: HearCalls | None = None,
+        restricted: Callable[[str], Restriction | None] = lambda _provider: None,
     ) -> None:
         """`at_once`: payments at one provider at the same time, in this process. `fixed`: thresholds a person set.
 
         `heard` is told of this process's own calls, once each, and of nobody else's: `router.score_sharing` has its
-        own way to the others, which a restart survives.
+        own way to the others, which a restart survives. `restricted`: what is held against a provider's account.
         """
         self.settings = settings
         self.actor = actor
@@ -221,6 +225,7 @@ class ProviderHealth:
         self._store = store
         self._fleet = fleet
         self._heard = heard
+        self._restricted = restricted
         self._guarded = {
             name: _Guarded(name, settings, fixed, at_once=at_once, clock=clock, actor=actor) for name in providers
         }
@@ -280,7 +285,10 @@ class ProviderHealth:
             share, why = circuit.share, f"slow start: {circuit.share:.0%} of its payments"
         elif circuit.suspect:
             share, why = SUSPECT_SHARE, f"suspect: {SUSPECT_SHARE:.0%} of its payments"
-        return Readiness(circuit.state, share, why, guarded.bulkhead.in_use >= guarded.bulkhead.permits)
+        withheld, held = None, self._restricted(provider)
+        if held is not None:
+            share, why, withheld = 0.0, held.why, held.why if held.withheld else None
+        return Readiness(circuit.state, share, why, guarded.bulkhead.in_use >= guarded.bulkhead.permits, withheld)
 
     def snapshot(self, provider: str) -> Snapshot:
         """A provider's circuit now."""
@@ -305,12 +313,13 @@ class ProviderHealth:
 
     def is_admitting(self, provider: str) -> bool:
         """Whether payments may call this provider."""
-        return self.snapshot(provider).state in ADMITTING
+        held = self._restricted(provider)
+        return self.snapshot(provider).state in ADMITTING and not (held is not None and held.withheld)
 
     def is_well(self, provider: str) -> bool:
         """Whether nothing speaks against sending it every payment: in metrics-only, its calls may."""
         circuit = self.snapshot(provider)
-        if circuit.suspect or self.would_have_opened(provider) is not None:
+        if circuit.suspect or self.would_have_opened(provider) is not None or self._restricted(provider) is not None:
             return False
         return circuit.state in (State.CLOSED, State.BYPASS, State.METRICS_ONLY)
 

@@ -35,7 +35,7 @@ def launch(settings: Settings, *, say: Callable[[str], None]) -> None:
         f"{PREFIX}DRAIN_SECONDS": "3",
         **urls,
         **(webhook_environment(settings) if pretend else {}),
-        **({f"{PREFIX}CONSOLE_SANDBOX": "true"} if pretend else {}),
+        **({f"{PREFIX}CONSOLE_SANDBOX": "true", **_management(settings, urls)} if pretend else {}),
     }
     roles = ["sandbox", "web", "worker"] if pretend else ["web", "worker"]
     children = [Child(role, [sys.executable, "-m", "router", role], env) for role in roles]
@@ -73,6 +73,12 @@ def _provider_urls(settings: Settings) -> Mapping[str, str]:
         f"{PREFIX}{name.upper()}": url if name in settings.model_fields_set else f"http://127.0.0.1:{ports[name]}"
         for name, url in urls.items()
     }
+
+
+def _management(settings: Settings, urls: Mapping[str, str]) -> Mapping[str, str]:
+    """Where the stand-in Adyen tells of its merchant account."""
+    name = f"{PREFIX}ADYEN_MANAGEMENT_URL"
+    return {name: settings.adyen_management_url or f"{urls[f'{PREFIX}ADYEN_BASE_URL']}/v3"}
 
 
 def webhook_environment(settings: Settings) -> Mapping[str, str]:

@@ -188,6 +188,7 @@ class Planner:
                     readiness.share,
                     readiness.why,
                     readiness.busy,
+                    readiness.withheld,
                 )
             )
         decision = policy.decide(

@@ -67,6 +67,8 @@ class Offer(NamedTuple):
     """Why the share is less than all."""
     busy: bool = False
     """As many calls as it may have are under way to it already."""
+    withheld: str | None = None
+    """Why it may not be asked now, whatever its circuit says."""
 
 
 class Draws(NamedTuple):
@@ -364,10 +366,10 @@ def _chances(
 
 
 def _judge(offer: Offer, flags: RoutingFlags, at_stake: Stakes) -> Candidate:
-    provider, terms, circuit, obstacle, _, _, busy = offer
+    provider, terms, circuit, obstacle, _, _, busy, withheld = offer
     worth = value.value(terms, at_stake)
     enabled = flags.is_enabled(provider)
-    if obstacle is None and enabled and not busy and circuit in ADMITTING:
+    if obstacle is None and enabled and not busy and withheld is None and circuit in ADMITTING:
         return _new(Candidate, (offer, _ELIGIBLE, worth, (), 0.0))
     obstacles = []
     if not enabled:
@@ -376,6 +378,8 @@ def _judge(offer: Offer, flags: RoutingFlags, at_stake: Stakes) -> Candidate:
         obstacles.append(f"circuit {circuit.value}")
     elif busy:
         obstacles.append("too many calls under way")
+    if withheld is not None:
+        obstacles.append(withheld)
     if obstacle is not None:
         obstacles.append(obstacle)
     return Candidate(offer, Standing.NOT_NOW if obstacle is None else Standing.NEVER, worth, tuple(obstacles))

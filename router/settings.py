@@ -170,6 +170,12 @@ class Settings(BaseSettings):
     adyen_api_key: SecretStr = SecretStr("sandbox")
     adyen_merchant_account: str = "SandboxMerchant"
     adyen_base_url: Annotated[HttpUrl, AfterValidator(_checkout_url)] = "http://127.0.0.1:8092"
+    adyen_management_url: HttpUrl | None = None
+    """Of the Management API, version included: where our key may read the merchant account's status."""
+    account_check_seconds: Seconds = 300.0
+    """Between two looks at a provider's account; a fifth of that while it is not well."""
+    account_margin_seconds: Seconds = 3600.0
+    """So long before a provider's deadline for our account it is asked last."""
     default_return_url: HttpUrl = "https://checkout.invalid/return"
     """Sent where a vendor requires a return address and the payment has none."""
 

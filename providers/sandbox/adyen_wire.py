@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from providers.sandbox import adyen_checks as check
+from providers.sandbox.accounts import Account
 from providers.sandbox.adyen_errors import AdyenError, error_body, missing
 from providers.sandbox.adyen_mishaps import happen
 from providers.sandbox.adyen_payments import Payments
@@ -51,6 +52,7 @@ class AdyenWire:
         self.books = books
         self.keys = IdempotencyKeys()
         self.payments = Payments(books, base_url)
+        self.account = Account()
 
     # -- what the stand-in asks of a wire
 
@@ -105,6 +107,7 @@ class AdyenWire:
         """Forget payments, keys and books."""
         self.keys.clear()
         self.payments.clear()
+        self.account.configure({})
         self.books.clear()
 
     # -- operations
@@ -127,6 +130,8 @@ class AdyenWire:
                 return self._technical_cancel
             case ["POST", "paymentMethods"]:
                 return _payment_methods
+            case ["GET", "merchants", merchant]:
+                return lambda _call: (200, dict(self.account.at_adyen(merchant)))
             case _:
                 return None
 

@@ -66,6 +66,11 @@ class Control:
                 return _json(200, {"charges": self._charges(self._providers[name], request)})
             case ["GET", "control", name, "settlement"]:
                 return _settlement(self._providers[name], request)
+            case ["GET" | "PUT" as method, "control", name, "account"]:
+                account = self._providers[name].wire.account
+                if method == "PUT":
+                    account.configure(_body(request))
+                return _json(200, {"provider": name, **account.as_json()})
             case ["POST", "control", name, "events"]:
                 return _json(200, self._happen(self._providers[name], request))
             case ["GET", "control", name, "webhooks"]:
@@ -79,7 +84,7 @@ class Control:
             case (
                 [_, "control"]
                 | [_, "control", _]
-                | [_, "control", _, "charges" | "events" | "settlement" | "webhooks"]
+                | [_, "control", _, "account" | "charges" | "events" | "settlement" | "webhooks"]
                 | [_, "control", _, "webhooks", "release"]
             ):
                 return _error(405, "method", "this control call does not exist")

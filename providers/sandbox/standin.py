@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from providers.sandbox.accounts import Account
 from providers.sandbox.books import Books, Charge, Mishap
 from providers.sandbox.faults import CallKind, Faults, Mode, Verdict
 from providers.sandbox.http import Exchange, ListeningPort, Reply, Request
@@ -33,6 +34,7 @@ class Wire(Protocol):
     """A vendor's wire format and rules."""
 
     books: Books
+    account: Account
 
     def kind(self, request: Request) -> CallKind:
         """What the request asks for, before it is known to be valid."""

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from providers.sandbox import stripe_params as read
+from providers.sandbox.accounts import Account
 from providers.sandbox.books import Books, Charge, Mishap
 from providers.sandbox.faults import CallKind
 from providers.sandbox.http import Reply, Request
@@ -34,6 +35,8 @@ class StripeWire:
         self.books = books
         self.keys = IdempotencyKeys()
         self.intents = Intents(books, clock, base_url)
+        self.account = Account()
+        self._clock = clock
         self.operations = Operations(self.intents)
 
     # -- what the stand-in asks of a wire
@@ -55,6 +58,8 @@ class StripeWire:
             if request.path.startswith("/sandbox/authenticate/"):
                 return _Page(self, request)
             _authenticate(request.headers.get("authorization"))
+            if request.method == "GET" and request.path == "/v1/account":
+                return _reply(200, dict(self.account.at_stripe(self._clock())))
             operation, id = self.operations.find(request.method, request.path)
             flat = read.pairs(request.query if request.method == "GET" else request.body.decode("utf-8", "replace"))
             params = read.nest(flat)
@@ -94,6 +99,7 @@ class StripeWire:
         """Forget intents, keys and books."""
         self.keys.clear()
         self.intents.all.clear()
+        self.account.configure({})
         self.books.clear()
 
 

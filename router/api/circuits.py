@@ -13,6 +13,7 @@ from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ConfigDict, Field
 
 from flags.contract import FlagContext, FlagSource
+from router.accounts import Accounts
 from router.api import views
 from router.api.gate import require
 from router.api.paging import page_of
@@ -61,6 +62,7 @@ def blueprint(
     appraiser: Appraiser,
     flags: FlagSource,
     circuits: CircuitLedger,
+    accounts: Accounts,
     overrides: Overrides,
     clock: Clock,
 ) -> APIBlueprint:
@@ -70,7 +72,8 @@ def blueprint(
 
     def shown(name: str) -> dict[str, Any]:
         now = clock.now()
-        return views.provider_json(health, name, flags.read(FlagContext()), now, appraiser.typical(now)[name])
+        told = views.provider_json(health, name, flags.read(FlagContext()), now, appraiser.typical(now)[name])
+        return told | {"account": views.account_json(accounts.known(name))}
 
     @api.get(
         "/v1/providers",

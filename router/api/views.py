@@ -10,6 +10,8 @@ from pydantic import BaseModel, Field
 
 from flags.changes import FlagChange
 from flags.contract import RoutingFlags, SourceStatus
+from providers.contract import AccountState
+from router.accounts import Known
 from router.decisions import Decided
 from router.doubts import Doubt
 from router.health import ProviderHealth
@@ -235,6 +237,18 @@ class WouldHaveOpenedView(BaseModel):
     at: str
 
 
+class AccountView(BaseModel):
+    """Our account at a provider."""
+
+    state: AccountState
+    reasons: list[str]
+    """The vendor's words."""
+    until: str | None
+    """At risk: when it stops taking payments."""
+    since: str
+    learned_at: str
+
+
 class ProviderView(BaseModel):
     """A provider as the router sees it."""
 
@@ -258,6 +272,8 @@ class ProviderView(BaseModel):
     bulkhead: BulkheadView
     tuning: dict[str, str]
     """Each threshold that fits the provider by itself, with its reason."""
+    account: AccountView | None
+    """Ours at the provider, as it was last learned; None: nothing is known of it."""
     recovery: RecoveryView | None
     """None: the ledger, which knows it, is away."""
 
@@ -539,6 +555,20 @@ def provider_json(
         "window": _window_json(snapshot),
         "bulkhead": {"limit": bulkhead.permits, "in_use": bulkhead.in_use},
         "tuning": dict(health.tuning(name)),
+    }
+
+
+def account_json(known: Known | None) -> dict[str, Any] | None:
+    """Our account at a provider."""
+    if known is None:
+        return None
+    until = known.standing.until
+    return {
+        "state": known.standing.state.value,
+        "reasons": list(known.standing.reasons),
+        "until": None if until is None else moment(until),
+        "since": moment(known.since),
+        "learned_at": moment(known.learned_at),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime as dt
 import math
 import os
 import random
@@ -28,6 +29,7 @@ from flags.watching import WatchedStore
 from providers.adyen import AdyenProvider
 from providers.contract import Provider
 from providers.stripe import StripeProvider
+from router.accounts import Accounts
 from router.appraisal import Appraiser
 from router.baseline import Fixed
 from router.breaker import BreakerSettings
@@ -38,6 +40,7 @@ from router.fleet import FleetCounts
 from router.health import ProviderHealth
 from router.learning import Lessons
 from router.ledger import event_clock
+from router.ledger.accounts import AccountLedger
 from router.ledger.cards import CardLedger
 from router.ledger.circuits import CircuitLedger
 from router.ledger.counts import CountLedger
@@ -78,6 +81,7 @@ class Core:
     """None: flags come from LaunchDarkly, and there is no token to write with."""
     override: LocalOverride
     flag_watch: FlagWatch
+    accounts: Accounts
     health: ProviderHealth
     scores: Scores
     appraiser: Appraiser
@@ -129,6 +133,8 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     appraiser = Appraiser(providers, scores=scores, fees=fees, country_of=settings.country_of)
     # A name of its own for every life of a process: counts of one that is gone are never taken for another's.
     process = ids.new(role)
+    margin = dt.timedelta(seconds=settings.account_margin_seconds)
+    accounts = Accounts(AccountLedger(database).known, margin=margin, clock=clock)
     health = ProviderHealth(
         providers,
         breaker_settings(settings),
@@ -139,6 +145,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         actor=actor,
         fixed=_fixed(settings),
         heard=scores.hear_calls,
+        restricted=accounts.restriction,
     )
     ledger = PaymentLedger(database)
     journals = Journals(
@@ -186,6 +193,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         flag_mover=mover,
         override=override,
         flag_watch=FlagWatch(store, values, source=name, seen_by=actor, clock=clock),
+        accounts=accounts,
         health=health,
         scores=scores,
         appraiser=appraiser,
@@ -245,6 +253,7 @@ def build_providers(settings: Settings) -> Mapping[str, Provider]:
         merchant_account=settings.adyen_merchant_account,
         base_url=settings.adyen_base_url,
         default_return_url=settings.default_return_url,
+        management_url=settings.adyen_management_url,
         pool_size=pool_size,
         hmac_keys=several(settings.adyen_hmac_key),
     )

@@ -12,6 +12,7 @@ import structlog
 from flags.contract import FlagContext
 from providers.contract import Timeouts
 from router import alerts as alerting
+from router.account_watch import AccountWatch
 from router.app.core import Core
 from router.clock import Clock, Ids
 from router.events import CONTENT_TYPE
@@ -23,6 +24,7 @@ from router.health import EXCHANGE_INTERVAL_S, SYNC_INTERVAL_S, WATCH_INTERVAL_S
 from router.housekeeping import Housekeeping
 from router.kafka_producer import KafkaProducer, producer_config
 from router.kafka_relay import LEASE, KafkaRelay
+from router.ledger.accounts import AccountLedger
 from router.ledger.alerts import AlertLedger
 from router.ledger.circuits import CircuitLedger
 from router.ledger.decisions import DecisionLedger
@@ -64,6 +66,8 @@ PARKED_INTERVAL_S = 0.25
 """A round with nothing parked is two short reads; a recovered provider is noticed within it."""
 RESOLVE_INTERVAL_S = 0.5
 NOTICES_INTERVAL_S = 0.25
+ACCOUNTS_INTERVAL_S = 5.0
+"""What a worker learns of a provider's account is minutes old as it is."""
 HOUSEKEEPING_INTERVAL_S = 10.0
 ROLLUP_INTERVAL_S = 1.0
 """What a report is behind at most, while a worker runs; a round with nothing new only reads."""
@@ -85,6 +89,7 @@ def add_health(loops: Loops, core: Core, *, patience: float) -> None:
     loops.add(Loop("counts", health.exchange_once, loops.pause(EXCHANGE_INTERVAL_S)))
     # On a thread of its own: what hangs must be noticed while the ledger hangs too.
     loops.add(Loop("watch", health.watch_once, loops.pause(WATCH_INTERVAL_S)))
+    loops.add(Loop("accounts", core.accounts.refresh, loops.pause(ACCOUNTS_INTERVAL_S)))
     timeouts = Timeouts(core.settings.connect_timeout_seconds, min(PROBE_READ_S, core.settings.read_timeout_seconds))
     probes = ProbeLedger(core.database)
     recovery = Recovery(core.providers, health, probes=probes, timeouts=timeouts, clock=core.clock, patience=patience)
@@ -144,6 +149,15 @@ def create_worker(core: Core) -> Loops:
         stopping=lambda: loops.stopping,
     )
     loops.add(Loop("housekeeping", housekeeping.run_once, loops.pause(HOUSEKEEPING_INTERVAL_S)))
+    watch = AccountWatch(
+        core.providers,
+        AccountLedger(core.database),
+        every_s=core.settings.account_check_seconds,
+        timeouts=Timeouts(core.settings.connect_timeout_seconds, core.settings.read_timeout_seconds),
+        clock=core.clock,
+        ids=core.ids,
+    )
+    loops.add(Loop("account-watch", watch.run_once, loops.pause(ACCOUNTS_INTERVAL_S)))
     rollup = Rollup(Rollups(core.database), core.clock, stopping=lambda: loops.stopping)
     loops.add(Loop("rollup", rollup.run_once, loops.pause(ROLLUP_INTERVAL_S)))
     _add_flips(loops, core)

@@ -92,6 +92,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     core.health.restore()
     core.score_sharing.exchange_once()
     core.override.refresh()
+    core.accounts.refresh()
     writer = DecisionWriter(DecisionLedger(core.database))
     loops.add(Loop("decisions", writer.run_once, loops.pause(WRITE_INTERVAL_S)))
     app = web_app(core, writer)
@@ -167,6 +168,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
             appraiser=core.appraiser,
             flags=core.flags,
             circuits=circuit_ledger,
+            accounts=core.accounts,
             overrides=Overrides(tuple(core.providers), circuit_ledger, clock=core.clock),
             clock=core.clock,
         )

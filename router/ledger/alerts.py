@@ -26,6 +26,9 @@ AlertKind = Literal[
     "webhook_disabled",
     "relay_stuck",
     "settlement_differs",
+    "account_at_risk",
+    "account_unable",
+    "account_able",
 ]
 
 

@@ -375,6 +375,19 @@ probes = sa.Table(
     sa.Index("ix_probes_at", "at"),
 )
 
+provider_accounts = sa.Table(
+    "provider_accounts",
+    metadata,
+    sa.Column("provider", sa.Text, primary_key=True),
+    # When the next worker may ask. What follows is NULL until something was learned.
+    sa.Column("next_at", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text),
+    sa.Column("reasons", Json),
+    sa.Column("until", sa.BigInteger),
+    sa.Column("since", sa.BigInteger),
+    sa.Column("learned_at", sa.BigInteger),
+)
+
 provider_counts = sa.Table(
     "provider_counts",
     metadata,

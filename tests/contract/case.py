@@ -40,6 +40,11 @@ class Case:
         params = self.provider.render(request)
         return self.provider.authorize(params, idempotency_key=key or request.attempt_id, timeouts=timeouts)
 
+    def set_account(self, **account: Any) -> None:
+        """How our account stands at the provider."""
+        url = f"{self.sandbox.control_url}/control/{self.driver.name}/account"
+        assert urllib3.request("PUT", url, json=account).status == 200
+
     def books(self) -> list[dict[str, Any]]:
         """What the provider itself wrote down, declines left out."""
         url = f"{self.sandbox.control_url}/control/{self.driver.name}/charges"

@@ -50,6 +50,7 @@ def _adyen(url: str, key: str, pool_size: int = 8) -> Provider:
         merchant_account="ShopECOM",
         base_url=url,
         default_return_url="https://shop.example/return",
+        management_url=f"{url}/v3",
         hmac_keys=(SANDBOX_ADYEN_HMAC_KEY,),
         pool_size=pool_size,
     )

@@ -394,6 +394,28 @@ def test_a_probe_tells_whether_the_provider_works_and_moves_no_money(case: Case,
     assert case.books() == []
 
 
+@pytest.mark.parametrize("state", ["able", "unable"])
+def test_an_account_says_whether_it_may_take_payments(case: Case, state: str) -> None:
+    """The vendor's own call, through its SDK."""
+    case.set_account(state=state)
+    standing = case.provider.account(timeouts=PATIENT)
+    assert standing is not None
+    assert (standing.state.value, bool(standing.reasons)) == (state, state == "unable")
+
+
+@pytest.mark.parametrize("mode", ["down", "errors", "rate_limited", "hang", "garbage"])
+def test_an_account_that_cannot_be_asked_about_is_not_known(case: Case, mode: str) -> None:
+    """Nothing was learned, and no call raises."""
+    case.set_account(state="unable")
+    case.break_it(mode)
+    assert case.provider.account(timeouts=SHORT) is None
+
+
+def test_a_key_without_the_right_to_ask_learns_nothing_of_its_account(driver: Driver, sandbox: Sandbox) -> None:
+    """A refused look is no verdict."""
+    assert driver.connect(sandbox, driver.revoked_key, 1).account(timeouts=PATIENT) is None
+
+
 # ---------------------------------------------------------------- threads, connections, files
 
 

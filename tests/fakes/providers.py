@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from providers.contract import (
+    AccountStanding,
     ChargeRequest,
     Decline,
     DeclineClass,
@@ -67,6 +68,7 @@ class FakeProvider:
         self.name = name
         self.outcomes = deque(outcomes)
         self.probes: deque[ProbeResult] = deque()
+        self.accounts: deque[AccountStanding | None] = deque()
         self.ineligible = ineligible
         self.look_ups: deque[LookUp] = deque()
         self.looked_up: list[str] = []
@@ -148,6 +150,9 @@ class FakeProvider:
         if self.during_probe is not None:
             self.during_probe()
         return self.probes.popleft() if self.probes else ProbeResult(Health.OK)
+
+    def account(self, *, timeouts: Timeouts) -> AccountStanding | None:
+        return self.accounts.popleft() if self.accounts else None
 
     def close(self) -> None:
         """Nothing to drop."""

@@ -36,6 +36,7 @@ from router.ledger.tables import (
     heartbeats,
     metadata,
     parked_ramp,
+    provider_accounts,
     provider_counts,
     report_cells,
     report_facts,
@@ -168,6 +169,7 @@ class Shop:
     def counts(self) -> dict[str, int]:
         """How many rows each table has, but for what a process writes by itself: heartbeats, counts, flags, sums."""
         by_itself = [heartbeats, provider_counts, score_counts, flag_values, flag_changes, parked_ramp, event_clock]
+        by_itself += [provider_accounts]
         by_itself += [report_facts, report_cells, report_state]
         names = sorted(set(metadata.tables) - {each.name for each in by_itself})
         query = " UNION ALL ".join(f"SELECT '{name}' AS name, count(*) AS n FROM {name}" for name in names)
@@ -240,6 +242,9 @@ class Spy:
 
     def probe(self, **rest: Any) -> Any:
         return self.inner.probe(**rest)
+
+    def account(self, **rest: Any) -> Any:
+        return self.inner.account(**rest)
 
     def close(self) -> None:
         self.inner.close()

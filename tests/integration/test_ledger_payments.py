@@ -297,6 +297,7 @@ def test_every_table_is_one_that_a_test_has_seen(shop: Shop) -> None:
     shop.pay()
     by_itself = {"heartbeats", "provider_counts", "score_counts", "flag_values", "flag_changes"} | {
         "parked_ramp",
+        "provider_accounts",
         *("event_clock", "report_facts", "report_cells", "report_state"),
     }
     assert set(shop.counts()) | by_itself == set(metadata.tables)

@@ -79,6 +79,7 @@ def _as_the_second_migration_left_it(database: Database) -> dict[str, Payment]:
             "alerts",
             "primary_overrides",
             "probes",
+            "provider_accounts",
             "provider_counts",
             "flag_values",
             "flag_changes",

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from providers import declines, faults
 from providers.contract import (
+    AccountStanding,
     ChargeRequest,
     Health,
     ModificationKind,
@@ -116,6 +117,9 @@ class SimProvider:
 
     def probe(self, *, timeouts: Timeouts) -> ProbeResult:
         return self._send("probe", None, None, timeouts, lambda: ProbeResult(Health.OK), Fault.as_probe)
+
+    def account(self, *, timeouts: Timeouts) -> AccountStanding | None:
+        return None
 
     def read_webhook(self, headers: Mapping[str, str], body: bytes, *, now: dt.datetime) -> Sequence[Notice]:
         raise AssertionError("the simulation delivers notices as they are read")
