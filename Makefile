@@ -92,18 +92,27 @@ REPORTED ?= 1000000
 reports-at-length: $(VENV)/installed  ## a million payments: every report against plain Python, its times, its memory; 20 minutes
 	$(BIN)/python -m bench.reports --payments $(REPORTED) $(if $(LEDGER),--ledger $(LEDGER))
 
+sbom: $(VENV)/installed  ## what a release is made of (CycloneDX), from the hashed requirements, into build/sbom.json
+	mkdir -p build
+	$(BIN)/cyclonedx-py requirements requirements/runtime.txt --pyproject pyproject.toml --output-reproducible \
+		--of JSON -o build/sbom.json
+
+audit: $(VENV)/installed  ## known faults of what the service runs on; says so and goes on where no database can be reached
+	$(BIN)/python .ci/audit.py requirements/runtime.txt
+
 check: $(VENV)/installed  ## formatting, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/audit.py requirements/runtime.txt
 
 format: $(VENV)/installed  ## mend formatting and imports
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 lock:  ## make the hashed requirement files anew (needs uv)
-	for f in runtime dev; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	for f in build runtime dev; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header requirements/$$f.in -o requirements/$$f.txt; done
 
 clean:  ## remove the environment and what runs left behind

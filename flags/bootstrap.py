@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -141,12 +142,33 @@ def _differences(
         yield "note", f"switched off it serves {show(served_off)}, not {show(flag.off)}"
 
 
+def as_plain(flag: FlagDefinition) -> dict[str, Any]:
+    """A flag as another tool makes it in LaunchDarkly (Terraform): values as text, JSON where it is not a string."""
+    values = _offered(flag)
+    return {
+        "key": flag.key,
+        "kind": flag.kind,
+        "description": _described(flag),
+        "variations": [value if isinstance(value, str) else json.dumps(value) for value in values],
+        "on_variation": values.index(flag.default),
+        "off_variation": values.index(flag.off),
+    }
+
+
+def _offered(flag: FlagDefinition) -> list[Any]:
+    return [*flag.variations, *([EXAMPLES[flag.key]] if flag.key in EXAMPLES else [])]
+
+
+def _described(flag: FlagDefinition) -> str:
+    return f"{flag.description} Takes {flag.allowed}."
+
+
 def _new(flag: FlagDefinition) -> dict[str, Any]:
-    values = [*flag.variations, *([EXAMPLES[flag.key]] if flag.key in EXAMPLES else [])]
+    values = _offered(flag)
     return {
         "key": flag.key,
         "name": flag.key,
-        "description": f"{flag.description} Takes {flag.allowed}.",
+        "description": _described(flag),
         "variations": [{"value": value, "name": _name(value)} for value in values],
         "defaults": {"onVariation": values.index(flag.default), "offVariation": values.index(flag.off)},
         "isFlagOn": True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 import threading
@@ -30,6 +31,8 @@ from router.ledger.unavailable import LedgerUnavailableError
 from router.settings import Settings, SettingsError, load_settings
 
 ATTENTION_PAGE = 100
+ALIVE_EVERY_S = 10.0
+"""A look at its file that comes once a minute finds it fresh."""
 PROGRESS_S = 2.0
 """Between two lines of a long check."""
 
@@ -140,7 +143,14 @@ def _worker(_options: argparse.Namespace, settings: Settings) -> int | None:
     core.health.restore()
     core.override.refresh()
     loops.start()
-    stop.wait()
+    # A worker has no port: that it lives is seen by this file's age (deploy/).
+    alive = settings.run_dir / "worker.alive"
+    while True:
+        if loops.are_alive:
+            with contextlib.suppress(OSError):  # a full disk is no reason to stop working
+                alive.touch()
+        if stop.wait(ALIVE_EVERY_S):
+            break
     if loops.stop(settings.drain_seconds):
         core.close()
     return 0

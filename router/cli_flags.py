@@ -26,6 +26,8 @@ def add_commands(add: Add) -> None:
     setting_up = actions.add_parser("bootstrap", help=about, description=about)
     setting_up.add_argument("--apply", action="store_true", help="create what is missing, add variations")
     setting_up.set_defaults(command=_bootstrap)
+    about = "every flag with its variations, as JSON: what deploy/terraform makes them from"
+    actions.add_parser("definitions", help=about, description=about).set_defaults(command=_definitions)
 
 
 def _show(_options: argparse.Namespace, settings: Settings) -> int | None:
@@ -47,6 +49,14 @@ def _show(_options: argparse.Namespace, settings: Settings) -> int | None:
         print(f"  {row.key:<{width}}  {value:<{wide}}  {row.description} ({row.allowed})")
         for note in row.notes:
             print(f"  {'':<{width}}  note: {note}")
+    return 0
+
+
+def _definitions(_options: argparse.Namespace, _settings: Settings) -> int | None:
+    from flags.bootstrap import as_plain
+    from flags.definitions import definitions
+
+    print(json.dumps([as_plain(flag) for flag in definitions(PROVIDER_NAMES).values()], indent=2))
     return 0
 
 

@@ -61,6 +61,11 @@ class Loops:
         return not any(thread.is_alive() for thread in self._threads)
 
     @property
+    def are_alive(self) -> bool:
+        """Whether every loop still has its thread: what a process's supervisor should know."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    @property
     def stopping(self) -> bool:
         """Whether a stop was asked for: a long round looks at it between its parts."""
         return self._stop.is_set()
