@@ -23,6 +23,9 @@ run: $(VENV)/installed  ## sandbox providers, web, worker and a little traffic; 
 test: $(VENV)/installed  ## every test, on SQLite and on a real PostgreSQL
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist worksteal
 
+test-both: $(VENV)/installed  ## the same, and each test about the router on SQLite and on PostgreSQL; 8 minutes
+	ROUTER_TEST_BOTH=1 $(MAKE) test
+
 chaos: $(VENV)/installed  ## every fault, kills and pauses on real processes, on both databases; 4 minutes
 	$(BIN)/python -m tests.e2e.at_length $(CHAOS)
 

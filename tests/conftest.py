@@ -3,13 +3,48 @@
 from __future__ import annotations
 
 import functools
+import os
+import re
 import ssl
+import zlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from providers.sandbox.server import Sandbox
+from tests.integration.ledgers import BACKENDS
+
+ON_BOTH = "ROUTER_TEST_BOTH"
+"""Set: every test runs on every database it names, as `make test-both` does."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where a file is marked `either_database`, each of its tests runs on one of the two: on which, its name says.
+
+    Such a file is about what the router does, not about queries; half of its tests meet each database all the same.
+    """
+    if os.environ.get(ON_BOTH):
+        return
+    found = {item: _database_of(item) for item in items if item.get_closest_marker("either_database")}
+    pairs = Counter(name for name, _ in filter(None, found.values()))
+    left = []
+    for item, which in found.items():
+        if which is not None and pairs[which[0]] == len(BACKENDS):
+            name, database = which
+            if BACKENDS[zlib.crc32(name.encode()) % len(BACKENDS)] != database:
+                left.append(item)
+    config.hook.pytest_deselected(items=left)
+    away = set(left)
+    items[:] = [item for item in items if item not in away]
+
+
+def _database_of(item: pytest.Item) -> tuple[str, str] | None:
+    """A test's name without its database, and that database; None: it has none, or several."""
+    words = re.split(r"(?<=[\[-])|(?=[-\]])", item.nodeid)
+    named = [word for word in words if word in BACKENDS]
+    return ("".join(word for word in words if word not in BACKENDS), named[0]) if len(named) == 1 else None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -142,6 +142,7 @@ def served(server: str, folder: Path, ledger_url: str, **settings: str) -> Itera
 
 
 @pytest.mark.processes
+@pytest.mark.either_database
 @pytest.mark.parametrize("server", ["gunicorn --preload", "granian"])
 def test_every_worker_follows_launchdarkly_and_its_own_connections(
     server: str, tmp_path: Path, ledger_url: str

@@ -185,6 +185,7 @@ def test_a_relay_that_dies_between_delivery_and_position_leaves_doubles_of_the_s
 
 
 @pytest.mark.processes
+@pytest.mark.either_database
 @pytest.mark.parametrize("backend", ["sqlite", "postgres"])
 def test_killed_relays_and_a_cluster_that_is_gone_lose_nothing(
     backend: str, request: pytest.FixtureRequest, cluster: MockCluster, tmp_path: Path

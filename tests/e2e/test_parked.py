@@ -15,6 +15,7 @@ SHORT = Drill(60, workers=2, kills=2)
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.either_database
 @pytest.mark.parametrize("backend", ["sqlite", "postgres"])
 def test_what_was_parked_is_paid_once_and_no_faster_than_the_ramp_allows(tmp_path: Path, backend: str) -> None:
     """Sixty payments over two workers, of which one is killed twice while they pay."""

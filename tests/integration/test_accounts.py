@@ -10,6 +10,8 @@ from router.ledger.accounts import AccountLedger
 from router.ledger.alerts import AlertLedger
 from tests.integration.shop import Shop
 
+pytestmark = pytest.mark.either_database
+
 
 def learn(shop: Shop) -> None:
     """A worker's look, and what this process then knows."""

@@ -10,6 +10,8 @@ import pytest
 from tests.integration.conftest import Witness
 from tests.integration.shop import ABSENT, API_KEY, order, paying_with
 
+pytestmark = pytest.mark.either_database
+
 JSON = "application/json"
 SECRET = "Planted-Words-7Q"
 """In a value that is refused, to be looked for afterwards."""

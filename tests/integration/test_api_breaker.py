@@ -23,6 +23,8 @@ from tests.integration.conftest import OpenShop, Witness
 from tests.integration.shop import ABSENT, LOG, Shop
 from tests.unit.webhook_receiver import until
 
+pytestmark = pytest.mark.either_database
+
 JSON = "application/json"
 WHY = "fraud wave, ticket OPS-77"
 STATES = {"forced_open": "forced_open", "bypass": "bypass", "metrics_only": "metrics_only"}

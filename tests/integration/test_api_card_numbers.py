@@ -10,6 +10,8 @@ import pytest
 from tests.integration.conftest import Witness
 from tests.integration.shop import order, paying_with
 
+pytestmark = pytest.mark.either_database
+
 PAN = "4111111111111111"
 FULL_WIDTH = {ord("0") + value: 0xFF10 + value for value in range(10)}
 ARABIC = {ord("0") + value: 0x0660 + value for value in range(10)}

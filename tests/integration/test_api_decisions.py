@@ -23,6 +23,8 @@ from tests.integration.conftest import OpenShop, Witness
 from tests.integration.decision_desk import desk
 from tests.integration.shop import ABSENT, Shop, order, paying_with
 
+pytestmark = pytest.mark.either_database
+
 ONE_LEDGER = pytest.mark.parametrize("ledger_url", ["sqlite"], indirect=True)
 """Of what is no query's doing."""
 NO_TOKENS = {"type": "card", "card": {"brand": "visa", "country": "DE", "funding": "credit"}}

@@ -19,6 +19,8 @@ from router.settings import PROVIDER_NAMES
 from tests.integration.conftest import OpenShop
 from tests.integration.shop import Shop
 
+pytestmark = pytest.mark.either_database
+
 NOW = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
 
 

@@ -16,6 +16,8 @@ from router.ledger.flips import Flip, FlipLedger, FlipState
 from tests.fakes.threads import together
 from tests.integration.shop import Shop
 
+pytestmark = pytest.mark.either_database
+
 AT = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
 
 

@@ -15,6 +15,8 @@ from router.transitions import State, Transition, following
 from tests.integration.conftest import OpenShop
 from tests.integration.shop import Shop
 
+pytestmark = pytest.mark.either_database
+
 FIGURES = {"calls": 10, "failures": 10}
 
 

@@ -13,6 +13,8 @@ from router.api.views import FlipList, ProviderList
 from tests.integration.conftest import OpenShop
 from tests.integration.shop import Shop, order
 
+pytestmark = pytest.mark.either_database
+
 PROMISED = {
     ("post", "/v1/payments"): {"201", "202", "400", "401", "403", "409", "413", "422", "503"},
     ("get", "/v1/payments"): {"200", "401", "403", "422", "503"},

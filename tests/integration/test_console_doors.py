@@ -15,6 +15,8 @@ from tests.integration.console_visitor import Visitor, visitor
 from tests.integration.ledgers import BACKENDS, ledger_on
 from tests.integration.shop import API_KEY, LOG, Shop, open_shop
 
+pytestmark = pytest.mark.either_database
+
 PAN = "4242 4242 4242 4242"
 PAGES = ("/now", "/now/live", "/payments", "/incidents", "/reports", "/flags", "/sandbox")
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>'

@@ -20,6 +20,8 @@ from tests.integration.desk import SECRETS, Desk, letter_box
 from tests.integration.shop import Shop, open_shop, order, paying_with
 from tests.unit.webhook_receiver import until
 
+pytestmark = pytest.mark.either_database
+
 NO_MONEY = paying_with(stripe="pm_card_visa_chargeDeclinedInsufficientFunds")
 
 

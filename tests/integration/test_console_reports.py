@@ -7,11 +7,15 @@ import io
 import re
 from html import unescape
 
+import pytest
+
 from router.clock import SystemClock
 from router.ledger.rollups import Rollups
 from router.reports.rollup import Rollup
 from tests.integration.console_visitor import visitor
 from tests.integration.shop import Shop, paying_with
+
+pytestmark = pytest.mark.either_database
 
 NO_MONEY = paying_with(stripe="pm_card_visa_chargeDeclinedInsufficientFunds")
 ROW = re.compile(r"<tr>(.*?)</tr>", re.DOTALL)

@@ -34,6 +34,8 @@ from router.ledger.migrate import migrate
 from router.settings import Settings
 from tests.fakes.launchdarkly import FakeLaunchDarkly
 
+pytestmark = pytest.mark.either_database
+
 PROVIDERS = ("stripe", "adyen")
 DEFAULTS = RoutingFlags(enabled={"stripe": True, "adyen": True})
 ANYONE = FlagContext()

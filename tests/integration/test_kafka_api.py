@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from jsonschema import Draft202012Validator
 
 from router.events import body_of
@@ -15,6 +16,8 @@ from router.ledger.relays import RelayLedger
 from router.ledger.tables import payment_events
 from tests.integration.shop import Shop
 from tests.integration.test_housekeeping import housekeeping
+
+pytestmark = pytest.mark.either_database
 
 YEAR = dt.timedelta(days=365)
 

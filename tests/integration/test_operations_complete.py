@@ -12,6 +12,8 @@ from tests.fakes.threads import together
 from tests.integration.desk import OTHER, LetterBox, letter_box
 from tests.integration.till import AMOUNT, Till, conflict, pass_step, problem
 
+pytestmark = pytest.mark.either_database
+
 TOO_LARGE = "request-entity-too-large"
 
 

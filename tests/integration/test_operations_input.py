@@ -18,7 +18,10 @@ MOVES = ("capture", "refunds")
 CALLS = ("capture", "cancel", "refunds", "complete", "resolve")
 
 
-pytestmark = pytest.mark.parametrize("operating_shop", SETTINGS[::3], indirect=True, ids="-".join, scope="module")
+pytestmark = [
+    pytest.mark.either_database,
+    pytest.mark.parametrize("operating_shop", SETTINGS[::3], indirect=True, ids="-".join, scope="module"),
+]
 
 
 @pytest.fixture

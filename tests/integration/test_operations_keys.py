@@ -14,6 +14,8 @@ from tests.fakes.threads import together
 from tests.integration.shop import order
 from tests.integration.till import AMOUNT, ANSWERED, Till, problem
 
+pytestmark = pytest.mark.either_database
+
 ENDS = {"capture": ("captured", AMOUNT, 0), "cancel": ("canceled", 0, 0), "refunds": ("refunded", AMOUNT, AMOUNT)}
 """How the books have a payment after each call."""
 ROUNDS = 4

@@ -14,7 +14,10 @@ from tests.integration.till import AMOUNT, SETTINGS, Till, conflict
 ADYEN = [each for each in SETTINGS if each[1] == "adyen"]
 
 
-pytestmark = pytest.mark.parametrize("operating_shop", ADYEN, indirect=True, ids="-".join, scope="module")
+pytestmark = [
+    pytest.mark.either_database,
+    pytest.mark.parametrize("operating_shop", ADYEN, indirect=True, ids="-".join, scope="module"),
+]
 
 
 @pytest.fixture

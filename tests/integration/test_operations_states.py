@@ -10,6 +10,8 @@ from router.transitions import State, following
 from tests.integration.desk import OTHER
 from tests.integration.till import AMOUNT, ANSWERED, Till, conflict
 
+pytestmark = pytest.mark.either_database
+
 DECLINE = {"stripe": "stolen_card", "adyen": "5"}
 
 

@@ -11,6 +11,8 @@ from router.ledger.tables import payment_events
 from tests.integration.shop import Shop
 from tests.integration.till import AMOUNT, Till, conflict, problem
 
+pytestmark = pytest.mark.either_database
+
 EVIDENCE = "dashboard, read by Ada, ticket 4711"
 OPERATIONS: dict[str, tuple[Any, tuple[str, int, int], tuple[str, int, int]]] = {
     "capture": ({"amount": 700}, ("captured", 700, 0), ("authorized", 0, 0)),

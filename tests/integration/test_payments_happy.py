@@ -14,6 +14,8 @@ from router.api.views import PaymentList, PaymentView
 from tests.integration.conftest import OpenShop
 from tests.integration.shop import Shop, Spy, order
 
+pytestmark = pytest.mark.either_database
+
 PUBLISHED_FIELDS = {
     *("id", "status", "reference", "amount", "currency", "amount_captured", "amount_refunded", "provider"),
     *("decline", "next_action", "attempts", "decision", "created_at"),

@@ -11,6 +11,8 @@ from providers.sandbox.server import Sandbox
 from tests.integration.ledgers import ledger_on
 from tests.integration.shop import Shop, open_shop, paying_with
 
+pytestmark = pytest.mark.either_database
+
 
 @pytest.fixture(scope="module", params=["stripe", "adyen"])
 def _led(

@@ -9,6 +9,8 @@ import pytest
 
 from tests.integration.shop import Shop, order, paying_with
 
+pytestmark = pytest.mark.either_database
+
 
 @pytest.mark.parametrize("mode", ["ok", "lose_reply", "down"], ids=["captured", "processing", "parked"])
 def test_a_reference_of_an_open_or_paid_payment_is_taken(shop: Shop, mode: str) -> None:

@@ -12,6 +12,8 @@ from router.api.views import PaymentView
 from tests.integration.conftest import OpenShop
 from tests.integration.shop import Shop
 
+pytestmark = pytest.mark.either_database
+
 BOTH = ("stripe", "adyen")
 SOON_S = 0.05
 """A parked payment's time to the next try, in these tests."""

@@ -17,6 +17,8 @@ from router.reports.rollup import Rollup
 from tests.integration.conftest import OpenShop, Witness
 from tests.integration.shop import Shop
 
+pytestmark = pytest.mark.either_database
+
 CHALLENGED = {"stripe": "pm_card_chargeDeclinedExpiredCard", "adyen": "8415718415172204"}
 
 

@@ -13,6 +13,8 @@ from tests.integration.desk import OTHER, SECRETS, Desk, LetterBox, letter_box
 from tests.integration.ledgers import BACKENDS, ledger_on
 from tests.integration.shop import HANG_READ_TIMEOUT_S, Shop, open_shop
 
+pytestmark = pytest.mark.either_database
+
 LOSE = {"mode": "lose_reply", "calls": "authorize"}
 
 

@@ -12,6 +12,8 @@ from tests.integration.desk import OTHER, SECRETS, Desk, LetterBox, letter_box
 from tests.integration.ledgers import ledger_on
 from tests.integration.shop import Shop, open_shop, paying_with
 
+pytestmark = pytest.mark.either_database
+
 BROKEN = {"stripe": "pm_sandbox_api_error", "adyen": "adyen_sandbox_ERROR"}
 GOOD = {"stripe": "pm_card_visa", "adyen": "8415718415172204"}
 

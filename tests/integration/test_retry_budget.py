@@ -12,6 +12,8 @@ from router.retry_budget import card_digest
 from tests.integration.conftest import OpenShop
 from tests.integration.shop import Shop, order
 
+pytestmark = pytest.mark.either_database
+
 DECLINED = {"stripe": "pm_card_visa_chargeDeclined"}
 
 

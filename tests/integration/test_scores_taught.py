@@ -10,6 +10,8 @@ from router.segments import segment
 from tests.integration.desk import LetterBox, letter_box
 from tests.integration.till import AMOUNT, THREE_D_SECURE, Till, pass_step
 
+pytestmark = pytest.mark.either_database
+
 Taught = Callable[[], list[tuple[str, bool]]]
 VISA_DE = segment(AMOUNT, "visa", "DE", "card")
 LOSE = {"mode": "lose_reply", "calls": "authorize"}

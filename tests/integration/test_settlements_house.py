@@ -16,6 +16,8 @@ from tests.integration.conftest import OpenShop, Witness
 from tests.integration.settlement_world import World
 from tests.integration.shop import Shop
 
+pytestmark = pytest.mark.either_database
+
 ADYEN: dict[str, Any] = {"payment_method": {"type": "card", "tokens": {"adyen": "8415718415172204"}}}
 COVERED = "from=2020-01-01T00:00:00Z&to=2100-01-01T00:00:00Z&grace_days=0"
 

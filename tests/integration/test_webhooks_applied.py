@@ -18,6 +18,8 @@ from tests.integration.letters import approval, elsewhere
 from tests.integration.lives import copy_of, state
 from tests.integration.shop import HANG_READ_TIMEOUT_S, LOG, Shop, open_shop
 
+pytestmark = pytest.mark.either_database
+
 GIVEN_UP_S = 1000
 DEAD_S = 16 * 60
 ORDERS_BY_HTTP = 6

@@ -15,6 +15,8 @@ from tests.integration.letters import adyen_letter, dispute, intent, item, refun
 from tests.integration.lives import Life, OneTransaction, Replay, State, figures, life, unanswered
 from tests.integration.shop import HANG_READ_TIMEOUT_S, Shop, open_shop
 
+pytestmark = pytest.mark.either_database
+
 
 @pytest.fixture(scope="module", params=[(backend, name) for backend in BACKENDS for name in OTHER], ids="-".join)
 def told_shop(

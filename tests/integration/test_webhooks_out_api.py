@@ -15,6 +15,8 @@ from tests.integration.conftest import OpenShop
 from tests.integration.shop import LOG, Shop
 from tests.unit.webhook_receiver import Receiver, until
 
+pytestmark = pytest.mark.either_database
+
 PATH = "/v1/webhook-endpoints"
 OPEN: dict[str, Any] = {"webhook_allow_http": True, "webhook_allow_private": "127.0.0.0/8"}
 

@@ -22,6 +22,8 @@ from tests.integration.test_webhooks_out_api import OPEN, PATH
 from tests.unit.test_transport import certificate, server_tls
 from tests.unit.webhook_receiver import until
 
+pytestmark = pytest.mark.either_database
+
 __all__ = ["certificate", "server_tls"]
 
 OK = answer(200, b"{}")

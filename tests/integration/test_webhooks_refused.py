@@ -17,6 +17,8 @@ from tests.integration.ledgers import BACKENDS, ledger_on
 from tests.integration.letters import ACCOUNT, adyen_letter, intent, item, stripe_headers, stripe_letter
 from tests.integration.shop import LOG, Shop, open_shop
 
+pytestmark = pytest.mark.either_database
+
 PLANTED = "planted-in-the-webhook"
 PAN = "4111111111111111"
 BATCH = 4

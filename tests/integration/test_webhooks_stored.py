@@ -21,6 +21,8 @@ from tests.integration.letters import adyen_letter, approval, intent, item, stri
 from tests.integration.shop import LOG, Shop
 from tests.unit.webhook_receiver import Receiver, until
 
+pytestmark = pytest.mark.either_database
+
 
 class Killed(BaseException):
     """The process is gone at this point."""
