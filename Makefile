@@ -26,6 +26,11 @@ test: $(VENV)/installed  ## every test, on SQLite and on a real PostgreSQL
 test-both: $(VENV)/installed  ## the same, and each test about the router on SQLite and on PostgreSQL; 8 minutes
 	ROUTER_TEST_BOTH=1 $(MAKE) test
 
+EXAMPLES ?= 200
+outside: $(VENV)/installed  ## every call of the OpenAPI document with sense and nonsense, and webhooks of noise; 10 minutes
+	$(BIN)/python -m tests.outside.described --examples $(EXAMPLES)
+	NOISE=3000 $(BIN)/pytest -q --timeout=900 tests/outside/test_noise.py
+
 chaos: $(VENV)/installed  ## every fault, kills and pauses on real processes, on both databases; 4 minutes
 	$(BIN)/python -m tests.e2e.at_length $(CHAOS)
 

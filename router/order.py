@@ -9,7 +9,7 @@ import datetime as dt
 import hashlib
 import json
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from iso4217 import Currency
 from pydantic import (
@@ -75,6 +75,24 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+EXAMPLE: dict[str, Any] = {
+    "reference": "ORD-12345",
+    "amount": 1999,
+    "currency": "EUR",
+    "capture": "automatic",
+    "payment_method": {
+        "type": "card",
+        "tokens": {"stripe": "pm_card_visa", "adyen": "8415718415172204"},
+        "card": {"brand": "visa", "country": "DE", "funding": "credit"},
+    },
+    "customer": {"id": "cus_1", "country": "DE"},
+    "return_url": "https://shop.example/return",
+    "metadata": {"cart": "77"},
+    "allow_repeat_reference": True,
+}
+"""A body that the sandbox pays, for whoever tries the calls from /docs."""
+
+
 class Card(_Strict):
     """What is known of the card; used to choose a provider, never to charge."""
 
@@ -125,6 +143,8 @@ class Browser(_Strict):
 
 class Order(_Strict):
     """One payment that checkout asks for. Amounts are integer minor units by ISO 4217."""
+
+    model_config = ConfigDict(json_schema_extra={"example": EXAMPLE})
 
     reference: Text80
     """Checkout's own name for the order."""

@@ -201,6 +201,11 @@ def documented(document: dict[str, Any]) -> dict[str, Any]:
             answers = operation.get("responses", {})
             if not operation.get("parameters") and "requestBody" not in operation:
                 answers.pop("422", None)  # the library documents it everywhere; here nothing could be invalid
+            if "requestBody" in operation:
+                answers["413"] = {
+                    "description": "The body is larger than this call takes",
+                    "content": {"application/json": {"schema": {}}},
+                }
             for status, answer in answers.items():
                 content = answer.get("content", {})
                 if status >= "400" and "application/json" in content and not _is_page(content["application/json"]):
