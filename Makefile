@@ -26,6 +26,15 @@ test: $(VENV)/installed  ## every test, on SQLite and on a real PostgreSQL
 test-both: $(VENV)/installed  ## the same, and each test about the router on SQLite and on PostgreSQL; 8 minutes
 	ROUTER_TEST_BOTH=1 $(MAKE) test
 
+overload: $(VENV)/installed  ## five times as many customers as can be served, for a minute; 2 minutes
+	$(BIN)/python -m tests.load.overload $(OVERLOAD)
+
+soak: $(VENV)/installed  ## half an hour at half of capacity, with faults: what grows, and do the books agree
+	$(BIN)/python -m tests.load.soak $(SOAK)
+
+rolling: $(VENV)/installed  ## web processes replaced in turn while customers pay; 2 minutes
+	$(BIN)/python -m tests.load.rolling $(ROLLING)
+
 EXAMPLES ?= 200
 outside: $(VENV)/installed  ## every call of the OpenAPI document with sense and nonsense, and webhooks of noise; 10 minutes
 	$(BIN)/python -m tests.outside.described --examples $(EXAMPLES)

@@ -15,6 +15,7 @@ from granian import Granian
 from granian.constants import Interfaces
 from granian.log import LogLevels
 
+from router.api.places import SPARE_THREADS
 from router.settings import Settings
 
 PR_SET_PDEATHSIG = 1
@@ -41,7 +42,7 @@ def serve(settings: Settings) -> None:
         port=int(port),
         interface=Interfaces.WSGI,
         workers=settings.web_processes,
-        blocking_threads=settings.web_threads,
+        blocking_threads=settings.web_threads + SPARE_THREADS,
         respawn_failed_workers=True,
         # Whole seconds: granian takes no others.
         workers_kill_timeout=math.ceil(settings.drain_seconds),

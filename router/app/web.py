@@ -30,6 +30,7 @@ from router.api import decisions as decisions_api
 from router.api import parked as dead_letters
 from router.api import payments as payments_api
 from router.api import reports as reports_api
+from router.api.places import Places
 from router.app.core import Core, build, several
 from router.app.loops import add_flag_watch, add_health
 from router.console import blueprint as console
@@ -96,6 +97,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     writer = DecisionWriter(DecisionLedger(core.database))
     loops.add(Loop("decisions", writer.run_once, loops.pause(WRITE_INTERVAL_S)))
     app = web_app(core, writer)
+    app.wsgi_app = Places(app.wsgi_app, settings.web_threads)  # type: ignore[method-assign]  # Flask's own way
     loops.start()
 
     def stop() -> None:
