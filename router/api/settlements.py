@@ -24,7 +24,8 @@ from router.clock import Clock
 from router.ledger.settlement_views import JudgedLine, Missing, SettlementViews
 from router.ledger.settlements import Import, ImportRunningError, LeaseLostError, SettlementLedger
 from router.order import Moment, Text80
-from router.reconciliation.importing import GRACE, Importer, Result
+from router.reconciliation.importing import Importer, Result
+from router.reconciliation.standing import GRACE
 
 KEPT_IN_MEMORY = 1024 * 1024
 """Bytes of an upload; more of it goes to a temporary file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from router.ledger.engine import Database
 from router.ledger.records import Attempt
-from router.ledger.tables import attempts, payments, settlement_lines, to_micros
+from router.ledger.tables import attempts, from_micros, payments, settlement_lines, to_micros
+from router.ledger.tables import settlement_imports as imports
 
 PAGE = 1000
 """Rows that one query reads: a report over months must neither fill the memory nor hold a transaction open."""
@@ -32,7 +33,29 @@ class ActualFee:
     """The payment's, as its JSON has it."""
 
 
-def fee_values(attempt: Attempt, read: Attempt | None) -> Mapping[str, Any]:
+@dataclass(frozen=True, slots=True)
+class SettledFee:
+    """One attempt whose whole payment was captured and settled, with what a schedule prices it by."""
+
+    provider: str
+    amount: int
+    """In minor units, as `fee`."""
+    currency: str
+    fee: int
+    brand: str | None
+    funding: str | None
+    card_country: str | None
+    customer_country: str | None
+    merchant: str
+    on: dt.date
+    """The day of the payment, in UTC."""
+
+
+IMPORTS_READ = 40
+"""Of one provider: more than a month of daily files."""
+
+
+def fee_values(attempt: Attempt, read: Attempt | None) -> dict[str, Any]:
     """What to write of an attempt's fee, by a process that read it as `read` says (None: it knows no older state).
 
     A settlement file's word is the last: it has all that was kept of all captures, and it is written without an event
@@ -92,3 +115,80 @@ class ActualFees:
                 return
             last = rows[-1]
             past = sa.tuple_(table.started_at, table.id) > (last.started_at, last.id)
+
+    def newest_import(self, provider: str) -> str | None:
+        """The newest file of that provider that was judged and brought lines; None: there is none."""
+        with self._database.read() as connection:
+            return connection.scalar(_imports(provider).with_only_columns(imports.c.id).limit(1))
+
+    def settled(self, provider: str, *, since: dt.datetime, limit: int) -> Sequence[SettledFee]:
+        """The newest files' captures, spread over each file, about so many; imported since then.
+
+        Only those that agree in their amount, of whole payments, settled in the payment's currency: of a part, or in
+        another currency, a fee says nothing of the schedule.
+        """
+        found: list[SettledFee] = []
+        recent = _imports(provider).where(imports.c.at >= to_micros(since)).limit(IMPORTS_READ)
+        with self._database.read() as connection:
+            for file in connection.execute(recent).all():
+                step = max(1, file.lines // (limit - len(found)))
+                found += map(_settled, connection.execute(_captures(provider, file.id, step, limit - len(found))))
+                if len(found) >= limit:
+                    break
+        return found
+
+
+def _imports(provider: str) -> sa.Select[Any]:
+    done = (imports.c.provider == provider, imports.c.state == "done", imports.c.new_lines > 0)
+    return sa.select(imports.c.id, imports.c.lines).where(*done).order_by(imports.c.id.desc())
+
+
+def _captures(provider: str, import_id: str, step: int, limit: int) -> sa.Select[Any]:
+    line, table, payment = settlement_lines.c, attempts.c, payments.c
+    return (
+        sa.select(
+            table.provider,
+            payment.amount,
+            payment.currency,
+            table.fee_actual,
+            payment.order,
+            payment.merchant,
+            payment.created_at,
+        )
+        .select_from(settlement_lines)
+        .join(attempts, table.id == line.attempt_id)
+        .join(payments, payment.id == table.payment_id)
+        .where(
+            line.import_id == import_id,
+            line.verdict.in_(("matched", "fee_differs")),
+            line.number % step == 0,
+            line.provider == provider,
+            line.kind == "capture",
+            line.settled == payment.amount,
+            table.fee_actual.is_not(None),
+            table.fee_currency == payment.currency,
+        )
+        .limit(limit)
+    )
+
+
+def _settled(row: sa.Row[Any]) -> SettledFee:
+    """Of the order, whatever an earlier version may have left out."""
+    card = _part(_part(row.order, "payment_method"), "card")
+    return SettledFee(
+        provider=row.provider,
+        amount=row.amount,
+        currency=row.currency,
+        fee=row.fee_actual,
+        brand=card.get("brand"),
+        funding=card.get("funding"),
+        card_country=card.get("country"),
+        customer_country=_part(row.order, "customer").get("country"),
+        merchant=row.merchant,
+        on=from_micros(row.created_at).date(),
+    )
+
+
+def _part(of: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = of.get(name)
+    return found if isinstance(found, Mapping) else {}
