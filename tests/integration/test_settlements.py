@@ -242,6 +242,16 @@ def test_what_is_younger_than_the_grace_is_not_due_yet(database: Database) -> No
     assert of.result(file).missing == 2
 
 
+def test_what_is_booked_after_the_files_last_line_is_not_missing_yet(database: Database) -> None:
+    """Adyen books a capture days later: near a file's end its line is in the next one, however long ago that was."""
+    world = World("adyen")
+    world.build(60, 2, ("ledger_only",))
+    world.save(database)
+    *lines, _fee, _same_fee, _payout, _chargeback = world.file().splitlines(keepends=True)
+    assert imported(database, "adyen", b"".join(lines)).missing == 0
+    assert imported(database, "adyen", world.file()).missing == 2
+
+
 def test_what_the_ledger_learns_later_is_judged_anew_by_the_next_import(database: Database) -> None:
     """A charge that was declined here, as far as was known, turns out to be approved."""
     world = World("adyen")

@@ -257,6 +257,18 @@ def test_what_is_no_such_file_is_refused_at_its_line() -> None:
     assert len(list(settlement_stripe.read(io.BytesIO(b"\xef\xbb\xbf" + good + b"\r\n"), livemode=False))) == 1
 
 
+def test_a_row_that_goes_on_and_on_is_refused_before_it_fills_the_memory() -> None:
+    """Short lines, short cells, and a line break in quotes in each of them: one row, as long as the file."""
+    good = a_file(STRIPE_COLUMNS, CHARGE)
+    stream = io.BytesIO(good + b'"a\n",' * 1_000_000)
+    with pytest.raises(SettlementFileError, match="too long") as refused:
+        list(settlement_stripe.read(stream, livemode=False))
+    assert refused.value.line == 3
+    assert stream.tell() < len(good) + 2 * LONGEST_LINE
+    # Many rows of one length are none.
+    assert len(stripe(*[{**CHARGE, "description": "a\nb" * 200}] * 500)) == 500
+
+
 def test_a_line_in_quotes_over_several_lines_is_counted_where_it_begins() -> None:
     """The error after it is at its own line of the file."""
     with pytest.raises(SettlementFileError) as refused:
