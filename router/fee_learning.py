@@ -13,6 +13,7 @@ move little. Whatever a file says, no fee moves by more than MOST of the amount,
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
@@ -37,6 +38,8 @@ SINCE = dt.timedelta(days=90)
 WEIGHT = 50
 MOST = 0.05
 """A provider that keeps a twentieth of the amount more than was agreed is an error, of a file or a schedule."""
+
+_word = functools.lru_cache(1024)(brand_word)  # asked for each provider of every payment; a brand can be any word
 
 Kind = tuple[str, str, str | None, str | None, str | None]
 """Provider, currency, brand, funding, region: what a schedule's line can name."""
@@ -69,7 +72,7 @@ def learn(
 
 def kind_of(provider: str, sale: Sale) -> Kind:
     """What is told apart."""
-    return provider, sale.currency, brand_word(sale.brand), sale.funding, sale.region
+    return provider, sale.currency, _word(sale.brand), sale.funding, sale.region
 
 
 def _any(kind: Kind) -> Kind:

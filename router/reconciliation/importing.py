@@ -23,6 +23,7 @@ from router.ledger.settlement_views import SettlementViews
 from router.ledger.settlements import (
     BATCH,
     Import,
+    ImportRunningError,
     LeaseLostError,
     LineDiffersError,
     SettlementLedger,
@@ -120,6 +121,9 @@ class Importer:
         holder = self._ids.new("settling")
         self._end_what_was_left(provider, holder, progress)
         before = self._settlements.by_digest(provider, form.account, summary.digest)
+        if before is not None and before.state != "done":
+            # Begun since: it may yet be discarded, and what it finds is not known.
+            raise ImportRunningError
         if before is not None:
             return dataclasses.replace(self.result(before), known=True)
         shown = "".join(each if each.isprintable() else "?" for each in name)[:NAME_AT_MOST]

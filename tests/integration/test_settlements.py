@@ -212,6 +212,30 @@ def test_an_import_that_was_paused_past_its_lease_stops(database: Database) -> N
     assert seconds[0].file.new_lines == len(world.rows)
 
 
+@pytest.mark.parametrize("stage", ["writing", "matching"])
+def test_the_same_file_in_the_same_moment_is_not_said_to_be_imported_before(
+    database: Database, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other import began after this one looked for any, and before it looked for this file."""
+    world = World("stripe")
+    world.build(20, 1)
+    world.save(database)
+    refused: list[str] = []
+
+    def meanwhile(progress: Progress) -> None:
+        if progress.stage == stage:
+            with monkeypatch.context() as patch:
+                patch.setattr(SettlementLedger, "open_of", lambda *_args: None)
+                with pytest.raises(ImportRunningError):
+                    imported(database, "stripe", world.file())
+            refused.append(progress.stage)
+
+    of = importer(database)
+    of.run("stripe", lambda: io.BytesIO(world.file()), name="a", imported_by="t", progress=meanwhile)
+    assert refused
+    assert imported(database, "stripe", world.file()).known
+
+
 def test_one_alert_tells_what_differs_and_none_where_nothing_does(database: Database) -> None:
     """Once for a file, however often it comes."""
     plain = World("adyen", seed=2)
