@@ -179,10 +179,12 @@ def read_lines(
     stream: Lines, required: Sequence[str], line_of: Callable[[Row], SettlementLine]
 ) -> Iterator[SettlementLine]:
     """Every line of a CSV file with a heading: UTF-8, commas, RFC 4180. Raises SettlementFileError."""
-    rows = csv.reader(_lines(stream), strict=True)
+    text = _Text(stream)
+    rows = csv.reader(text, strict=True)
     columns: dict[str, int] = {}
     begins = 1
     while True:
+        text.begin(begins)
         try:
             cells = next(rows)
         except StopIteration:
@@ -212,16 +214,33 @@ def _heading(cells: Sequence[str], required: Iterable[str]) -> dict[str, int]:
     return columns
 
 
-def _lines(stream: Lines) -> Iterator[str]:
-    """The file's lines as text. Raises SettlementFileError where one is no UTF-8, or does not end."""
-    number = 0
-    while raw := stream.readline(LONGEST_LINE):
-        number += 1
-        if len(raw) == LONGEST_LINE and not raw.endswith(b"\n"):
-            raise SettlementFileError(number, None, "is too long to be a line of such a file")
+class _Text:
+    """The file's lines as text. Raises SettlementFileError where one is no UTF-8, or a row of them does not end."""
+
+    def __init__(self, stream: Lines) -> None:
+        self._stream = stream
+        self._number = 0
+        self._begins = 1
+        self._taken = 0
+
+    def begin(self, number: int) -> None:
+        """A row begins at that line: in quotes it may go on over several."""
+        self._begins, self._taken = number, 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        raw = self._stream.readline(LONGEST_LINE)
+        if not raw:
+            raise StopIteration
+        self._number += 1
+        self._taken += len(raw)
+        if self._taken > LONGEST_LINE or (len(raw) == LONGEST_LINE and not raw.endswith(b"\n")):
+            raise SettlementFileError(self._begins, None, "is too long to be a line of such a file")
         if b"\0" in raw:
-            raise SettlementFileError(number, None, "has a zero byte: this is no text")
+            raise SettlementFileError(self._number, None, "has a zero byte: this is no text")
         try:
-            yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            return raw.decode("utf-8-sig" if self._number == 1 else "utf-8")
         except UnicodeDecodeError:
-            raise SettlementFileError(number, None, "is not UTF-8") from None
+            raise SettlementFileError(self._number, None, "is not UTF-8") from None

@@ -16,8 +16,8 @@ its older page .../developers/reporting/settlement-detail-report/settlement-deta
 - `Batch Number`; `Modification Merchant Reference`: what a capture or refund was asked with, our own id.
 
 All amounts are in major units with a point. A line has no id of its own: it is known by its merchant account, batch,
-type and both references, and one without a Psp Reference by all that it says. The monthly processing fee of each
-transaction comes as lines of the type Fee, and is in no payment's costs here.
+type and both references, and one of no capture, refund or dispute by all that it says. The monthly processing fee of
+each transaction comes as lines of the type Fee, and is in no payment's costs here.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from providers.currencies import ADYEN, ISO_EXPONENTS
 from providers.settlement import Kind, Lines, Row, SettlementLine, read_lines, rounded
 
 REQUIRED = (
@@ -116,7 +117,7 @@ def _line(row: Row, merchant_account: str, seen: Counter[str]) -> SettlementLine
         modification = row.pattern("Modification Reference", _PSP, "a pspReference: 16 digits and capital letters")
         row.needed("Modification Reference")
     net_currency = row.currency("Net Currency")
-    net = _signed(row, "Net", "NC", net_currency)
+    net = _signed(row, "Net", "NC", net_currency, finer=True)
     amount, currency = net, net_currency
     if is_of_payment or row.text("Gross Currency") is not None:
         currency = row.currency("Gross Currency")
@@ -124,7 +125,7 @@ def _line(row: Row, merchant_account: str, seen: Counter[str]) -> SettlementLine
     fee = amount - net if currency == net_currency and is_of_payment else _costs(row, net_currency)
     return SettlementLine(
         number=row.number,
-        id=_id(row, merchant_account, type, psp, seen),
+        id=_id(row, merchant_account, type, psp, seen, is_one=is_of_payment),
         kind=kind,
         type=type,
         reference=modification if kind == "refund" else psp,
@@ -142,14 +143,23 @@ def _line(row: Row, merchant_account: str, seen: Counter[str]) -> SettlementLine
     )
 
 
-def _signed(row: Row, which: str, unit: str, currency: str) -> int:
+def _signed(row: Row, which: str, unit: str, currency: str, *, finer: bool = False) -> int:
+    """Credit less debit; `finer`: with the decimals that Adyen has and ISO 4217 has not (ISK, CLP), rounded."""
     debit, credit = (f"{which} {side} ({unit})" for side in ("Debit", "Credit"))
-    taken, given = row.amount(debit, currency), row.amount(credit, currency)
+    rounds = finer and ADYEN.exponents.get(currency, 0) > ISO_EXPONENTS[currency]
+    taken, given = (
+        _rounded(row, each, currency) if rounds else row.amount(each, currency) for each in (debit, credit)
+    )
     if taken < 0 or given < 0:
         raise row.wrong(debit if taken < 0 else credit, "is negative")
     if row.text(debit) is None and row.text(credit) is None:
         raise row.wrong(credit, f"is empty, and so is {debit}")
     return given - taken
+
+
+def _rounded(row: Row, column: str, currency: str) -> int:
+    digits, places = row.number_in(column)
+    return row.bounded(column, rounded(digits, places, currency))
 
 
 def _costs(row: Row, currency: str) -> int:
@@ -160,10 +170,10 @@ def _costs(row: Row, currency: str) -> int:
     return row.bounded(COSTS[0], rounded(total, places, currency))
 
 
-def _id(row: Row, account: str, type: str, psp: str | None, seen: Counter[str]) -> str:
+def _id(row: Row, account: str, type: str, psp: str | None, seen: Counter[str], *, is_one: bool) -> str:
     batch, modification = row.text("Batch Number") or "", row.text("Modification Reference") or ""
     said = [account, batch, type, psp or "", modification]
-    if psp is None:
+    if not is_one:
         said += [row.text(column) or "" for column in ("Creation Date", *_ABOUT_MONEY, "Net Credit (NC)")]
     digest = hashlib.sha256("\x1f".join(said).encode()).hexdigest()[:32]
     if psp is None:

@@ -1,4 +1,4 @@
-"""What is known of each provider for one payment: scores as measured, fees by the schedule."""
+"""What is known of each provider for one payment: scores as measured, fees by the schedule and as settled."""
 
 from __future__ import annotations
 
@@ -27,6 +27,18 @@ class ScoreReader(Protocol):
         """Each provider's for this kind of payment; `at` in seconds since 1970."""
 
 
+class LearnedFees(Protocol):
+    """What settlements have taught of the fees."""
+
+    def more(self, provider: str, sale: Sale, fee: float) -> float:
+        """How much more than the schedule's fee, or less, it is expected to be, in major units to 4 decimals."""
+
+
+class _Nothing:
+    def more(self, _provider: str, _sale: Sale, _fee: float) -> float:
+        return 0.0
+
+
 class Appraiser:
     """Puts both together. Thread-safe; waits for nothing."""
 
@@ -37,11 +49,13 @@ class Appraiser:
         scores: ScoreReader,
         fees: FeeBook,
         country_of: Callable[[str], str | None] = lambda _merchant: None,
+        learned: LearnedFees = _Nothing(),  # noqa: B008 (it has no state)
     ) -> None:
         self._providers = tuple(providers)
         self._scores = scores
         self._fees = fees
         self._country_of = country_of
+        self._learned = learned
 
     def terms(self, order: Order, kind: Segment, merchant: str, now: dt.datetime) -> Mapping[str, Terms]:
         """Each provider's terms for this order, of this kind, rounded as they are printed."""
@@ -72,8 +86,11 @@ class Appraiser:
         found = {}
         for name in self._providers:
             approval, availability, _ = scores[name]
-            fee, attempt, scheduled = quote(name, sale)
-            found[name] = _new(Terms, (rate(approval), rate(availability), float(fee), float(attempt), scheduled))
+            quoted, attempt, scheduled = quote(name, sale)
+            fee = float(quoted)
+            if more := self._learned.more(name, sale, fee):
+                fee = round(fee + more, value.FEE_DIGITS)
+            found[name] = _new(Terms, (rate(approval), rate(availability), fee, float(attempt), scheduled, more))
         return found
 
 

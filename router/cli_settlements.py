@@ -160,6 +160,7 @@ def _rows(options: argparse.Namespace, database: object) -> Iterator[list[object
     """The heading, then every row. Raises CommandError."""
     from router.ledger.settlement_views import JudgedLine, Missing, SettlementViews
     from router.ledger.settlements import SettlementLedger
+    from router.reconciliation.standing import covered
 
     views = SettlementViews(database)  # type: ignore[arg-type]  # the ledger
     if options.id not in PROVIDER_NAMES:
@@ -171,12 +172,12 @@ def _rows(options: argparse.Namespace, database: object) -> Iterator[list[object
             yield from ([_cell(getattr(each, name)) for name in JudgedLine.__slots__] for each in page)
             number = page[-1].number
         return
-    covered = views.covered(options.id)
-    if covered is None:
+    period = covered(views, options.id)
+    if period is None:
         raise CommandError("no file of this provider was imported: what should be in one is not known")
     due = SystemClock().now() - dt.timedelta(days=options.grace_days)
-    since = options.since or covered[0]
-    until = min(options.until or covered[1] + dt.timedelta(microseconds=1), due)
+    since = options.since or period[0]
+    until = min(options.until or period[1], due)
     yield list(Missing.__slots__)
     after = None
     while found := views.missing(options.id, since, until, limit=PAGE, after=after):

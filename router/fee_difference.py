@@ -1,8 +1,8 @@
 """What payments cost, as their providers say, beside what the decisions estimated. Pure.
 
-An estimate is what the decision's candidate says under `cost`, in major units of the payment's currency; the
-provider's own figure is in minor units of the currency in which it settles. Where these are two currencies, a
-difference would be an exchange rate: such payments are counted, and not summed.
+An estimate is what the decision's candidate says under `cost` less `fee_learned`: the schedule's, in major units of
+the payment's currency; the provider's own figure is in minor units of the currency in which it settles. Where these
+are two currencies, a difference would be an exchange rate: such payments are counted, and not summed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def differences(fees: Iterable[ActualFee]) -> Sequence[Difference]:
 
 
 def _with(so_far: Difference, each: ActualFee) -> Difference:
-    estimated = _estimate(each.decision, each.provider)
+    estimated = estimate_in(each.decision, each.provider)
     other = each.fee_currency != each.currency
     counts = not other and estimated is not None
     return Difference(
@@ -68,14 +68,25 @@ def _with(so_far: Difference, each: ActualFee) -> Difference:
     )
 
 
-def _estimate(decision: Mapping[str, Any], provider: str) -> Decimal | None:
+def estimate_in(decision: Mapping[str, Any], provider: str) -> Decimal | None:
+    """What the schedule said that this provider costs, in major units; None where the decision does not tell."""
     for candidate in decision.get("candidates", ()):
         if candidate.get("provider") == provider and candidate.get("cost") is not None:
             try:
-                return Decimal(str(candidate["cost"]))  # to 4 decimals: its shortest form is exact
+                # To 4 decimals: the shortest form is exact. Without what settlements have taught: a price that is not
+                # the agreed one must go on being seen.
+                return Decimal(str(candidate["cost"])) - Decimal(str(candidate.get("fee_learned") or 0))
             except InvalidOperation:
                 return None
     return None
+
+
+def apart_in(decision: Mapping[str, Any], provider: str) -> Decimal:
+    """How much of that may be billed apart from the payment: the attempt's fee, as Adyen's monthly lines have it."""
+    for candidate in decision.get("candidates", ()):
+        if candidate.get("provider") == provider and isinstance(candidate.get("attempt_fee"), int | float):
+            return Decimal(str(candidate["attempt_fee"]))
+    return Decimal(0)
 
 
 def _major(amount: int, currency: str) -> Decimal:

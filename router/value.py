@@ -50,6 +50,8 @@ class Terms(NamedTuple):
     """What trying costs, approved or not."""
     scheduled: bool = True
     """Whether a fee schedule names the provider; without one it is taken to cost nothing."""
+    learned: float = 0.0
+    """How much of the fee settlements have taught, beyond what the schedule says (`router.fee_learning`)."""
 
     def rounded(self) -> Terms:
         """With the digits that are printed."""
@@ -59,6 +61,7 @@ class Terms(NamedTuple):
             round(self.fee, FEE_DIGITS),
             round(self.attempt, FEE_DIGITS),
             self.scheduled,
+            round(self.learned, FEE_DIGITS),
         )
 
 
@@ -77,7 +80,7 @@ class Stakes(NamedTuple):
 
 def stakes(margin: float, amount: float, terms: Iterable[Terms]) -> Stakes:
     """What is at stake among these providers, the guard applied."""
-    dearest = max([fee + attempt for _, _, fee, attempt, _ in terms], default=0.0)
+    dearest = max([fee + attempt for _, _, fee, attempt, _, _ in terms], default=0.0)
     gain, floor = margin * amount, GUARD * dearest
     if gain <= 0 >= floor:
         floor = FREE
@@ -89,7 +92,7 @@ def stakes(margin: float, amount: float, terms: Iterable[Terms]) -> Stakes:
 
 def value(terms: Terms, at_stake: Stakes) -> float:
     """What choosing this provider is expected to earn, in major units."""
-    approval, availability, fee, attempt, _ = terms
+    approval, availability, fee, attempt, _, _ = terms
     return availability * approval * (at_stake.gain - fee) - attempt
 
 
@@ -114,6 +117,7 @@ def line(provider: str, terms: Terms, at_stake: Stakes) -> str:
 
 def to_json(terms: Terms, at_stake: Stakes) -> dict[str, Any]:
     """A candidate's figures as the HTTP contract shows them."""
+    learned = {"fee_learned": terms.learned} if terms.learned else {}
     return {
         "value": round(value(terms, at_stake), 4),
         "approval": terms.approval,
@@ -121,6 +125,7 @@ def to_json(terms: Terms, at_stake: Stakes) -> dict[str, Any]:
         "cost": round(terms.fee + terms.attempt, 4),
         "fee": terms.fee,
         "attempt_fee": terms.attempt,
+        **learned,
     }
 
 

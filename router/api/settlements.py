@@ -24,7 +24,8 @@ from router.clock import Clock
 from router.ledger.settlement_views import JudgedLine, Missing, SettlementViews
 from router.ledger.settlements import Import, ImportRunningError, LeaseLostError, SettlementLedger
 from router.order import Moment, Text80
-from router.reconciliation.importing import GRACE, Importer, Result
+from router.reconciliation.importing import Importer, Result
+from router.reconciliation.standing import GRACE, covered
 
 KEPT_IN_MEMORY = 1024 * 1024
 """Bytes of an upload; more of it goes to a temporary file."""
@@ -61,7 +62,9 @@ class SettlementMissingQuery(BaseModel):
 
     provider: Text80
     since: Moment | None = Field(None, alias="from", description="by default since the first line of any file")
-    until: Moment | None = Field(None, alias="to", description="by default until the last line of any file")
+    until: Moment | None = Field(
+        None, alias="to", description="by default until what the last line of any file covers"
+    )
     grace_days: int = Field(GRACE.days, ge=0, le=365)
     cursor: Text80 | None = Field(None, description="`next` of a page")
 
@@ -215,10 +218,10 @@ def blueprint(importer: Importer, views: SettlementViews, ledger: SettlementLedg
         caller = require("operate", "reports")
         if query.provider not in importer.providers:
             raise invalid("provider", "there is no provider of this name")
-        covered = views.covered(query.provider)
+        period = covered(views, query.provider)
         due = clock.now() - dt.timedelta(days=query.grace_days)
-        since = query.since or (due if covered is None else covered[0])
-        asked = query.until or (due if covered is None else covered[1] + dt.timedelta(microseconds=1))
+        since = query.since or (due if period is None else period[0])
+        asked = query.until or (due if period is None else period[1])
         if query.since is not None and query.until is not None and query.until <= query.since:
             raise invalid("to", "must be after from")
         rows = views.missing(
@@ -231,8 +234,8 @@ def blueprint(importer: Importer, views: SettlementViews, ledger: SettlementLedg
         )
         last = rows[PAGE - 1] if len(rows) > PAGE else None
         cursor = None if last is None else f"{last.at.isoformat()}~{last.id}"
-        period = {"from": since.isoformat(), "to": min(asked, due).isoformat()}
-        return jsonify({"missing": [_missing(each) for each in rows[:PAGE]], **period, "next": cursor})
+        taken = {"from": since.isoformat(), "to": min(asked, due).isoformat()}
+        return jsonify({"missing": [_missing(each) for each in rows[:PAGE]], **taken, "next": cursor})
 
     @api.get(
         "/v1/settlements/<id>",

@@ -35,12 +35,14 @@ from router.baseline import Fixed
 from router.breaker import BreakerSettings
 from router.clock import Clock, Ids, SystemClock, TimeOrderedIds
 from router.fee_book import fee_book
+from router.fee_learning import FeeLessons
 from router.flag_watch import FlagWatch
 from router.fleet import FleetCounts
 from router.health import ProviderHealth
 from router.learning import Lessons
 from router.ledger import event_clock
 from router.ledger.accounts import AccountLedger
+from router.ledger.actual_fees import ActualFees
 from router.ledger.cards import CardLedger
 from router.ledger.circuits import CircuitLedger
 from router.ledger.counts import CountLedger
@@ -85,6 +87,7 @@ class Core:
     health: ProviderHealth
     scores: Scores
     appraiser: Appraiser
+    fee_lessons: FeeLessons
     score_sharing: ScoreSharing
     ledger: PaymentLedger
     journals: Journals
@@ -130,7 +133,10 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     source, mover = build_flags(settings, store)
     override = LocalOverride(FlipLedger(database).overrides)
     scores = Scores(providers)
-    appraiser = Appraiser(providers, scores=scores, fees=fees, country_of=settings.country_of)
+    fee_lessons = FeeLessons(
+        providers, fees=ActualFees(database), book=fees, clock=clock, country_of=settings.country_of
+    )
+    appraiser = Appraiser(providers, scores=scores, fees=fees, country_of=settings.country_of, learned=fee_lessons)
     # A name of its own for every life of a process: counts of one that is gone are never taken for another's.
     process = ids.new(role)
     margin = dt.timedelta(seconds=settings.account_margin_seconds)
@@ -197,6 +203,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         health=health,
         scores=scores,
         appraiser=appraiser,
+        fee_lessons=fee_lessons,
         score_sharing=ScoreSharing(
             scores,
             store=ScoreLedger(database),

@@ -16,6 +16,7 @@ from router.account_watch import AccountWatch
 from router.app.core import Core
 from router.clock import Clock, Ids
 from router.events import CONTENT_TYPE
+from router.fee_learning import INTERVAL_S as FEES_INTERVAL_S
 from router.flip_cases import Cases
 from router.flip_rules import Limits
 from router.flip_writing import FlipWriting
@@ -86,6 +87,7 @@ def add_health(loops: Loops, core: Core, *, patience: float) -> None:
     # Not behind the circuits: a transition that cannot be written must not keep an override from being obeyed.
     loops.add(Loop("override", core.override.refresh, loops.pause(SYNC_INTERVAL_S)))
     loops.add(Loop("scores", core.score_sharing.exchange_once, loops.pause(SCORES_INTERVAL_S)))
+    loops.add(Loop("fees", core.fee_lessons.run_once, loops.pause(FEES_INTERVAL_S)))
     loops.add(Loop("counts", health.exchange_once, loops.pause(EXCHANGE_INTERVAL_S)))
     # On a thread of its own: what hangs must be noticed while the ledger hangs too.
     loops.add(Loop("watch", health.watch_once, loops.pause(WATCH_INTERVAL_S)))

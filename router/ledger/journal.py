@@ -183,6 +183,7 @@ class Journal:
                     now=now,
                     holder=self._lease_holder,
                     finished=list(self._attempts_to_write.values()),
+                    read=self.on_record,
                     operations=list(self._operations_to_write.values()),
                     note=self._note,
                     **more,

@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from router.ledger import operations as operation_rows
+from router.ledger.actual_fees import fee_values
 from router.ledger.engine import Database
 from router.ledger.operations import Operation
 from router.ledger.records import (
@@ -87,6 +88,7 @@ class PaymentLedger:
         now: dt.datetime,
         holder: str | None = None,
         finished: Sequence[Attempt] = (),
+        read: Sequence[Attempt] = (),
         started: Attempt | None = None,
         asked: Operation | None = None,
         key: NewKey | None = None,
@@ -97,7 +99,8 @@ class PaymentLedger:
         """Commit one transition of a payment, with what it finishes and starts. Answers the payment as it is then.
 
         `asked` is a new operation, `key` the idempotency key that checkout's call consumes, `note` what the event
-        says beside the columns that it sets.
+        says beside the columns that it sets, `read` the attempts as this process read them: a fee that was settled
+        since then, or before, stays.
         Compare-and-set: raises StaleError when the payment's version or lease holder is not what `payment` says, or
         a lease runs on it at that moment that is not `holder`'s, whoever loaded it and however it stood then;
         KeyTakenError when the key was consumed before; ReferenceInUseError when a payment that ended would be open
@@ -136,12 +139,11 @@ class PaymentLedger:
             if row is None:
                 raise StaleError
             append_event(connection, payment.id, event, values if note is None else {**values, "note": note})
+            before = {each.id: each for each in read}
             for attempt in finished:
-                connection.execute(
-                    attempts.update()
-                    .where(attempts.c.id == attempt.id)
-                    .values(to_row({name: getattr(attempt, name) for name in _FINISHED_COLUMNS}))
-                )
+                learned = to_row({name: getattr(attempt, name) for name in _FINISHED_COLUMNS})
+                fee = fee_values(attempt, before.get(attempt.id))
+                connection.execute(attempts.update().where(attempts.c.id == attempt.id).values(learned | fee))
             for operation in operations:
                 operation_rows.write(connection, operation, new=False)
             if asked is not None:
@@ -301,8 +303,6 @@ _FINISHED_COLUMNS = [
     "final_record",
     "was_approved",
     "was_canceled",
-    "fee_actual",
-    "fee_currency",
     "sends",
     "latency_us",
     "last_sent_at",

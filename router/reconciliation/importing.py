@@ -23,6 +23,7 @@ from router.ledger.settlement_views import SettlementViews
 from router.ledger.settlements import (
     BATCH,
     Import,
+    ImportRunningError,
     LeaseLostError,
     LineDiffersError,
     SettlementLedger,
@@ -32,12 +33,8 @@ from router.pan import contains_pan
 from router.reconciliation.files import Format
 from router.reconciliation.judging import judge_batch
 from router.reconciliation.matching import DIFFERING
+from router.reconciliation.standing import GRACE, count_missing
 
-GRACE = dt.timedelta(days=7)
-"""How old a payment is before its absence from every file says anything: Stripe's payouts follow within days, Adyen's
-batches are closed weekly at the longest by default."""
-COUNTED_AT_ONCE = dt.timedelta(days=7)
-"""Of what is in the ledger only: a query over years could take longer than PostgreSQL is let to."""
 NAME_AT_MOST = 200
 
 
@@ -124,6 +121,9 @@ class Importer:
         holder = self._ids.new("settling")
         self._end_what_was_left(provider, holder, progress)
         before = self._settlements.by_digest(provider, form.account, summary.digest)
+        if before is not None and before.state != "done":
+            # Begun since: it may yet be discarded, and what it finds is not known.
+            raise ImportRunningError
         if before is not None:
             return dataclasses.replace(self.result(before), known=True)
         shown = "".join(each if each.isprintable() else "?" for each in name)[:NAME_AT_MOST]
@@ -216,13 +216,7 @@ class Importer:
 
     def result(self, file: Import) -> Result:
         """What a file's import found, as it stands now."""
-        covered, missing = self._views.covered(file.provider), 0
-        if covered is not None:
-            since, until = covered[0], min(covered[1] + dt.timedelta(microseconds=1), self._clock.now() - self._grace)
-            while since < until:
-                ends = min(since + COUNTED_AT_ONCE, until)
-                missing += self._views.count_missing(file.provider, since, ends)
-                since = ends
+        missing = count_missing(self._views, file.provider, self._clock.now() - self._grace)
         return Result(file, self._views.counts(file.id), missing)
 
     def _tell(self, result: Result) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from providers.contract import Money
+from router.fee_difference import apart_in, estimate_in
 from router.ledger.operations import IN_FORCE
 from router.ledger.settlement_matches import AttemptFound, Line, MatchLedger, OperationFound, Writing
-from router.reconciliation.matching import NO_FEE, Expected, Known, Settled, expected_fee, judge
+from router.reconciliation.matching import NO_FEE, Expected, Known, Settled, expected_fee, judge, minor_units
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def _judged(of: Sequence[Line], place: Place) -> list[Mapping[str, Any]]:
     if known is not None and before is not None:
         # What it was first compared with: by now the ledger has the settled fee, which agrees with itself.
         kept = Expected(before.fee_basis, before.expected_fee, before.expected_fee_currency)  # type: ignore[arg-type]  # as we wrote it
-        known = Known(known.amount, known.currency, kept)
+        known = Known(known.amount, known.currency, kept, known.apart)
     verdict = judge(settled, known)
     fee = NO_FEE if known is None or verdict == "provider_only" else known.fee
     return [_row(each, place, verdict, settled.amount, fee, keeps_basis=verdict != "provider_only") for each in of]
@@ -164,20 +164,22 @@ class _Attempts:
         at_once = attempt.amount if attempt.outcome == "approved" and attempt.capture in ("done", "pending") else 0
         taken = at_once + sum(each.amount for each in in_force)
         fee = self._fee(attempt, whole=taken == attempt.amount)
+        apart = minor_units(apart_in(attempt.decision, self._provider), attempt.currency)
         for each in captures:
             if line.modification is not None and each.provider_reference == line.modification:
                 amount = each.amount if each in in_force else 0
                 # Of one capture among several no fee is known.
-                known = Known(amount, attempt.currency, fee if amount == taken else NO_FEE)
+                known = Known(amount, attempt.currency, fee if amount == taken else NO_FEE, apart)
                 return Place(f"op:{each.id}", attempt.payment_id, attempt, each, known)
-        return Place(f"att:{attempt.id}", attempt.payment_id, attempt, None, Known(taken, attempt.currency, fee))
+        known = Known(taken, attempt.currency, fee, apart)
+        return Place(f"att:{attempt.id}", attempt.payment_id, attempt, None, known)
 
     def _fee(self, attempt: AttemptFound, *, whole: bool) -> Expected:
         told = None
         if attempt.fee_actual is not None and attempt.fee_currency is not None:
             told = Money(attempt.fee_actual, attempt.fee_currency)
         # The estimate is of all that was authorized.
-        estimate = _estimate(attempt.decision, self._provider) if whole else None
+        estimate = estimate_in(attempt.decision, self._provider) if whole else None
         return expected_fee(told, estimate, attempt.currency)
 
 
@@ -192,13 +194,3 @@ def _unknown(line: Line) -> str:
 
 def _set(of: Sequence[Line], name: str) -> set[str]:
     return {value for each in of if (value := getattr(each, name)) is not None}
-
-
-def _estimate(decision: Mapping[str, Any], provider: str) -> Decimal | None:
-    for candidate in decision.get("candidates", ()):
-        if candidate.get("provider") == provider and candidate.get("cost") is not None:
-            try:
-                return Decimal(str(candidate["cost"]))
-            except InvalidOperation:
-                return None
-    return None

@@ -57,6 +57,8 @@ class Known:
     """In minor units; negative of a refund; 0 where nothing was captured or refunded, as far as it knows."""
     currency: str
     fee: Expected = NO_FEE
+    apart: int = 0
+    """How much of an estimated fee may be billed apart from the payment, and so be missing here."""
 
 
 def expected_fee(told: Money | None, estimate: Decimal | None, currency: str) -> Expected:
@@ -65,8 +67,13 @@ def expected_fee(told: Money | None, estimate: Decimal | None, currency: str) ->
         return Expected("told", told.amount, told.currency)
     if estimate is None or currency not in ISO_EXPONENTS:
         return NO_FEE
-    minor = estimate.scaleb(ISO_EXPONENTS[currency]).quantize(Decimal(1), ROUND_HALF_UP)
-    return Expected("estimated", int(minor), currency)
+    return Expected("estimated", minor_units(estimate, currency), currency)
+
+
+def minor_units(amount: Decimal, currency: str) -> int:
+    """An estimate in major units as minor units, half up; of a currency that is not known, none."""
+    exponent = ISO_EXPONENTS.get(currency)
+    return 0 if exponent is None else int(amount.scaleb(exponent).quantize(Decimal(1), ROUND_HALF_UP))
 
 
 def judge(settled: Settled, known: Known | None) -> Verdict:
@@ -75,16 +82,16 @@ def judge(settled: Settled, known: Known | None) -> Verdict:
         return "provider_only"
     if settled.currency != known.currency or settled.amount != known.amount:
         return "amount_differs"
-    return "matched" if _fee_agrees(settled, known.fee) else "fee_differs"
+    return "matched" if _fee_agrees(settled, known.fee, known.apart) else "fee_differs"
 
 
-def _fee_agrees(settled: Settled, expected: Expected) -> bool:
+def _fee_agrees(settled: Settled, expected: Expected, apart: int) -> bool:
     if expected.basis == "none" or expected.fee is None:
         return True
     if settled.fee_currency != expected.currency:
         # An estimate in the payment's currency says nothing of a fee in the settlement's.
         return expected.basis == "estimated"
-    off = abs(settled.fee - expected.fee)
     if expected.basis == "told":
-        return off == 0
+        return settled.fee == expected.fee
+    off = abs(settled.fee - min(max(settled.fee, expected.fee - apart), expected.fee))
     return off <= LEAST_TOLERANCE or off <= expected.fee * FEE_TOLERANCE

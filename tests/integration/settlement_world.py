@@ -389,8 +389,8 @@ class World:
         )
 
     def _apart(self) -> None:
-        """A payout, two fees that say the same, a dispute."""
-        at = self.at + dt.timedelta(days=1)
+        """A payout, two fees that say the same, a dispute; so late that no capture may still be booked."""
+        at = self.at + dt.timedelta(days=5, seconds=20 * self._number)
         if self.provider == "stripe":
             self._stripe("txn_po", at, "EUR", -100_000, 0, "payout", "po_1abc", "")
             self._stripe("txn_fee", at, "EUR", -500, 0, "fee", "", "")

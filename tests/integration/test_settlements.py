@@ -212,6 +212,30 @@ def test_an_import_that_was_paused_past_its_lease_stops(database: Database) -> N
     assert seconds[0].file.new_lines == len(world.rows)
 
 
+@pytest.mark.parametrize("stage", ["writing", "matching"])
+def test_the_same_file_in_the_same_moment_is_not_said_to_be_imported_before(
+    database: Database, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other import began after this one looked for any, and before it looked for this file."""
+    world = World("stripe")
+    world.build(20, 1)
+    world.save(database)
+    refused: list[str] = []
+
+    def meanwhile(progress: Progress) -> None:
+        if progress.stage == stage:
+            with monkeypatch.context() as patch:
+                patch.setattr(SettlementLedger, "open_of", lambda *_args: None)
+                with pytest.raises(ImportRunningError):
+                    imported(database, "stripe", world.file())
+            refused.append(progress.stage)
+
+    of = importer(database)
+    of.run("stripe", lambda: io.BytesIO(world.file()), name="a", imported_by="t", progress=meanwhile)
+    assert refused
+    assert imported(database, "stripe", world.file()).known
+
+
 def test_one_alert_tells_what_differs_and_none_where_nothing_does(database: Database) -> None:
     """Once for a file, however often it comes."""
     plain = World("adyen", seed=2)
@@ -240,6 +264,16 @@ def test_what_is_younger_than_the_grace_is_not_due_yet(database: Database) -> No
     of = Importer(database, formats(Settings()), clock=soon, ids=SequentialIds(), grace=dt.timedelta(days=1))
     (file,) = SettlementViews(database).imports(limit=9)
     assert of.result(file).missing == 2
+
+
+def test_what_is_booked_after_the_files_last_line_is_not_missing_yet(database: Database) -> None:
+    """Adyen books a capture days later: near a file's end its line is in the next one, however long ago that was."""
+    world = World("adyen")
+    world.build(60, 2, ("ledger_only",))
+    world.save(database)
+    *lines, _fee, _same_fee, _payout, _chargeback = world.file().splitlines(keepends=True)
+    assert imported(database, "adyen", b"".join(lines)).missing == 0
+    assert imported(database, "adyen", world.file()).missing == 2
 
 
 def test_what_the_ledger_learns_later_is_judged_anew_by_the_next_import(database: Database) -> None:

@@ -135,6 +135,42 @@ def test_adyens_costs_in_another_currency_are_summed_and_rounded_once() -> None:
     assert (line.amount, line.currency, line.fee, line.net_currency) == (500, "GBP", 2, "EUR")
 
 
+@pytest.mark.parametrize(("net", "minor", "fee"), [("97.40", 97, 3), ("97.50", 98, 2), ("98", 98, 2)])
+def test_adyens_net_is_finer_than_a_krona_where_its_costs_are(net: str, minor: int, fee: int) -> None:
+    """Adyen keeps two decimals of ISK and CLP: what is left of a whole amount has them, and is no broken line."""
+    (line,) = adyen(
+        {
+            **SETTLED,
+            "Gross Currency": "ISK",
+            "Gross Credit (GC)": "100.00",
+            "Net Currency": "ISK",
+            "Net Credit (NC)": net,
+            "Markup (NC)": "",
+            "Scheme Fees (NC)": "",
+            "Interchange (NC)": "2.60",
+        }
+    )
+    assert (line.amount, line.net, line.fee, line.currency) == (100, minor, fee, "ISK")
+    with pytest.raises(SettlementFileError, match="Gross Credit"):
+        adyen({**SETTLED, "Gross Currency": "ISK", "Gross Credit (GC)": "100.40"})
+    with pytest.raises(SettlementFileError, match="Net Credit"):
+        adyen({**SETTLED, "Net Credit (NC)": "4.881"})
+
+
+def test_two_costs_of_one_payment_in_one_batch_are_two_lines() -> None:
+    """Adyen names no line: costs of one type and text are told apart by their amounts; a capture's line is one."""
+    cost = {**SETTLED, "Type": "PaymentCost", "Modification Reference": "Cost", "Gross Credit (GC)": ""}
+    more = {"Gross Debit (GC)": "0.20", "Net Credit (NC)": "", "Net Debit (NC)": "0.20"}
+    first, second = adyen(
+        {**cost, **more},
+        {**cost, **more, "Gross Debit (GC)": "0.30", "Net Debit (NC)": "0.30"},
+    )
+    assert first.id != second.id
+    assert (first.kind, second.kind) == ("fee", "fee")
+    settled, same = adyen(SETTLED, SETTLED)
+    assert settled.id == same.id
+
+
 def test_what_is_no_capture_or_refund_is_kept_apart_under_its_own_name() -> None:
     """Two lines of fees that say the same are two lines; a type nobody knows is an adjustment."""
     apart = {**SETTLED, "Psp Reference": "", "Merchant Reference": "", "Gross Currency": "", "Gross Credit (GC)": ""}
@@ -255,6 +291,18 @@ def test_what_is_no_such_file_is_refused_at_its_line() -> None:
     assert broken(good + b"a\0b\r\n").line == 3
     assert broken(good + b"x" * (LONGEST_LINE + 1)).line == 3
     assert len(list(settlement_stripe.read(io.BytesIO(b"\xef\xbb\xbf" + good + b"\r\n"), livemode=False))) == 1
+
+
+def test_a_row_that_goes_on_and_on_is_refused_before_it_fills_the_memory() -> None:
+    """Short lines, short cells, and a line break in quotes in each of them: one row, as long as the file."""
+    good = a_file(STRIPE_COLUMNS, CHARGE)
+    stream = io.BytesIO(good + b'"a\n",' * 1_000_000)
+    with pytest.raises(SettlementFileError, match="too long") as refused:
+        list(settlement_stripe.read(stream, livemode=False))
+    assert refused.value.line == 3
+    assert stream.tell() < len(good) + 2 * LONGEST_LINE
+    # Many rows of one length are none.
+    assert len(stripe(*[{**CHARGE, "description": "a\nb" * 200}] * 500)) == 500
 
 
 def test_a_line_in_quotes_over_several_lines_is_counted_where_it_begins() -> None:

@@ -41,6 +41,16 @@ def test_a_unit_is_judged_by_amount_then_by_fee(settled: Settled, known: Known |
     assert judge(settled, known) == verdict
 
 
+@pytest.mark.parametrize(
+    ("fee", "verdict"),
+    [(76, "fee_differs"), (77, "matched"), (87, "matched"), (110, "matched"), (111, "fee_differs")],
+)
+def test_what_may_be_billed_apart_may_be_missing(fee: int, verdict: Verdict) -> None:
+    """Adyen's fee of an attempt comes in lines of its own, monthly; a told fee has no such room."""
+    assert judge(Settled(1999, "EUR", fee, "EUR"), Known(1999, "EUR", ABOUT, apart=13)) == verdict
+    assert judge(Settled(1999, "EUR", 80, "EUR"), Known(1999, "EUR", TOLD, apart=13)) == "fee_differs"
+
+
 def test_the_providers_word_comes_before_an_estimate() -> None:
     """Which is in major units, and is rounded half up to minor ones."""
     assert expected_fee(Money(90, "USD"), Decimal("0.88"), "EUR") == Expected("told", 90, "USD")
