@@ -1,6 +1,6 @@
 """Checkout's requests at a given rate, whatever becomes of them: `python -m tests.load.customers` on standard input.
 
-Open loop: a customer comes when it is time, not when another is done, as real ones do; a closed loop would ask less of
+Open loop: a customer comes when it is time, not when another is done, as real ones do; a closed loop asks less of
 a slow server and flatter it (coordinated omission, https://www.scylladb.com/2021/04/22/on-coordinated-omission/). A
 process of its own, so that it shares no interpreter with what it measures.
 """
