@@ -44,6 +44,7 @@ from router.ledger.attention import AttentionLedger
 from router.ledger.circuits import CircuitLedger
 from router.ledger.console import ConsoleLedger
 from router.ledger.console_access import ConsoleAccess
+from router.ledger.console_circuits import CircuitStory
 from router.ledger.decision_log import DecisionLog
 from router.ledger.decisions import DecisionLedger
 from router.ledger.event_feed import EventFeed
@@ -236,6 +237,7 @@ def build_console(core: Core) -> Parts:
         override=core.override,
         flag_values=FlagValueLedger(database),
         circuits=CircuitLedger(database),
+        circuit_story=CircuitStory(database),
         rollups=Rollups(database),
         decision_log=DecisionLog(database),
         clock=clock,

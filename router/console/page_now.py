@@ -23,8 +23,6 @@ from router.ledger.unavailable import LedgerUnavailableError
 USUAL = "1h"
 USUAL_OF_STAND_INS = "5m"
 """What is broken by a button is over in minutes."""
-MOVES_AT_MOST = 300
-"""Moves of one circuit in a window: a flapping one makes some ten an hour."""
 CHANGES_AT_MOST = 50
 WRITTEN_BY_US_WITHIN = dt.timedelta(seconds=30)
 """From the sending of a write until some process hears the change that it made."""
@@ -97,7 +95,7 @@ def _seen(parts: Parts, window: Window) -> dict[str, Any]:
             at,
             parts.providers,
             counts=counts,
-            moves={name: parts.circuits.history(name, limit=MOVES_AT_MOST) for name in parts.providers},
+            moves={name: parts.circuit_story.moves(name, window.ends(at) - window.span) for name in parts.providers},
             changes=changes,
             primary=read.primary,
             flips=flips,

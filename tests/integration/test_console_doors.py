@@ -245,6 +245,8 @@ def test_a_card_number_is_refused_and_not_repeated(shop: Shop) -> None:
     [
         ("/payments?status=stolen", 422, "status"),
         ("/payments?from=yesterday", 422, "from"),
+        ("/payments?from=0001-01-01T00:00", 422, "from"),
+        ("/payments?to=9999-12-31T23:59-10:00", 422, "to"),
         ("/payments?from=2026-11-21T14:00&to=2026-11-21T13:00", 422, "from"),
         ("/payments?q=" + "x" * 81, 422, "q"),
         ("/payments?cursor=%00", 422, "cursor"),
