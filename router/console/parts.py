@@ -22,14 +22,18 @@ from router.ledger.circuits import CircuitLedger
 from router.ledger.console import ConsoleLedger
 from router.ledger.console_access import Session
 from router.ledger.console_circuits import CircuitStory
+from router.ledger.console_settlements import SettlementSummaries
 from router.ledger.decision_log import DecisionLog
 from router.ledger.flag_values import FlagValueLedger
 from router.ledger.flips import FlipLedger
 from router.ledger.payments import PaymentLedger
 from router.ledger.rollups import Rollups
+from router.ledger.settlement_views import SettlementViews
+from router.ledger.settlements import SettlementLedger
 from router.local_override import LocalOverride
 from router.order import Text80, Text255
 from router.payments import Payments
+from router.reconciliation.importing import Importer
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,10 @@ class Parts:
     circuit_story: CircuitStory
     rollups: Rollups
     decision_log: DecisionLog
+    importer: Importer
+    settlements: SettlementLedger
+    settlement_views: SettlementViews
+    settlement_summaries: SettlementSummaries
     clock: Clock
     ids: Ids
     https: bool

@@ -209,7 +209,7 @@ def outage(shop: Shop, *, minutes: int, ends_ago: int) -> str:
     with shop.core.database.write() as connection:
         first = 1 + (connection.scalar(sa.select(sa.func.max(table.c.version))) or 0)
         incident = f"inc_stripe_{first}"
-        rows = [
+        rows: list[dict[str, object]] = [
             {
                 "provider": "stripe",
                 "version": first + number,
