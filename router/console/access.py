@@ -23,11 +23,11 @@ FAILURES_COUNT_FOR = dt.timedelta(minutes=10)
 FAILURES_OF_ONE = 10
 """Refused logins of one address in that time, until no further password, nor bootstrap key, of it is looked at.
 
-A key of the ledger always is: behind a proxy one address is everybody's, and whoever is locked out of the console in an
-outage needs it then."""
+A key of the ledger always is: behind a proxy one address is everybody's, and a stranger's guesses must not lock
+people out in an outage."""
 FAILURES_OF_ALL = 100
 """The same of all addresses, for passwords alone: 100 guesses in ten minutes are 5 million a year, of a password of
-twelve characters. A key of the ledger, of 192 random bits, needs no limit, so nobody can lock a person with one out."""
+twelve characters. A key of the ledger, of 192 random bits, needs no limit: nobody can lock a person with one out."""
 GUESSES_AT_ONCE = 2
 """32 MiB each."""
 KNOWN_WHILE_AWAY_S = 900.0

@@ -156,7 +156,7 @@ def test_every_other_page_is_sound_at_both_widths(house: House, window: Browser)
 
 
 def test_a_settlement_file_is_uploaded_and_compared(house: House, window: Browser, tmp_path: Path) -> None:
-    """The stand-in's own file by the keyboard alone, one charge of it made dearer; a broken one; each page is sound."""
+    """The stand-in's own file by the keyboard, one charge of it made dearer; a broken one; each page is sound."""
     window.go("/console")
     if "/login" in window.driver.current_url:
         window.type("#word", KEY + ENTER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import re
 from collections.abc import Iterator
@@ -229,15 +230,17 @@ def test_lists_go_on_where_they_stopped(shop: Shop, made: World, monkeypatch: py
         assert len(seen) == len(set(seen)) >= 2, first
 
 
-def test_what_is_missing_is_looked_for_a_week_at_a_time(database: Database) -> None:
-    """The same as in one go, in its order, up to the limit."""
+def test_what_is_missing_is_looked_for_a_week_at_a_time(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same as in one go, in its order, up to the limit; a week is eleven minutes here, for payments of hours."""
+    monkeypatch.setattr("router.ledger.console_settlements.LOOKED_AT_ONCE", dt.timedelta(minutes=11))
     made = World("stripe", seed=3)
     made.build(200, 0, plants=PLANTS)
     made.save(database)
     views, summaries = SettlementViews(database), SettlementSummaries(database)
-    until = AT.replace(month=12)
+    until = AT + dt.timedelta(days=1)
     whole = views.missing("stripe", AT, until, limit=10_000)
     assert len(whole) > 150
+    assert whole[-1].at - whole[0].at > dt.timedelta(minutes=33)
     assert summaries.missing("stripe", AT, until, limit=10_000) == whole
     assert summaries.missing("stripe", AT, until, limit=100) == whole[:100]
     after = (whole[99].at, whole[99].id)
