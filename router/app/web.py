@@ -45,6 +45,8 @@ from router.ledger.attention import AttentionLedger
 from router.ledger.circuits import CircuitLedger
 from router.ledger.console import ConsoleLedger
 from router.ledger.console_access import ConsoleAccess
+from router.ledger.console_circuits import CircuitStory
+from router.ledger.console_settlements import SettlementSummaries
 from router.ledger.decision_log import DecisionLog
 from router.ledger.decisions import DecisionLedger
 from router.ledger.event_feed import EventFeed
@@ -197,7 +199,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     views, settlement_ledger = SettlementViews(core.database), SettlementLedger(core.database)
     app.register_api(settlements.blueprint(importer, views, settlement_ledger, core.clock))
     _document(app)
-    app.register_blueprint(console.blueprint(build_console(core)))
+    app.register_blueprint(console.blueprint(build_console(core, importer)))
     return app
 
 
@@ -214,7 +216,7 @@ def build_endpoints(core: Core) -> Endpoints:
     )
 
 
-def build_console(core: Core) -> Parts:
+def build_console(core: Core, importer: Importer) -> Parts:
     """What the console's pages are made from. Raises LedgerUnavailableError."""
     settings, database, clock = core.settings, core.database, core.clock
     ledger = ConsoleLedger(database)
@@ -240,8 +242,13 @@ def build_console(core: Core) -> Parts:
         override=core.override,
         flag_values=FlagValueLedger(database),
         circuits=CircuitLedger(database),
+        circuit_story=CircuitStory(database),
         rollups=Rollups(database),
         decision_log=DecisionLog(database),
+        importer=importer,
+        settlements=SettlementLedger(database),
+        settlement_views=SettlementViews(database),
+        settlement_summaries=SettlementSummaries(database),
         clock=clock,
         ids=core.ids,
         https=settings.console_https,

@@ -21,10 +21,13 @@ from router.ledger.unavailable import LedgerUnavailableError
 
 FAILURES_COUNT_FOR = dt.timedelta(minutes=10)
 FAILURES_OF_ONE = 10
-"""Refused logins of one address in that time, until the next is not looked at."""
+"""Refused logins of one address in that time, until no further password, nor bootstrap key, of it is looked at.
+
+A key of the ledger always is: behind a proxy one address is everybody's, and a stranger's guesses must not lock
+people out in an outage."""
 FAILURES_OF_ALL = 100
 """The same of all addresses, for passwords alone: 100 guesses in ten minutes are 5 million a year, of a password of
-twelve characters. A key of 192 random bits needs no such limit, so nobody can lock a person with a key out."""
+twelve characters. A key of the ledger, of 192 random bits, needs no limit: nobody can lock a person with one out."""
 GUESSES_AT_ONCE = 2
 """32 MiB each."""
 KNOWN_WHILE_AWAY_S = 900.0
@@ -81,14 +84,18 @@ class Access:
         now = self._clock.now()
         of = hashlib.sha256(self._secret + origin.encode()).hexdigest()[:32]
         failures = self._store.failures(of, now - FAILURES_COUNT_FOR)
-        if failures.of_origin >= FAILURES_OF_ONE:
-            raise TooManyError("Too many tries. Wait ten minutes.")
-        found = self._by_key(word) or self._by_password(word, guessing=failures.in_all < FAILURES_OF_ALL)
+        found = self._by_key(word)
+        if found is None and failures.of_origin >= FAILURES_OF_ONE:
+            raise TooManyError("Too many tries. Wait ten minutes, or use an API key of the ledger.")
         if found is None:
-            self._store.failed(of, now, forget_before=now - FAILURES_COUNT_FOR)
-            raise RefusedError("This is neither a valid API key nor the password.")
-        if failures.of_origin:
-            self._store.forgive(of)
+            found = self._by_bootstrap(word)
+            found = found or self._by_password(word, guessing=failures.in_all < FAILURES_OF_ALL)
+            if found is None:
+                self._store.failed(of, now, forget_before=now - FAILURES_COUNT_FOR)
+                raise RefusedError("This is neither a valid API key nor the password.")
+            if failures.of_origin:
+                # Never for a key of few scopes: whoever has one could guess the password for as long as it takes.
+                self._store.forgive(of)
         caller, credential = found
         token = secrets.token_urlsafe(COOKIE_BYTES)
         session = Session(
@@ -104,10 +111,13 @@ class Access:
         return session, f"{token}.{self._sign('session', token)}"
 
     def _by_key(self, word: str) -> tuple[Caller, str] | None:
-        if self._is_bootstrap(digest(word)):
-            return Caller("default", SCOPES, "bootstrap key"), f"bootstrap:{digest(word)}"
         caller = self._keys.find(word)
         return None if caller is None else (caller, f"{KEY}:{digest(word)}")
+
+    def _by_bootstrap(self, word: str) -> tuple[Caller, str] | None:
+        # Somebody may have chosen it, so it is limited as a password is.
+        of = digest(word)
+        return (Caller("default", SCOPES, "bootstrap key"), f"bootstrap:{of}") if self._is_bootstrap(of) else None
 
     def _by_password(self, word: str, *, guessing: bool) -> tuple[Caller, str] | None:
         for kept in self._store.passwords():

@@ -5,18 +5,28 @@ from __future__ import annotations
 import hashlib
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import structlog
 from flask import Blueprint, Response, g, make_response, redirect, render_template, request, url_for
+from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as BaseResponse
 
-from router.console import formats, page_flags, page_incidents, page_now, page_payments, page_reports, page_sandbox
+from router.console import (
+    formats,
+    page_flags,
+    page_incidents,
+    page_now,
+    page_payments,
+    page_reports,
+    page_sandbox,
+    page_settlements,
+)
 from router.console.access import RefusedError, TooManyError
 from router.console.doors import HEADERS, STATIC_KEPT_S
-from router.console.parts import PageError, Parts, refuse
+from router.console.parts import PageError, Parts, refuse, require
 from router.ledger.unavailable import LedgerUnavailableError
 from router.pan import contains_pan
 
@@ -29,11 +39,14 @@ FRAGMENT = "X-Fragment"
 """Asked for by the page's own script: a part of a page, and no detour to the login."""
 OPEN = frozenset({"console.login", "console.log_in", "console.static", "console.missing"})
 """Endpoints for which nobody needs to be logged in."""
+FILES = {"console.import_settlement": 256 * 1024 * 1024}
+"""Endpoints that take a file, for operators alone, and its most bytes: as `/v1/settlements` does."""
 TABS = (
     ("now", "Now", ("operate", "reports")),
     ("payments", "Payments", ("payments", "operate")),
     ("incidents", "Incidents", ("operate", "reports")),
     ("reports", "Reports", ("reports",)),
+    ("settlements", "Settlements", ("operate", "reports")),
     ("flags", "Flags", ("operate", "reports")),
     ("sandbox", "Sandbox", ("payments", "operate")),
 )
@@ -56,6 +69,7 @@ def blueprint(parts: Parts) -> Blueprint:
     page_payments.add(pages, parts)
     page_incidents.add(pages, parts)
     page_reports.add(pages, parts, parts.rollups, parts.decision_log)
+    page_settlements.add(pages, parts)
     page_flags.add(pages, parts)
     if parts.stand_ins is not None:
         page_sandbox.add(pages, parts, parts.stand_ins)
@@ -96,14 +110,11 @@ def _guard(pages: Blueprint, parts: Parts) -> None:
     def come_in() -> BaseResponse | None:
         if request.endpoint == "console.static":
             return None
-        if contains_pan(request.path) or any(
-            contains_pan(part)
-            for form in (request.args, request.form)
-            for pair in form.items(multi=True)
-            for part in pair
-        ):
-            refuse(422, "A card number is not accepted here", "Nothing was looked up or kept.")
+        if contains_pan(request.path):
+            _refuse_card()
+        _look_for_cards(request.args)
         if request.endpoint in OPEN:
+            _look_for_cards(request.form)
             return None
         g.session = parts.access.session(request.cookies.get(SESSION_COOKIE))
         if g.session is None:
@@ -111,6 +122,11 @@ def _guard(pages: Blueprint, parts: Parts) -> None:
                 return Response(status=401)
             back = request.full_path.rstrip("?") if request.method == "GET" else None
             return redirect(url_for("console.login", next=back))
+        if request.endpoint in FILES and request.method == "POST":
+            # Before a byte of it is read: of nobody else a file is taken.
+            require("operate")
+            request.max_content_length = FILES[request.endpoint]
+        _look_for_cards(request.form)
         if request.method == "POST":
             _check_form(parts, g.session.digest)
         return None
@@ -125,6 +141,16 @@ def _guard(pages: Blueprint, parts: Parts) -> None:
             # What is shown is somebody's: neither a proxy nor the next user of this browser may have it.
             response.headers.setdefault("Cache-Control", "no-store")
         return response
+
+
+def _look_for_cards(form: MultiDict[str, str]) -> None:
+    """Raises a page of 422 where a name or a value could be a card number; a file's are looked for by its import."""
+    if any(contains_pan(part) for pair in form.items(multi=True) for part in pair):
+        _refuse_card()
+
+
+def _refuse_card() -> NoReturn:
+    refuse(422, "A card number is not accepted here", "Nothing was looked up or kept.")
 
 
 def _check_form(parts: Parts, of: str) -> None:

@@ -36,6 +36,12 @@ def stamp(moment: dt.datetime | None) -> str:
     return NOTHING if moment is None else f"{moment.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}"
 
 
+def since(moment: str, now: dt.datetime) -> str:
+    """RFC 3339 as `14:02:11`, and with its day where that is not today's."""
+    began = dt.datetime.fromisoformat(moment)
+    return clock(began) if began.astimezone(dt.UTC).date() == now.astimezone(dt.UTC).date() else stamp(began)
+
+
 def iso(moment: dt.datetime) -> str:
     """RFC 3339 in UTC, to the millisecond, for `<time datetime>`."""
     return moment.astimezone(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -105,6 +111,7 @@ FILTERS = {
     "clock": clock,
     "stamp": stamp,
     "iso": iso,
+    "since": since,
     "duration": duration,
     "milliseconds": milliseconds,
     "share": share,

@@ -14,7 +14,6 @@ from router.ledger.flips import RestoreRefusedError
 log = structlog.get_logger("router.console")
 
 FLIPS_SHOWN = 50
-MOVES_SHOWN = 100
 ENDED = ("superseded", "restored")
 
 
@@ -40,15 +39,12 @@ def add(pages: Blueprint, parts: Parts) -> None:
         opening = parts.circuits.opening(an_id(incident))
         if opening is None:
             refuse(404, "Not found", "There is no such incident.")
-        moves = [
-            each for each in parts.circuits.history(opening.provider, limit=MOVES_SHOWN) if each.incident == incident
-        ]
         flip = parts.flips.of([incident]).get(incident)
         return render_template(
             "console/incident.html",
             incident=incident,
             opening=opening,
-            moves=moves,
+            moves=parts.circuit_story.of_incident(incident),
             flip=None if flip is None else parts.flips.get(flip),
         )
 

@@ -19,13 +19,14 @@ from router.console.timeline import percentile, timeline
 from router.ledger.console import Count, Waiting
 from router.ledger.flips import Flip
 from router.ledger.unavailable import LedgerUnavailableError
+from router.reconciliation.matching import DIFFERING
 
 USUAL = "1h"
 USUAL_OF_STAND_INS = "5m"
 """What is broken by a button is over in minutes."""
-MOVES_AT_MOST = 300
-"""Moves of one circuit in a window: a flapping one makes some ten an hour."""
 CHANGES_AT_MOST = 50
+DIFFERENCES_OF = dt.timedelta(days=31)
+"""Settlement files of so long ago count in the summary of what differs."""
 WRITTEN_BY_US_WITHIN = dt.timedelta(seconds=30)
 """From the sending of a write until some process hears the change that it made."""
 
@@ -82,6 +83,7 @@ def _seen(parts: Parts, window: Window) -> dict[str, Any]:
     circuits = [views.provider_json(parts.health, name, read, at, terms[name]) for name in parts.providers]
     drawn: Timeline | None = None
     waiting: Waiting | None = None
+    differing = 0
     setter: Setter | None = None
     figures: Mapping[str, Mapping[str, int]] = {}
     latencies: Mapping[str, Sequence[int]] = {}
@@ -91,13 +93,14 @@ def _seen(parts: Parts, window: Window) -> dict[str, Any]:
         counts = parts.history.counts(window, at)
         latencies = parts.history.latencies(at)
         waiting = parts.ledger.parked()
+        differing = parts.settlement_summaries.open_differences(DIFFERING, since=at - DIFFERENCES_OF)
         setter = who_set(changes, flips)
         drawn = timeline(
             window,
             at,
             parts.providers,
             counts=counts,
-            moves={name: parts.circuits.history(name, limit=MOVES_AT_MOST) for name in parts.providers},
+            moves={name: parts.circuit_story.moves(name, window.ends(at) - window.span) for name in parts.providers},
             changes=changes,
             primary=read.primary,
             flips=flips,
@@ -133,6 +136,7 @@ def _seen(parts: Parts, window: Window) -> dict[str, Any]:
         "overrides": parts.override.in_force,
         "setter": setter,
         "waiting": waiting,
+        "differing": differing,
         "timeline": drawn,
         "flags_status": parts.flags.status(),
         "chart_height": 100,

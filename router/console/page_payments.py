@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flask import Blueprint, Response, render_template, request
+from flask import Blueprint, Response, render_template
 
 from router import doubts
 from router.api.paging import page_of
 from router.console.formats import figures, money
-from router.console.parts import Parts, an_id, asked, refuse, require
+from router.console.parts import Parts, again, an_id, asked, asked_moment, refuse, require
 from router.ledger.console import STATUSES, Event, Letter, Wanted
 from router.ledger.operations import Operation
 from router.ledger.records import Attempt, Payment
 
 FINAL = frozenset({"captured", "declined", "failed", "canceled"})
+FIELDS = ("q", "status", "provider", "from", "to")
 NAMED_AT_MOST = 50
 TOLD = ("status", "provider", "capture_pending", "attention", "note", "dispute")
 """Columns of an event that a person wants to read; the others are the machine's own."""
@@ -35,6 +36,10 @@ class Step:
     """good, bad, doubt, or nothing of these."""
     facts: Sequence[tuple[str, str]] = field(default=())
 
+    def is_of_another_day(self, than: dt.datetime) -> bool:
+        """Whether its time alone would not tell when it was."""
+        return self.at.astimezone(dt.UTC).date() != than.astimezone(dt.UTC).date()
+
 
 def add(pages: Blueprint, parts: Parts) -> None:
     """The pages."""
@@ -45,7 +50,7 @@ def add(pages: Blueprint, parts: Parts) -> None:
         word, status, provider, cursor = asked("q"), asked("status"), asked("provider"), asked("cursor")
         if status is not None and status not in STATUSES:
             refuse(422, "This cannot be taken", "status: is not one of a payment")
-        since, until = _moment("from"), _moment("to")
+        since, until = asked_moment("from"), asked_moment("to")
         if since is not None and until is not None and since >= until:
             refuse(422, "This cannot be taken", "from: must be before to")
         following = None
@@ -56,12 +61,11 @@ def add(pages: Blueprint, parts: Parts) -> None:
             rows, following = page_of(
                 lambda limit: parts.ledger.page(wanted, limit=limit, before=cursor), lambda each: each.id
             )
-        kept = {name: value for name, value in request.args.items() if name != "cursor" and value}
         return render_template(
             "console/payments.html",
             rows=rows,
             following=following,
-            asked=kept,
+            asked=again(*FIELDS),
             statuses=STATUSES,
             providers=parts.providers,
         )
@@ -73,17 +77,6 @@ def add(pages: Blueprint, parts: Parts) -> None:
     @pages.get("/payments/<payment_id>/live")
     def payment_live(payment_id: str) -> Response:
         return Response(render_template("console/_payment.html", **_story(parts, payment_id)))
-
-
-def _moment(name: str) -> dt.datetime | None:
-    """A field of type datetime-local, which is UTC here."""
-    value = asked(name)
-    if value is None:
-        return None
-    try:
-        return dt.datetime.fromisoformat(value).replace(tzinfo=dt.UTC)
-    except ValueError:
-        return refuse(422, "This cannot be taken", f"{name}: must be a date and a time, such as 2026-11-21T14:00")
 
 
 def _story(parts: Parts, payment_id: str) -> dict[str, Any]:

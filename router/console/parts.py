@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,14 +21,19 @@ from router.health import ProviderHealth
 from router.ledger.circuits import CircuitLedger
 from router.ledger.console import ConsoleLedger
 from router.ledger.console_access import Session
+from router.ledger.console_circuits import CircuitStory
+from router.ledger.console_settlements import SettlementSummaries
 from router.ledger.decision_log import DecisionLog
 from router.ledger.flag_values import FlagValueLedger
 from router.ledger.flips import FlipLedger
 from router.ledger.payments import PaymentLedger
 from router.ledger.rollups import Rollups
+from router.ledger.settlement_views import SettlementViews
+from router.ledger.settlements import SettlementLedger
 from router.local_override import LocalOverride
 from router.order import Text80, Text255
 from router.payments import Payments
+from router.reconciliation.importing import Importer
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +53,13 @@ class Parts:
     override: LocalOverride
     flag_values: FlagValueLedger
     circuits: CircuitLedger
+    circuit_story: CircuitStory
     rollups: Rollups
     decision_log: DecisionLog
+    importer: Importer
+    settlements: SettlementLedger
+    settlement_views: SettlementViews
+    settlement_summaries: SettlementSummaries
     clock: Clock
     ids: Ids
     https: bool
@@ -79,6 +90,8 @@ def refuse(status: int, title: str, detail: str) -> NoReturn:
     raise PageError(status, title, detail)
 
 
+FIRST_YEAR, LAST_YEAR = 2000, 2200
+"""Of a moment that somebody looks for."""
 _TEXT80: TypeAdapter[str] = TypeAdapter(Text80)
 _TEXT255: TypeAdapter[str] = TypeAdapter(Text255)
 _ID = re.compile(r"[a-z]{1,16}_[0-9A-Za-z_]{1,64}")
@@ -87,6 +100,29 @@ _ID = re.compile(r"[a-z]{1,16}_[0-9A-Za-z_]{1,64}")
 def asked(name: str) -> str | None:
     """A word of this page's address, or None where it is absent or empty. Raises a page that names the field."""
     return _checked(_TEXT80, name, request.args.get(name, "").strip())
+
+
+def asked_moment(name: str) -> dt.datetime | None:
+    """A field of type datetime-local, in UTC where it names no zone. Raises a page that names the field."""
+    value = asked(name)
+    if value is None:
+        return None
+    try:
+        found = dt.datetime.fromisoformat(value)
+        # Before the zone is looked at: at the ends of the calendar there are moments that no zone can write.
+        if not FIRST_YEAR <= found.year <= LAST_YEAR:
+            refuse(422, "This cannot be taken", f"{name}: must be of the years {FIRST_YEAR} to {LAST_YEAR}")
+        return found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found.astimezone(dt.UTC)
+    except ValueError:
+        return refuse(422, "This cannot be taken", f"{name}: must be a date and a time, such as 2026-11-21T14:00")
+
+
+def again(*names: str) -> dict[str, str]:
+    """What this page's address says of these fields, for its next page's.
+
+    Never all that it says: some names mean something to `url_for` itself (`_scheme`, `_external`, `endpoint`).
+    """
+    return {name: request.args[name] for name in names if request.args.get(name)}
 
 
 def told(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from router.transitions import State, Transition
 LEAST_ANSWERS = 3
 """Issuers' answers in a bucket, for it to have an approval rate: of one payment it would be nothing or all."""
 NEWS_AT_MOST = 14
+TURNS_ONLY_FROM = dt.timedelta(hours=6)
+"""From such a window on, rounds of probes are not drawn: the 15 seconds between two are a fraction of a pixel."""
 
 
 _KIND_OF = {
@@ -127,17 +130,19 @@ def _path(rates: Mapping[int, float]) -> tuple[str, Sequence[tuple[float, float]
 
 
 def _circuit(name: str, moves: Sequence[Transition], scale: _Scale) -> Sequence[Band]:
-    """A circuit's states, from the left; before its first move it was closed."""
+    """A circuit's states, from the left; closed before its first move ever, and what is not known is left out."""
     found: list[Band] = []
     ends = scale.now
-    for each in moves:
+    for each, before in itertools.zip_longest(moves, moves[1:]):
         if ends <= scale.since:
             break
+        if scale.window.span >= TURNS_ONLY_FROM and _is_repeated(each, before):
+            continue
         kind = "suspect" if each.suspect else each.state.value
         stage = f" at {each.share:.0%}" if each.state is State.SLOW_START else ""
         found.append(_band(max(each.at, scale.since), ends, kind, f"{name}: {_state(kind)}{stage}", scale))
         ends = each.at
-    if ends > scale.since:
+    if ends > scale.since and (not moves or moves[-1].version == 1):
         found.append(_band(scale.since, ends, "closed", f"{name}: closed", scale))
     return found[::-1]
 
@@ -147,9 +152,9 @@ def _state(kind: str) -> str:
 
 
 def _band(since: dt.datetime, until: dt.datetime, kind: str, what: str, scale: _Scale) -> Band:
-    # Never nothing: an outage of a second must be seen in a day.
+    # Never nothing: an outage of a second must be seen in a day. But a round of probes must not hide the outage.
     width = max(scale.x(until) - scale.x(since), 0.0)
-    least = 0.0 if kind == "closed" else scale.window.buckets / 400
+    least = 0.0 if kind in ("closed", "half_open") else scale.window.buckets / 400
     title = f"{what} {since:%H:%M:%S} to {until:%H:%M:%S}"
     return Band(scale.x(since), round(max(width, least), 3), kind, title)
 
@@ -198,8 +203,8 @@ def _news(
 ) -> Sequence[News]:
     found: list[News] = []
     for name, each in moves.items():
-        for move in each:
-            if scale.has(move.at) and not _is_repeated(move):
+        for move, before in itertools.zip_longest(each, each[1:]):
+            if scale.has(move.at) and not _is_repeated(move, before):
                 kind = "suspect" if move.suspect else move.state.value
                 stage = f" at {move.share:.0%}" if move.state is State.SLOW_START else ""
                 reason = move.reason.removeprefix("suspect: ")
@@ -216,9 +221,13 @@ def _news(
     return sorted(found, key=lambda each: each.at, reverse=True)[:NEWS_AT_MOST]
 
 
-def _is_repeated(move: Transition) -> bool:
-    """Whether it is one more round of probes: a long outage has hundreds, and the band shows them."""
-    return move.state is State.HALF_OPEN or (move.state is State.OPEN and move.failed_rounds > 0)
+def _is_repeated(move: Transition, before: Transition | None) -> bool:
+    """Whether it is one more round of probes, or its failure: a long outage has hundreds, and the band shows them.
+
+    Not a relapse in slow start, which counts as a failed round, too: there payments had begun to come back.
+    """
+    after_a_round = before is not None and before.state is State.HALF_OPEN
+    return move.state is State.HALF_OPEN or (move.state is State.OPEN and after_a_round)
 
 
 def percentile(ascending: Sequence[int], part: float) -> int | None:

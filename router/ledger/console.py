@@ -262,6 +262,9 @@ def _seen_providers(connection: sa.Connection) -> list[str]:
 
 
 def _listed(connection: sa.Connection, ids: Sequence[str], *, merchant: str | None = None) -> Sequence[Listed]:
+    if not ids:
+        # With none to look up, a database goes by the merchant, through all of its payments.
+        return []
     table = payments.c
     columns = [table[name] for name in ("id", "reference", "status", "amount", "currency", "provider", "attention")]
     query = sa.select(*columns, table.created_at, table.decline).where(table.id.in_(ids))

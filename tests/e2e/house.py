@@ -109,6 +109,12 @@ class House:
         assert answer.status < 300, answer.data
         return json.loads(answer.data) if answer.data else None
 
+    def text(self, method: str, path: str) -> str:
+        """The same, where the answer is a file."""
+        answer = self._http.request(method, f"{self.control_url}/control{path}")
+        assert answer.status < 300, answer.data
+        return answer.data.decode()
+
     def charges(self, provider: str, reference: str) -> list[dict[str, Any]]:
         """The provider's own books."""
         found: list[dict[str, Any]] = self.control("GET", f"/{provider}/charges?reference={reference}")["charges"]

@@ -34,7 +34,7 @@ class Visitor:
         self.token = found[-1] if found else self.token
         return answer
 
-    def send(self, path: str, form: Mapping[str, str] | None = None, **options: Any) -> TestResponse:
+    def send(self, path: str, form: Mapping[str, Any] | None = None, **options: Any) -> TestResponse:
         """Send a form with the token of the page that was seen last."""
         return self.client.post("/console" + path, data={"form_token": self.token, **(form or {})}, **options)
 

@@ -18,7 +18,7 @@ from tests.integration.shop import API_KEY, LOG, Shop, open_shop
 pytestmark = pytest.mark.either_database
 
 PAN = "4242 4242 4242 4242"
-PAGES = ("/now", "/now/live", "/payments", "/incidents", "/reports", "/flags", "/sandbox")
+PAGES = ("/now", "/now/live", "/payments", "/incidents", "/reports", "/settlements", "/flags", "/sandbox")
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 
 
@@ -175,7 +175,7 @@ def test_a_form_without_its_token_or_from_another_site_does_nothing(shop: Shop) 
     ("scope", "seen"),
     [
         ("payments", {"/payments", "/sandbox"}),
-        ("reports", {"/now", "/now/live", "/incidents", "/reports", "/flags"}),
+        ("reports", {"/now", "/now/live", "/incidents", "/reports", "/settlements", "/flags"}),
         ("operate", set(PAGES) - {"/reports"}),
     ],
 )
@@ -247,6 +247,8 @@ def test_a_card_number_is_refused_and_not_repeated(shop: Shop) -> None:
     [
         ("/payments?status=stolen", 422, "status"),
         ("/payments?from=yesterday", 422, "from"),
+        ("/payments?from=0001-01-01T00:00", 422, "from"),
+        ("/payments?to=9999-12-31T23:59-10:00", 422, "to"),
         ("/payments?from=2026-11-21T14:00&to=2026-11-21T13:00", 422, "from"),
         ("/payments?q=" + "x" * 81, 422, "q"),
         ("/payments?cursor=%00", 422, "cursor"),
@@ -257,6 +259,11 @@ def test_a_card_number_is_refused_and_not_repeated(shop: Shop) -> None:
         ("/reports?time_zone=stolen", 422, "time_zone"),
         ("/reports/file?format=stolen", 422, "format"),
         ("/reports/payments?figure=stolen", 422, "figure"),
+        ("/settlements/settlement_999", 404, ""),
+        ("/settlements/missing?provider=stolen", 422, "provider"),
+        ("/settlements/missing?from=yesterday", 422, "from"),
+        ("/settlements/missing?from=2026-11-21T14:00&to=2026-11-21T13:00", 422, "from"),
+        ("/settlements/missing?cursor=stolen", 422, "cursor"),
         ("/payments/nothing", 404, ""),
         ("/incidents/inc_stripe_999", 404, ""),
         ("/flips/flip_999", 404, ""),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from router.clock import ManualClock, TimeOrderedIds
 from router.ledger.console import ConsoleLedger, Wanted
 from router.ledger.engine import Database
 from router.ledger.flips import Flip, FlipLedger
-from router.ledger.tables import attempts, payments, to_micros
+from router.ledger.tables import attempts, circuit_transitions, operations, payments, to_micros
+from router.transitions import State
 from tests.integration.console_visitor import visitor
 from tests.integration.desk import SECRETS, Desk, letter_box
 from tests.integration.shop import Shop, open_shop, order, paying_with
@@ -194,6 +196,92 @@ def test_now_tells_the_circuits_the_figures_and_the_primary(shop: Shop) -> None:
     assert 'class="s-open"' in page
 
 
+def outage(shop: Shop, *, minutes: int, ends_ago: int) -> str:
+    """An outage of Stripe's circuit, a round of probes every 15 seconds; the incident's id."""
+    now = shop.core.clock.now()
+    began = now - dt.timedelta(minutes=minutes + ends_ago)
+    states = [(began, State.OPEN, 0)]
+    for number in range(1, 4 * minutes):
+        at = began + number * dt.timedelta(seconds=15)
+        states += [(at, State.HALF_OPEN, number - 1), (at + dt.timedelta(seconds=1), State.OPEN, number)]
+    ended = now - dt.timedelta(minutes=ends_ago)
+    states += [(ended, State.HALF_OPEN, 9), (ended + dt.timedelta(seconds=5), State.SLOW_START, 9)]
+    states += [(ended + dt.timedelta(seconds=30), State.CLOSED, 0)]
+    table = circuit_transitions
+    with shop.core.database.write() as connection:
+        first = 1 + (connection.scalar(sa.select(sa.func.max(table.c.version))) or 0)
+        incident = f"inc_stripe_{first}"
+        rows: list[dict[str, object]] = [
+            {
+                "provider": "stripe",
+                "version": first + number,
+                "state": state.value,
+                "failed_rounds": rounds,
+                "actor": "worker:1",
+                "reason": f"why {number}",
+                "evidence": {},
+                "incident": incident,
+                "open_us": 0,
+                "share": 1.0,
+                "suspect": False,
+                "at": to_micros(at),
+            }
+            for number, (at, state, rounds) in enumerate(states)
+        ]
+        connection.execute(table.insert(), rows)
+    return incident
+
+
+def test_a_long_outage_is_drawn_open_from_its_first_minute(shop: Shop) -> None:
+    """Of 100 minutes with four rounds of probes each: six hours show them all, and so does the page."""
+    incident = outage(shop, minutes=100, ends_ago=30)
+    person = visitor(shop)
+    lane = person.get("/now/live?window=6h").text.partition('aria-label="stripe: circuit')[2].partition("</svg>")[0]
+    drawn = re.findall(r'class="s-([a-z-]+)" x="([0-9.]+)" width="([0-9.]+)"', lane)
+    until_open = sum(float(width) for kind, _, width in drawn if kind == "closed" and float(width) > 20)
+    # Buckets of three minutes: closed for 230 minutes, open for 100, closed for 30.
+    assert until_open == pytest.approx(230 / 3, abs=2)
+    assert sum(float(width) for kind, _, width in drawn if kind == "open") == pytest.approx(100 / 3, abs=3)
+    told = person.text(f"/incidents/{incident}")
+    assert "399 rounds of probes that failed" in told
+    assert "why 0" in told
+    assert "closed why" in told
+
+
+def test_an_old_incidents_page_tells_what_its_circuit_did(shop: Shop) -> None:
+    """Though the circuit made hundreds of moves since, in another one."""
+    old = outage(shop, minutes=2, ends_ago=300)
+    outage(shop, minutes=60, ends_ago=10)
+    told = visitor(shop).text(f"/incidents/{old}")
+    assert "open why 0" in told
+    assert "slow start 100% why" in told
+    assert "7 rounds of probes that failed" in told
+
+
+def test_a_story_of_several_days_says_which(shop: Shop) -> None:
+    """A refund of the next day stands with its date; what came within the payment's own day, with its time."""
+    paid = shop.pay().json or {}
+    shop.send("POST", f"/v1/payments/{paid['id']}/refunds", key="r", json={"amount": 500})
+    day = 24 * 3600 * 1_000_000
+    with shop.core.database.write() as connection:
+        connection.execute(operations.update().values(started_at=operations.c.started_at + day))
+    begun = dt.datetime.fromisoformat(paid["created_at"])
+    told = visitor(shop).text(f"/payments/{paid['id']}")
+    assert f"{begun + dt.timedelta(days=1):%Y-%m-%d}" in told.partition("What happened")[2]
+    assert f"{begun:%Y-%m-%d}" not in told.partition("What happened")[2].partition("refund at")[0]
+
+
+def test_a_next_page_keeps_the_search_and_nothing_else_of_the_address(shop: Shop) -> None:
+    """Words that mean something to who makes addresses (`_scheme`, `endpoint`) change no link, and break no page."""
+    for _ in range(51):
+        shop.pay()
+    strange = "endpoint=x&_external=1&_scheme=javascript&_anchor=%0aalert(1)&_method=POST"
+    page = visitor(shop).get("/payments?status=captured&provider=stripe&" + strange)
+    assert page.status_code == 200
+    (link,) = re.findall(r'rel="next" href="([^"]*)"', page.text)
+    assert re.fullmatch(r"/console/payments\?cursor=pay_\w+&amp;status=captured&amp;provider=stripe", link), link
+
+
 def test_without_the_ledger_the_circuits_are_still_shown(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """To whoever was seen before; a page that needs the ledger says so with 503."""
     person = visitor(shop)
@@ -256,6 +344,7 @@ def test_no_query_of_a_page_reads_a_whole_table(database: Database) -> None:
     for wanted in (Wanted("default"), Wanted("default", "captured", "stripe", now, now + dt.timedelta(hours=1))):
         assert ledger.page(wanted, limit=50, before="pay_zzz")
     assert ledger.named("default", "r", limit=50)
+    assert ledger.named("default", "nothing", limit=50) == []
     ledger.events(one)
     ledger.letters(one)
     sa.event.remove(database.engine, "before_cursor_execute", note)
@@ -267,4 +356,6 @@ def test_no_query_of_a_page_reads_a_whole_table(database: Database) -> None:
                 # A scan of an index that holds little: what is parked, or a subquery's few rows.
                 allowed = "ix_payments_parked" in step.detail or "anon_1" in step.detail
                 assert allowed or not step.detail.startswith("SCAN"), (statement, step.detail)
+                # Nor one of all payments of a merchant, of which there may be one.
+                assert not step.detail.endswith("(merchant=?)"), (statement, step.detail)
     assert len(asked) > 20

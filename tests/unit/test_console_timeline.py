@@ -135,6 +135,40 @@ def test_probes_that_fail_again_are_no_news() -> None:
     assert [each.at for each in drawn(moves={"stripe": moves}).news] == [at(50)]
 
 
+def test_rounds_of_probes_are_drawn_only_where_they_can_be_seen() -> None:
+    """In a quarter of an hour each of them; in six hours the outage that they were in."""
+    moves = [
+        move(4, State.CLOSED, 20),
+        move(3, State.HALF_OPEN, 21),
+        move(2, State.HALF_OPEN, 41),
+        move(1, State.OPEN, 60),
+    ]
+    assert [band.kind for band in drawn(moves={"stripe": moves}).lanes[0].bands] == [
+        *("closed", "open", "half_open", "half_open", "closed"),
+    ]
+    found = timeline(
+        WINDOWS["6h"], NOW, ("stripe",), counts=[], moves={"stripe": moves}, changes=[], primary="stripe", flips=[]
+    )
+    assert [band.kind for band in found.lanes[0].bands] == ["closed", "open", "closed"]
+
+
+def test_a_relapse_in_slow_start_is_news() -> None:
+    """It counts as a failed round, too; but payments had begun to come back, and are kept away again."""
+    moves = [
+        move(4, State.OPEN, 10, failed_rounds=1),
+        move(3, State.SLOW_START, 20, share=0.1),
+        move(2, State.HALF_OPEN, 30),
+        move(1, State.OPEN, 40),
+    ]
+    assert [each.at for each in drawn(moves={"stripe": moves}).news] == [at(10), at(20), at(40)]
+
+
+def test_a_circuit_is_not_drawn_as_closed_before_what_is_known_of_it() -> None:
+    """Moves that were cut off leave a gap; only before the first of all was it closed."""
+    moves = [move(9, State.CLOSED, 30), move(8, State.OPEN, 100)]
+    assert [band.kind for band in drawn(moves={"stripe": moves}).lanes[0].bands] == ["open", "closed"]
+
+
 def test_who_set_the_flag_is_the_machine_only_where_its_write_fits() -> None:
     """A flip's write, a restore's, a person's, and what was there before."""
     newest = change(90, "stripe", "adyen")

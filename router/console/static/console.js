@@ -14,11 +14,16 @@ for (const place of document.querySelectorAll("[data-live]")) {
       if (answer.status === 401) return location.reload();
       if (!answer.ok) throw new Error(String(answer.status));
       const text = await answer.text();
-      // Whoever reads on with the keyboard must not lose the place.
-      if (text !== last && !place.contains(document.activeElement)) {
+      // What is being copied stays until it is: the page says as of when it is.
+      const marked = getSelection();
+      const copying = !marked.isCollapsed && place.contains(marked.anchorNode);
+      if (text !== last && !copying) {
+        // Whoever reads on with the keyboard must not lose the place, nor sit before a page that stands still.
+        const focused = place.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
         const parsed = new DOMParser().parseFromString(text, "text/html");
         place.replaceChildren(...parsed.body.childNodes);
         last = text;
+        if (focused) place.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
       }
       const shown = place.querySelector("[data-at]");
       if (fresh && shown) fresh.textContent = "as of " + shown.dataset.at;
