@@ -14,6 +14,7 @@ from providers.contract import Timeouts
 from router import alerts as alerting
 from router.app.core import Core
 from router.clock import Clock, Ids
+from router.encryption_keys import LOOKED_AT_EVERY_S
 from router.events import CONTENT_TYPE
 from router.flip_cases import Cases
 from router.flip_rules import Limits
@@ -74,6 +75,11 @@ def add_flag_watch(loops: Loops, core: Core) -> None:
     loops.add(Loop("flag-watch", core.flag_watch.run_once, loops.pause(FLAG_WATCH_INTERVAL_S)))
 
 
+def add_keys(loops: Loops, core: Core) -> None:
+    """What follows the encryption keys."""
+    loops.add(Loop("keys", core.keys.run_once, loops.pause(LOOKED_AT_EVERY_S)))
+
+
 def add_health(loops: Loops, core: Core, *, patience: float) -> None:
     """What keeps a process's circuits right: with the ledger, with the other processes, and by itself."""
     health = core.health
@@ -96,6 +102,7 @@ def create_worker(core: Core) -> Loops:
     loops = Loops()
     add_health(loops, core, patience=1.0)
     add_flag_watch(loops, core)
+    add_keys(loops, core)
     parked = Parked(
         providers=tuple(core.providers),
         ledger=ParkedLedger(core.database),
