@@ -106,8 +106,10 @@ def _run(_options: argparse.Namespace, settings: Settings) -> int | None:
 
 
 def _web(_options: argparse.Namespace, settings: Settings) -> int | None:
+    from router.encryption_keys import check_start
     from router.serving import PortTakenError, serve
 
+    check_start(settings)
     try:
         serve(settings)
     except PortTakenError as error:

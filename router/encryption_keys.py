@@ -18,6 +18,7 @@ import structlog
 
 from router.clock import Clock
 from router.ledger.engine import Database
+from router.ledger.migrate import is_current
 from router.ledger.sealed import Seals
 from router.ledger.sealed_keys import SealedKeys
 from router.ledger.unavailable import LedgerUnavailableError
@@ -127,6 +128,21 @@ def refuse_missing(ring: Ring | None, ledger: SealedKeys) -> None:
             f"setting {SETTING}: key {', '.join(missing)} is not there, and payment tokens and secrets in the ledger"
             f" are sealed under it: put it back (lost for good: `pointsman keys forget {missing[0]}`)"
         )
+
+
+def check_start(settings: Settings) -> None:
+    """Refuse in one line what would else be refused by each process that is started again and again.
+
+    Raises SettingsError. A ledger that cannot be asked now, or has no tables yet, is no reason.
+    """
+    ring = given_ring(settings, make=False)
+    with contextlib.suppress(LedgerUnavailableError):
+        database = Database(settings.ledger_url, pool_size=1)
+        try:
+            if is_current(database):
+                refuse_missing(ring, SealedKeys(database))
+        finally:
+            database.close()
 
 
 class EncryptionKeys:
