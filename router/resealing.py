@@ -7,7 +7,7 @@ is begun again, passes over what is done, and goes on.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ class Progress:
 
 def reseal(
     ledger: SealedRows, clock: Clock, *, batch: int = BATCH, stopping: Callable[[], bool] = lambda: False
-) -> Iterator[Progress]:
+) -> Generator[Progress]:
     """Every place, until a pass has missed nothing. Raises LedgerUnavailableError."""
     changed = 0
     for _ in range(PASSES):

@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from router.app.web import build_endpoints
 from router.audit import verify
 from router.cli import main
 from router.encryption_keys import KeyFile
 from router.ledger.engine import Database
-from router.sealing import key_id, new_key
+from router.ledger.tables import webhook_endpoints
+from router.ledger.webhook_endpoints import secrets_in_force
+from router.sealing import Ring, key_id, new_key
 from router.webhooks_out_endpoints import Endpoints
 from tests.integration.conftest import OpenShop
-from tests.integration.shop import Shop, paying_with
+from tests.integration.shop import ABSENT, ENCRYPTION_KEY, Shop, paying_with
 
 ADYEN = "8415718415172204"
 STRIPE = "pm_card_visa"
@@ -26,7 +29,7 @@ THREE_D = "pm_card_authenticationRequired"
 KINDS: dict[str, Any] = {
     "captured": {"payment_method": paying_with(stripe={"payment_method": STRIPE, "customer": CUSTOMER}, adyen=ADYEN)},
     "authorized": {"capture": "manual", "payment_method": paying_with(stripe=STRIPE, adyen=ADYEN)},
-    "requires_action": {"payment_method": paying_with(stripe=THREE_D)},
+    "requires_action": {"payment_method": paying_with(stripe=THREE_D), "return_url": ABSENT},
     "declined": {"payment_method": paying_with(stripe="pm_card_chargeDeclined")},
 }
 
@@ -70,7 +73,9 @@ def test_no_token_and_no_secret_is_in_the_ledgers_bytes(shop: Shop) -> None:
     raw = raw_bytes(shop)
     assert found["captured"]["reference"].encode() in raw
     assert [word for word in [*planted(found), secret] if word.encode() in raw] == []
-    plain = [row["value"] for row in shop.rows("SELECT value FROM secrets") if not row["value"].startswith("sealed:v1:")]
+    plain = [
+        row["value"] for row in shop.rows("SELECT value FROM secrets") if not row["value"].startswith("sealed:v1:")
+    ]
     assert plain == []
     assert [each for progress in verify(shop.core.database) for each in progress.differences] == []
     assert shop.read(found["requires_action"]["id"])["next_action"]["client_secret"] == client_secret(found)
@@ -86,8 +91,7 @@ def test_with_sealing_off_they_are_and_a_rotation_takes_them_out(
     assert all(word.encode() in raw for word in planted(found))
     monkeypatch.setenv("ROUTER_DATABASE_URL", shop.url)
     monkeypatch.setenv("ROUTER_RUN_DIR", str(tmp_path))
-    monkeypatch.setenv("ROUTER_ENCRYPTION_KEYS", new_key())
-    shop.core.keys.leave()
+    monkeypatch.setenv("ROUTER_ENCRYPTION_KEYS", ENCRYPTION_KEY)
     assert main(["keys", "rotate"]) == 0, capsys.readouterr().err
     if shop.core.database.is_sqlite:
         with Database(shop.url, pool_size=1).engine.connect() as connection:
@@ -105,7 +109,7 @@ def test_a_key_is_replaced_under_load_without_one_failed_request(
     file = KeyFile(tmp_path / "keys")
     old = new_key()
     file.write([old])
-    shop = shops(encryption_keys=ABSENT_SETTING, encryption_keys_file=file.path)
+    shop = shops(encryption_keys=None, encryption_keys_file=file.path)
     awaiting = shop.pay(**KINDS["requires_action"]).json or {}
     monkeypatch.setenv("ROUTER_DATABASE_URL", shop.url)
     monkeypatch.setenv("ROUTER_RUN_DIR", str(tmp_path))
@@ -154,10 +158,6 @@ def test_a_key_is_replaced_under_load_without_one_failed_request(
 
 def test_a_webhook_secret_is_replaced_and_the_old_one_signs_on(shop: Shop) -> None:
     """Rotated while it is sealed: both are opened for a delivery, the newest first, and neither is in the bytes."""
-    from router.app.web import build_endpoints
-    from router.ledger.tables import webhook_endpoints
-    from router.ledger.webhook_endpoints import secrets_in_force
-
     endpoints: Endpoints = build_endpoints(shop.core)
     endpoint, first = endpoints.create(merchant="default", url="https://one.example/in")
     second = endpoints.rotate(endpoint.id, "default", old_for_h=1.0)
@@ -173,9 +173,6 @@ def test_a_webhook_secret_is_replaced_and_the_old_one_signs_on(shop: Shop) -> No
 def test_the_health_page_says_what_cannot_be_opened(shop: Shop) -> None:
     """With the id of the key that is missing, and without a word of what is sealed."""
     found = a_payment_of_each_kind(shop)
-    from router.ledger.sealed import Seals
-    from router.sealing import Ring
-
     seals = shop.core.keys.seals
     had, seals.ring = seals.ring, Ring([new_key()])
     try:
@@ -190,10 +187,5 @@ def test_the_health_page_says_what_cannot_be_opened(shop: Shop) -> None:
         assert shop.read(found["captured"]["id"])["status"] == "captured"
     finally:
         seals.ring = had
-    assert isinstance(seals, Seals)
     assert shop.read(found["requires_action"]["id"])["status"] == "requires_action"
     assert (shop.send("GET", "/readyz").json or {})["sealing"]["unreadable"] == []
-
-
-ABSENT_SETTING: Any = None
-"""`encryption_keys` as if it were not set: the file has them."""

@@ -49,7 +49,7 @@ def test_a_ledger_that_is_a_file_gets_a_key_beside_it(tmp_path: Path, database: 
 def test_a_shared_ledger_is_never_sealed_under_a_key_of_one_machine(tmp_path: Path) -> None:
     """Nor left plain by an oversight: somebody says which."""
     shared = settings(tmp_path, database_url="postgresql://db/ledger")
-    with pytest.raises(SettingsError, match="ROUTER_ENCRYPTION_KEYS.*PostgreSQL"):
+    with pytest.raises(SettingsError, match=r"ROUTER_ENCRYPTION_KEYS.*PostgreSQL"):
         given_ring(shared, make=True)
     assert not (tmp_path / FILE).exists()
     assert given_ring(settings(tmp_path, database_url="postgresql://db/ledger", seal="off"), make=True) is None
@@ -85,16 +85,14 @@ def test_a_lost_file_is_refused_too_and_not_made_anew_in_silence(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    ("more", "wanted"),
-    [
-        ({"encryption_keys_file": Path("/nowhere/keys")}, "/nowhere/keys cannot be read"),
-        ({"encryption_keys_file": Path("/etc/hostname")}, "number 1 is not a Fernet key"),
-    ],
+    ("text", "wanted"), [(None, "/keys cannot be read"), ("words", "number 1 is not a Fernet key"), ("", "no key")]
 )
-def test_a_wrong_file_is_named(more: dict[str, object], wanted: str, tmp_path: Path, database: Database) -> None:
+def test_a_wrong_file_is_named(text: str | None, wanted: str, tmp_path: Path, database: Database) -> None:
     """And nothing of what is in it."""
+    if text is not None:
+        (tmp_path / "keys").write_text(text)
     with pytest.raises(SettingsError, match=wanted):
-        keys(tmp_path, database, **more)
+        keys(tmp_path, database, encryption_keys_file=tmp_path / "keys")
 
 
 def test_a_file_that_changes_is_followed_and_no_key_is_dropped(tmp_path: Path, database: Database) -> None:

@@ -88,10 +88,7 @@ def a_life(home: Home, database: Database, *, outage: bool = True) -> dict[str, 
 
 
 def rotate(database: Database) -> int:
-    last = None
-    for last in reseal(SealedRows(database), SystemClock(), batch=2):
-        pass
-    assert last is not None
+    *_, last = reseal(SealedRows(database), SystemClock(), batch=2)
     assert last.is_done
     return last.changed
 
