@@ -16,13 +16,14 @@ from typing import Any
 
 import structlog
 
-from router.clock import Clock
+from router.clock import Clock, Ids
+from router.ledger.alerts import Alert, AlertLedger
 from router.ledger.engine import Database
 from router.ledger.migrate import is_current
 from router.ledger.sealed import Seals
 from router.ledger.sealed_keys import SealedKeys
 from router.ledger.unavailable import LedgerUnavailableError
-from router.sealing import Ring, key_id, new_key
+from router.sealing import Ring, UnknownKeyError, key_id, new_key
 from router.settings import PREFIX, Settings, SettingsError
 
 log = structlog.get_logger("router.encryption_keys")
@@ -148,12 +149,15 @@ def check_start(settings: Settings) -> None:
 class EncryptionKeys:
     """Follows the keys while the process runs. `run_once` is its loop's."""
 
-    def __init__(self, settings: Settings, database: Database, *, process: str, clock: Clock) -> None:
+    def __init__(self, settings: Settings, database: Database, *, process: str, clock: Clock, ids: Ids) -> None:
         """Raises SettingsError for keys that are wrong or missing, LedgerUnavailableError."""
         self._file = key_file(settings)
         self._ledger = SealedKeys(database)
         self._process = process
+        self._alerts = AlertLedger(database)
+        self._alerted: set[str] = set()
         self._clock = clock
+        self._ids = ids
         self._lock = threading.Lock()
         self._told: tuple[Sequence[str], float] | None = None
         self._trouble: str | None = None
@@ -172,7 +176,20 @@ class EncryptionKeys:
         """Take up a file that has changed, and tell the others which keys are here."""
         self.look()
         self._tell()
-        return 0
+        return self._alert()
+
+    def _alert(self) -> int:
+        """Tell people of what cannot be opened: once for a key that is missing, once for a value that was changed."""
+        told = 0
+        for of, error in self.seals.troubles().items():
+            what = error.key_id if isinstance(error, UnknownKeyError) else of
+            if what in self._alerted:
+                continue
+            text = f"{of} cannot be opened: {error}. What needs it waits."
+            alert = Alert(self._ids.new("alert"), "sealed_unreadable", what, text, self._clock.now())
+            told += self._alerts.tell(alert)
+            self._alerted.add(what)
+        return told
 
     def look(self) -> None:
         """Take up a file that has changed. What is wrong with it is kept for the health page; the old keys go on."""

@@ -116,7 +116,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     migrate(database)
     event_clock.settle(database)
     actor = f"{role}:{socket.gethostname()}:{os.getpid()}"
-    keys = EncryptionKeys(settings, database, process=actor, clock=clock)
+    keys = EncryptionKeys(settings, database, process=actor, clock=clock, ids=ids)
     providers = build_providers(settings)
     values = FlagValueLedger(database)
     name = flag_source_name(settings)

@@ -26,6 +26,7 @@ AlertKind = Literal[
     "webhook_disabled",
     "relay_stuck",
     "settlement_differs",
+    "sealed_unreadable",
 ]
 
 

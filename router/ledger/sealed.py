@@ -32,7 +32,7 @@ class Seals:
         self.writes = writes and ring is not None
         self.look_again: Callable[[], object] | None = None
         """Reads the keys anew: called when something is met under a key that is not here."""
-        self._troubles: dict[str, str] = {}
+        self._troubles: dict[str, SealError] = {}
         self._lock = threading.Lock()
 
     # ------------------------------------------------------------ texts and objects
@@ -50,7 +50,7 @@ class Seals:
         except SealError as error:
             with self._lock:
                 if len(self._troubles) < TROUBLES_KEPT:
-                    self._troubles[of] = str(error)
+                    self._troubles[of] = error
             raise UnreadableError(f"{of}: {error}") from None
 
     def json(self, value: Mapping[str, Any], of: str) -> Mapping[str, Any]:
@@ -110,7 +110,7 @@ class Seals:
 
     # ------------------------------------------------------------ troubles
 
-    def troubles(self) -> Mapping[str, str]:
+    def troubles(self) -> Mapping[str, SealError]:
         """What could not be opened since the start, and why: until it can. Of very many, the first."""
         with self._lock:
             return dict(self._troubles)

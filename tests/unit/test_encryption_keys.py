@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from router.clock import ManualClock
+from router.clock import ManualClock, SequentialIds
 from router.encryption_keys import FILE, EncryptionKeys, KeyFile, check_start, given_ring
+from router.ledger.alerts import AlertLedger
 from router.ledger.engine import Database
 from router.ledger.sealed import UnreadableError
 from router.ledger.sealed_keys import GONE_AFTER, SealedKeys
@@ -33,7 +34,9 @@ def settings(folder: Path, **more: object) -> Settings:
 
 
 def keys(folder: Path, database: Database, clock: ManualClock | None = None, **more: object) -> EncryptionKeys:
-    return EncryptionKeys(settings(folder, **more), database, process="web:1", clock=clock or ManualClock())
+    return EncryptionKeys(
+        settings(folder, **more), database, process="web:1", clock=clock or ManualClock(), ids=SequentialIds()
+    )
 
 
 def test_a_ledger_that_is_a_file_gets_a_key_beside_it(tmp_path: Path, database: Database) -> None:
@@ -149,3 +152,23 @@ def test_processes_tell_which_keys_they_have(tmp_path: Path, database: Database)
     here.run_once()
     here.leave()
     assert not ledger.processes(now=clock.now())
+
+
+def test_people_are_told_once_for_a_missing_key_and_for_each_changed_value(
+    tmp_path: Path, database: Database
+) -> None:
+    """However many payments are sealed under it; and by however many processes."""
+    clock = ManualClock()
+    here = keys(tmp_path, database, clock, encryption_keys=SecretStr(OLD))
+    missing = Ring([NEW])
+    changed = Ring([OLD]).seal("x", "tokens:pay_9")
+    for of, sealed in [(f"tokens:pay_{n}", missing.seal("x", f"tokens:pay_{n}")) for n in range(3)] + [
+        ("tokens:pay_8", changed)
+    ]:
+        with pytest.raises(UnreadableError):
+            here.seals.open_text(sealed, of)
+    here.run_once()
+    here.run_once()
+    found = AlertLedger(database).due(clock.now(), limit=9)
+    assert {each.kind for each in found} == {"sealed_unreadable"}
+    assert sorted(each.incident for each in found) == sorted([key_id(NEW), "tokens:pay_8"])
