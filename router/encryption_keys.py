@@ -106,8 +106,8 @@ def given_ring(settings: Settings, *, make: bool) -> Ring | None:
             f" `pointsman keys new` makes one ({PREFIX}SEAL=off leaves them plain)"
         )
     may_make = make and settings.encryption_keys_file is None and settings.seal == "on"
-    if may_make and file.mark() is None and file.write([new_key()], new=True):
-        log.info("encryption_key_made", path=str(file.path))
+    if may_make and file.mark() is None:
+        file.write([new_key()], new=True)
     if settings.encryption_keys_file is None and file.mark() is None:
         return None
     return _ring_of(file)
@@ -161,7 +161,10 @@ class EncryptionKeys:
         self._lock = threading.Lock()
         self._told: tuple[Sequence[str], float] | None = None
         self._trouble: str | None = None
+        had = self._file is None or self._file.mark() is not None
         ring = given_ring(settings, make=True)
+        if self._file is not None and not had:
+            log.info("encryption_key_made", path=str(self._file.path))
         self._mark = None if self._file is None else self._file.mark()
         refuse_missing(ring, self._ledger)
         writes = settings.seal == "on"
