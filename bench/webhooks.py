@@ -29,6 +29,8 @@ from typing import Any
 
 import urllib3
 
+from router.sealing import new_key
+
 ROOT = Path(__file__).resolve().parents[1]
 KEY = "bench-key"
 SLOW_S = 3.0
@@ -83,7 +85,7 @@ def house(folder: Path) -> Iterator[str]:
         "ROUTER_WEBHOOK_ALLOW_PRIVATE": "127.0.0.0/8",
     }
     if url := os.environ.get("ROUTER_DATABASE_URL"):
-        env["ROUTER_DATABASE_URL"] = url
+        env |= {"ROUTER_DATABASE_URL": url, "ROUTER_ENCRYPTION_KEYS": new_key()}
     log = (folder / "log").open("w")
     started = [
         subprocess.Popen([sys.executable, "-m", "router", part], env=env, stderr=log, stdout=log, cwd=folder)  # noqa: S603

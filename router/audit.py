@@ -17,6 +17,7 @@ from router import standing
 from router.ledger import operations as operation_rows
 from router.ledger.engine import Database
 from router.ledger.records import Attempt, Payment, from_row
+from router.ledger.sealed import Seals, UnreadableError
 from router.ledger.tables import attempts, operations, payment_events, payments
 
 BATCH = 200
@@ -47,6 +48,7 @@ ALWAYS_UNLOGGED = frozenset({"contact_at"})
 WHILE_PARKED = ALWAYS_UNLOGGED | {"next_try_at", "claimed_until", "faults", "updated_at"}
 ADDED_LATER: Mapping[str, Any] = {"claimed_until": None, "faults": 0, "dead_at": None, "failure": None}
 """Columns that payments of earlier versions have no event for, and what they hold then."""
+SOURCE = "its attempts and operations give"
 _MISSING = object()
 
 
@@ -93,9 +95,9 @@ def _batch(database: Database, after: str) -> Progress | None:
             row = unfolded.pop(payment_id, None)
             if row is not None:
                 folded, differences = _fold(payment_id, events)
-                found += differences or list(_compare(row, folded))
+                found += differences or list(_compare(row, folded, database.seals))
         found += [Difference(payment_id, "version", "has no events") for payment_id in unfolded]
-        found += _standings(connection, rows, between)
+        found += _standings(connection, rows, between, database.seals)
         return Progress(len(rows), Payment(**from_row(rows[-1])), sorted(found, key=lambda each: each.payment_id))
 
 
@@ -125,15 +127,15 @@ def _fold(payment_id: str, events: Iterator[sa.RowMapping]) -> tuple[dict[str, A
     return folded, differences
 
 
-def _compare(row: Mapping[str, Any], folded: Mapping[str, Any]) -> Iterator[Difference]:
+def _compare(row: Mapping[str, Any], folded: Mapping[str, Any], seals: Seals) -> Iterator[Difference]:
     for column, value in row.items():
         if column in _unlogged(row):
             continue
         expected = folded.get(column, ADDED_LATER.get(column, _MISSING))
         if expected is _MISSING:
             yield Difference(row["id"], column, "is set by no event")
-        elif value != expected:
-            yield Difference(row["id"], column, _differs(column, value, expected, "its events give"))
+        elif difference := _difference(row["id"], column, (value, expected), "its events give", seals):
+            yield difference
 
 
 def _unlogged(row: Mapping[str, Any]) -> frozenset[str]:
@@ -145,7 +147,7 @@ def _unlogged(row: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _standings(
-    connection: sa.Connection, rows: Sequence[Mapping[str, Any]], between: tuple[str, str]
+    connection: sa.Connection, rows: Sequence[Mapping[str, Any]], between: tuple[str, str], seals: Seals
 ) -> Iterator[Difference]:
     """Payments that nobody is working on stand where their attempts and operations say."""
     idle = {row["id"]: Payment(**from_row(row)) for row in rows if row["lease_holder"] is None}
@@ -160,11 +162,11 @@ def _standings(
         if row["payment_id"] in made:
             made[row["payment_id"]].append(operation_rows.operation_of(row))
     for payment_id, payment in idle.items():
-        yield from _stands(payment, tried[payment_id], made[payment_id])
+        yield from _stands(payment, tried[payment_id], made[payment_id], seals)
 
 
 def _stands(
-    payment: Payment, tried: Sequence[Attempt], made: Sequence[operation_rows.Operation]
+    payment: Payment, tried: Sequence[Attempt], made: Sequence[operation_rows.Operation], seals: Seals
 ) -> Iterator[Difference]:
     attempt = standing.chosen(payment, tried, made)
     if attempt is None:
@@ -172,9 +174,20 @@ def _stands(
     expected = standing.columns(payment.amount, payment.capture_mode, attempt, tried, made)
     for column, value in expected.items():
         actual = getattr(payment, column)
-        if actual != value:
-            text = _differs(column, actual, value, "its attempts and operations give")
-            yield Difference(payment.id, column, text)
+        if difference := _difference(payment.id, column, (actual, value), SOURCE, seals):
+            yield difference
+
+
+def _difference(
+    payment_id: str, column: str, values: tuple[Any, Any], source: str, seals: Seals
+) -> Difference | None:
+    """How two values differ, if they do; what is sealed is opened where it is not the same text."""
+    try:
+        if seals.same(*values, payment_id):
+            return None
+    except UnreadableError as error:
+        return Difference(payment_id, column, f"cannot be compared with what {source}: {error}")
+    return Difference(payment_id, column, _differs(column, *values, source))
 
 
 def _differs(column: str, value: Any, expected: Any, source: str) -> str:

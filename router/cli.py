@@ -17,6 +17,7 @@ from router import (
     cli_fees,
     cli_flags,
     cli_flips,
+    cli_keys,
     cli_parked,
     cli_replay,
     cli_report,
@@ -89,12 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_report.add_commands(add)
     cli_simulate.add_commands(add)
     cli_webhooks.add_commands(add)
-
-    keys = add("keys", _create_key, "create an API key; it is shown once, and only its digest is kept")
-    keys.add_argument("action", choices=["create"])
-    keys.add_argument("--merchant", required=True)
-    keys.add_argument("--scopes", default="payments", help="payments, reports, operate; separated by commas")
-    keys.add_argument("--label", default="", help="what the key is for")
+    cli_keys.add_commands(add)
     return parser
 
 
@@ -113,8 +109,10 @@ def _run(_options: argparse.Namespace, settings: Settings) -> int | None:
 
 
 def _web(_options: argparse.Namespace, settings: Settings) -> int | None:
+    from router.encryption_keys import check_start
     from router.serving import PortTakenError, serve
 
+    check_start(settings)
     try:
         serve(settings)
     except PortTakenError as error:
@@ -190,8 +188,10 @@ def _migrate(_options: argparse.Namespace, settings: Settings) -> int | None:
 
 def _verify_ledger(_options: argparse.Namespace, settings: Settings) -> int | None:
     from router.audit import verify
+    from router.encryption_keys import attach_readers
 
     database = current_ledger(settings)
+    attach_readers(settings, database)
     checked, differences, said_at = 0, 0, time.monotonic()
     for progress in verify(database):
         for each in progress.differences:
@@ -226,29 +226,6 @@ def _show_attention(_options: argparse.Namespace, settings: Settings) -> int | N
                 print(f"\t{each.id}\t{kind} {each.state}\t{each.attempt.provider} {known_as}\t{since}", flush=True)
         after, shown = page[-1][0].id, shown + len(page)
     print(f"{shown} payments need a person", file=sys.stderr)
-    return 0
-
-
-# ---------------------------------------------------------------- keys
-
-
-def _create_key(options: argparse.Namespace, settings: Settings) -> int | None:
-    import secrets
-
-    from router.clock import SystemClock
-    from router.ledger.engine import Database
-    from router.ledger.keys import SCOPES, KeyLedger
-    from router.ledger.migrate import migrate
-
-    scopes = {scope.strip() for scope in options.scopes.split(",")}
-    if not scopes <= SCOPES:
-        raise CommandError(f"--scopes: only {', '.join(sorted(SCOPES))}")
-    key = f"pm_{secrets.token_urlsafe(32)}"
-    database = Database(settings.ledger_url)
-    migrate(database)
-    now = SystemClock().now()
-    KeyLedger(database).add(key, merchant=options.merchant, scopes=scopes, label=options.label, now=now)
-    print(key)
     return 0
 
 

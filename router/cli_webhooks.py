@@ -49,11 +49,14 @@ def add_commands(add: Add) -> None:
     deliveries.add_argument("--state", choices=["pending", "accepted", "given_up"])
 
 
-def _endpoints(settings: Settings) -> Endpoints:
+def _endpoints(settings: Settings, *, writes: bool = False) -> Endpoints:
+    from router.encryption_keys import attach
     from router.ledger.event_feed import EventFeed
     from router.ledger.webhook_endpoints import EndpointLedger
 
     database, clock = current_ledger(settings), SystemClock()
+    if writes:
+        attach(settings, database, clock, writes=True)
     return Endpoints(
         EndpointLedger(database),
         EventFeed(database),
@@ -78,7 +81,7 @@ def _create(options: argparse.Namespace, settings: Settings) -> int | None:
         raise CommandError("--url, --merchant, --description: must not hold a card number")
     types = [each.strip() for each in options.types.split(",") if each.strip()]
     try:
-        endpoint, secret = _endpoints(settings).create(
+        endpoint, secret = _endpoints(settings, writes=True).create(
             merchant=options.merchant, url=options.url, event_types=types, description=options.description
         )
     except BadEndpointError as error:
@@ -91,7 +94,7 @@ def _create(options: argparse.Namespace, settings: Settings) -> int | None:
 
 def _rotate(options: argparse.Namespace, settings: Settings) -> int | None:
     with _known("old-hours"):
-        print(_endpoints(settings).rotate(options.endpoint, None, old_for_h=options.old_hours))
+        print(_endpoints(settings, writes=True).rotate(options.endpoint, None, old_for_h=options.old_hours))
     return 0
 
 

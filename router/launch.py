@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from providers.sandbox.server import SANDBOX_ADYEN_HMAC_KEY, SANDBOX_STRIPE_WEBHOOK_SECRET
 from router.clock import SystemClock, TimeOrderedIds
 from router.demo import DemoTraffic
+from router.encryption_keys import FILE, KeyFile
+from router.sealing import new_key
 from router.settings import LOOPBACK, PREFIX, Settings
 from router.supervisor import Child, Supervisor, wait_until_ready
 
@@ -34,6 +36,7 @@ def launch(settings: Settings, *, say: Callable[[str], None]) -> None:
         # Ctrl-C promises to be done within five seconds.
         f"{PREFIX}DRAIN_SECONDS": "3",
         **urls,
+        **_encryption_keys(settings),
         **(webhook_environment(settings) if pretend else {}),
         **({f"{PREFIX}CONSOLE_SANDBOX": "true", **_management(settings, urls)} if pretend else {}),
     }
@@ -107,6 +110,16 @@ def _api_key(settings: Settings) -> str:
         with os.fdopen(descriptor, "w") as file:
             file.write(f"pm_local_{secrets.token_urlsafe(24)}")
     return Path(path).read_text().strip()
+
+
+def _encryption_keys(settings: Settings) -> Mapping[str, str]:
+    """Everything is on this machine, so a key in its run directory will do, whatever the ledger is."""
+    if settings.encryption_keys is not None or settings.encryption_keys_file is not None or settings.seal == "off":
+        return {}
+    file = KeyFile(settings.run_dir.resolve() / FILE)
+    if file.mark() is None:
+        file.write([new_key()], new=True)
+    return {f"{PREFIX}ENCRYPTION_KEYS_FILE": str(file.path)}
 
 
 def _introduce(settings: Settings, base_url: str, key: str, *, pretend: bool, say: Callable[[str], None]) -> None:

@@ -195,7 +195,7 @@ class Payments:
             except StaleError:
                 return None  # another worker was first
             return Answer(journal.payment, journal.attempts)
-        order = Order.model_validate(payment.order)
+        order = Order.model_validate(self._ledger.order_of(payment))
         looked_at = self._clock.now()
         plan = self._planner.plan(payment.id, payment.merchant, order, looked_at)
         if not plan.decision.order:

@@ -33,6 +33,7 @@ from router.clock import Clock
 from router.health import Call
 from router.ledger.operations import UNSETTLED, Operation, OperationState
 from router.ledger.records import Attempt
+from router.ledger.unavailable import LedgerUnavailableError
 from router.standing import advances
 
 log = structlog.get_logger("router.sending")
@@ -40,6 +41,8 @@ log = structlog.get_logger("router.sending")
 LEAST_TIME_S = 1.0
 """With less than this left, a provider's answer could not come in time: nothing is sent any more."""
 NO_TIME_LEFT = "no_time_left"
+UNREADABLE = "params_unreadable"
+"""Not sent: its parameters are sealed, and this process cannot open them."""
 HELD_BACK = "held_back"
 """Not sent: so many calls to a provider whose circuit lets no payment through are under way already."""
 BY_OUR_ID = "-by-our-id"
@@ -69,8 +72,13 @@ class Sender:
         clock: Clock,
         random: Callable[[], float],
         operating: Callable[[str], AbstractContextManager[bool]] = lambda _provider: nullcontext(True),
+        params_of: Callable[[Attempt], Mapping[str, Any]] = lambda attempt: attempt.params,
     ) -> None:
-        """`operating` says, and holds for as long, whether a call about an existing attempt may be made now."""
+        """`operating` says, and holds for as long, whether a call about an existing attempt may be made now.
+
+        `params_of` opens the parameters of an attempt that comes from the ledger. Raises LedgerUnavailableError.
+        """
+        self._params_of = params_of
         self._providers = providers
         self._operating = operating
         self._times = times
@@ -118,15 +126,22 @@ class Sender:
     def resend(self, attempt: Attempt, seconds_left: float) -> tuple[Attempt, Outcome]:
         """One more send of an attempt whose outcome is not known, with the same key and parameters.
 
-        With no time left, or held back, nothing is sent, and the attempt stays as it is.
+        With no time left, held back, or with parameters that cannot be read, nothing is sent, and the attempt stays
+        as it is.
         """
         if _is_too_late(seconds_left):
             return attempt, Outcome(OutcomeKind.NOT_EXECUTED, Health.IGNORED, reason=NO_TIME_LEFT)
+        try:
+            opened = dataclasses.replace(attempt, params=self._params_of(attempt))
+        except LedgerUnavailableError as error:
+            # Its key is not here, or they were changed: others may be able to, or this process later.
+            log.error("params_unreadable", provider=attempt.provider, attempt=attempt.id, cause=str(error))
+            return attempt, Outcome(OutcomeKind.NOT_EXECUTED, Health.IGNORED, reason=UNREADABLE)
         begun = self._clock.monotonic()
         with self._operating(attempt.provider) as free:
             if not free:
                 return attempt, Outcome(OutcomeKind.NOT_EXECUTED, Health.IGNORED, reason=HELD_BACK)
-            outcome = self._send(attempt, seconds_left)
+            outcome = self._send(opened, seconds_left)
         known = says_more(outcome)
         # A provider that has taken it up, and does not know yet, is looked up by its id from now on.
         reference = outcome.provider_reference or attempt.provider_reference

@@ -25,6 +25,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from router.by_merchant import EVERY_OTHER, countries, provider_lists, words
+from router.sealing import Ring
 from router.webhooks_out_addresses import Network, networks
 
 PREFIX = "ROUTER_"
@@ -97,6 +98,11 @@ def _decision_secret(value: SecretStr) -> SecretStr:
     if not all(len(each.strip()) >= LEAST_SECRET_CHARS for each in value.get_secret_value().split(",")):
         msg = f"must be at least {LEAST_SECRET_CHARS} characters, each of the two where one replaces the other"
         raise ValueError(msg)
+    return value
+
+
+def _encryption_keys(value: SecretStr) -> SecretStr:
+    Ring(each.strip() for each in value.get_secret_value().split(",") if each.strip())
     return value
 
 
@@ -201,6 +207,14 @@ class Settings(BaseSettings):
     """What the ids of decisions are signed with: one secret, or two separated by a comma while one replaces the
     other. Absent: one made at random, which the ledger keeps for all processes."""
 
+    encryption_keys: Annotated[SecretStr, AfterValidator(_encryption_keys)] | None = None
+    """What tokens and secrets are sealed with in the ledger: Fernet keys, separated by commas. The first seals, all
+    open."""
+    encryption_keys_file: Path | None = None
+    """The same, a key on each line, read again when it changes. Absent, with the ledger a file: made in `run_dir`."""
+    seal: Literal["on", "off"] = "on"
+    """off: what is new is written plain, and what is sealed is read; while processes of before 0018 still run."""
+
     breaker_open_wait_seconds: Seconds = 10.0
     breaker_minimum_calls: Annotated[int, Field(ge=1, le=1000)] = 10
     breaker_window_seconds: Seconds | None = None
@@ -299,6 +313,14 @@ class Settings(BaseSettings):
             msg = f"needs {PREFIX}ALERT_WEBHOOK_SECRET beside it: alerts are signed"
             raise ValueError(msg)
         return url
+
+    @field_validator("encryption_keys_file")
+    @classmethod
+    def _one_place_for_keys(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is not None and info.data.get("encryption_keys") is not None:
+            msg = f"not beside {PREFIX}ENCRYPTION_KEYS: one of the two"
+            raise ValueError(msg)
+        return path
 
     @field_validator("kafka_security_protocol")
     @classmethod

@@ -69,6 +69,15 @@ class WebhookLag(BaseModel):
     disabled: int
 
 
+class Sealing(BaseModel):
+    """Secrets at rest: what is sealed, and what cannot be opened."""
+
+    seals: bool = Field(description="Whether what is new is sealed")
+    key: str | None = Field(description="The id of the key that this process seals with")
+    unreadable: list[str] = Field(description="What it could not open, and why; what needs it waits")
+    trouble: str | None = Field(description="Why the keys that are set now are not in force")
+
+
 class Ready(BaseModel):
     """Whether a payment can be taken, and what to know besides. Only the ledger makes it not ready."""
 
@@ -82,6 +91,7 @@ class Ready(BaseModel):
     relays: dict[str, RelayLag] = Field(description="By name; one that has never run is not among them")
     webhooks: WebhookLag | None = None
     """None: the ledger, which knows it, is away."""
+    sealing: Sealing | None = None
 
 
 class FlipPath(BaseModel):
@@ -112,6 +122,7 @@ def blueprint(
     parked: ParkedLedger,
     relay_lags: Callable[[], Mapping[str, Mapping[str, Any]]],
     webhook_lag: Callable[[], Mapping[str, Any] | None],
+    sealing: Callable[[], Mapping[str, Any]],
 ) -> APIBlueprint:
     """The views; `ledger_fault` tries a write and answers what is wrong, or None."""
     api = APIBlueprint("operations", __name__, abp_tags=[Tag(name="operations", description="On-call's calls")])
@@ -197,6 +208,7 @@ def blueprint(
                 # A ledger that is away must not be asked twice: the page would come too late to be of use.
                 "relays": relay_lags() if fault is None else {},
                 "webhooks": webhook_lag() if fault is None else None,
+                "sealing": sealing(),
             }
         )
         response.status_code = 200 if fault is None else 503

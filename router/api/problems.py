@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from werkzeug.exceptions import HTTPException
 
 from router.ledger.records import ReferenceInUseError
+from router.ledger.sealed import UnreadableError
 from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
 from router.modifications import NoSuchPaymentError, StateConflictError, WrongReferenceError
 from router.payments import (
@@ -169,6 +170,13 @@ def install(app: Flask) -> None:
         log.error("ledger_unavailable", cause=str(error))
         retry = {"Retry-After": str(RETRY_AFTER_UNAVAILABLE_S)}
         detail = "The ledger is away. This request charged nothing; send it again with the same Idempotency-Key."
+        return response(ProblemError(503, "ledger-unavailable", detail, headers=retry))
+
+    @app.errorhandler(UnreadableError)
+    def _unreadable(error: UnreadableError) -> Response:
+        log.error("unreadable", cause=str(error))
+        retry = {"Retry-After": str(RETRY_AFTER_UNAVAILABLE_S)}
+        detail = "What this needs is sealed under a key that this process does not have now. Nothing was charged."
         return response(ProblemError(503, "ledger-unavailable", detail, headers=retry))
 
     @app.errorhandler(CommitUnknownError)

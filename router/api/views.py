@@ -20,8 +20,10 @@ from router.ledger.decisions import Told
 from router.ledger.flips import Flip, Override
 from router.ledger.parked import Waiting
 from router.ledger.records import Attempt, Payment
+from router.ledger.sealed import UnreadableError
 from router.payments import Answer
 from router.recoveries import Recoveries
+from router.sealing import is_sealed
 from router.transitions import Snapshot, Transition
 from router.value import Terms
 
@@ -452,7 +454,7 @@ def payment_json(answer: Answer) -> dict[str, Any]:
         "capture_pending": payment.capture_pending,
         "provider": payment.provider,
         "decline": payment.decline,
-        "next_action": payment.next_action,
+        "next_action": _readable(payment.next_action),
         "dispute": None if payment.dispute is None else _dispute_json(payment.dispute),
         "attempts": [_attempt_json(each) for each in answer.attempts],
         "decision": payment.decision,
@@ -461,6 +463,13 @@ def payment_json(answer: Answer) -> dict[str, Any]:
         "failure": payment.failure,
         "created_at": moment(payment.created_at),
     }
+
+
+def _readable(action: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """What the customer is to do. Raises UnreadableError: that there is nothing would be a lie."""
+    if is_sealed(action):
+        raise UnreadableError("what the customer is to do is sealed, and cannot be opened here now")
+    return action
 
 
 def decided_json(decided: Decided) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from router.appraisal import Appraiser
 from router.baseline import Fixed
 from router.breaker import BreakerSettings
 from router.clock import Clock, Ids, SystemClock, TimeOrderedIds
+from router.encryption_keys import EncryptionKeys
 from router.fee_book import fee_book
 from router.fee_learning import FeeLessons
 from router.flag_watch import FlagWatch
@@ -77,6 +78,7 @@ class Core:
     clock: Clock
     ids: Ids
     database: Database
+    keys: EncryptionKeys
     providers: Mapping[str, Provider]
     flags: FlagSource
     flag_mover: FlagMover | None
@@ -107,6 +109,7 @@ class Core:
             self.flag_mover.close()
         for provider in self.providers.values():
             provider.close()
+        self.keys.leave()
         self.database.close()
 
 
@@ -119,8 +122,9 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     database = Database(settings.ledger_url, pool_size=settings.web_threads + 8)
     migrate(database)
     event_clock.settle(database)
-    providers = build_providers(settings)
     actor = f"{role}:{socket.gethostname()}:{os.getpid()}"
+    keys = EncryptionKeys(settings, database, process=actor, clock=clock, ids=ids)
+    providers = build_providers(settings)
     values = FlagValueLedger(database)
     name = flag_source_name(settings)
     # The ledger is asked before the client is built: what is served at once must not wait for LaunchDarkly.
@@ -164,8 +168,9 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     )
     times = SendTimes(settings.connect_timeout_seconds, settings.read_timeout_seconds)
     chance = random.Random().random  # noqa: S311 - neither jitter nor a provider's share is a secret
-    sender = Sender(providers, times, clock=clock, random=chance, operating=health.operating)
-    inquirer = Sender(providers, times, clock=clock, random=chance, operating=health.finding_out)
+    params_of = ledger.params_of
+    sender = Sender(providers, times, clock=clock, random=chance, operating=health.operating, params_of=params_of)
+    inquirer = Sender(providers, times, clock=clock, random=chance, operating=health.finding_out, params_of=params_of)
     planner = Planner(
         providers=providers,
         flags=source,
@@ -194,6 +199,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         clock=clock,
         ids=ids,
         database=database,
+        keys=keys,
         providers=providers,
         flags=source,
         flag_mover=mover,

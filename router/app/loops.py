@@ -15,6 +15,7 @@ from router import alerts as alerting
 from router.account_watch import AccountWatch
 from router.app.core import Core
 from router.clock import Clock, Ids
+from router.encryption_keys import LOOKED_AT_EVERY_S
 from router.events import CONTENT_TYPE
 from router.fee_learning import INTERVAL_S as FEES_INTERVAL_S
 from router.flip_cases import Cases
@@ -79,6 +80,11 @@ def add_flag_watch(loops: Loops, core: Core) -> None:
     loops.add(Loop("flag-watch", core.flag_watch.run_once, loops.pause(FLAG_WATCH_INTERVAL_S)))
 
 
+def add_keys(loops: Loops, core: Core) -> None:
+    """What follows the encryption keys."""
+    loops.add(Loop("keys", core.keys.run_once, loops.pause(LOOKED_AT_EVERY_S)))
+
+
 def add_health(loops: Loops, core: Core, *, patience: float) -> None:
     """What keeps a process's circuits right: with the ledger, with the other processes, and by itself."""
     health = core.health
@@ -103,6 +109,7 @@ def create_worker(core: Core) -> Loops:
     loops = Loops()
     add_health(loops, core, patience=1.0)
     add_flag_watch(loops, core)
+    add_keys(loops, core)
     parked = Parked(
         providers=tuple(core.providers),
         ledger=ParkedLedger(core.database),

@@ -32,7 +32,7 @@ from router.api import payments as payments_api
 from router.api import reports as reports_api
 from router.api.places import Places
 from router.app.core import Core, build, several
-from router.app.loops import add_flag_watch, add_health
+from router.app.loops import add_flag_watch, add_health, add_keys
 from router.console import blueprint as console
 from router.console.access import Access
 from router.console.history import History
@@ -90,6 +90,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     # If no worker probes for twice as long as one would wait, a web process does.
     add_health(loops, core, patience=2.0)
     add_flag_watch(loops, core)
+    add_keys(loops, core)
     # Before the first request: a process that joins during an outage must not call the broken provider.
     core.health.sync_once()
     core.health.restore()
@@ -191,6 +192,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
             parked=parked_ledger,
             relay_lags=RelayLags(RelayLedger(core.database), core.clock).known,
             webhook_lag=WebhookLag(EndpointLedger(core.database), core.clock).known,
+            sealing=core.keys.health,
         )
     )
     app.register_api(status.blueprint(providers=tuple(core.providers), health=core.health, flags=core.flags))

@@ -29,6 +29,7 @@ AlertKind = Literal[
     "account_at_risk",
     "account_unable",
     "account_able",
+    "sealed_unreadable",
 ]
 
 

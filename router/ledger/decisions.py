@@ -122,18 +122,22 @@ class DecisionLedger:
         raise LedgerUnavailableError("this decision's outcomes are told by too many at once")
 
     def secret(self, name: str, candidate: str, now: dt.datetime) -> str:
-        """The secret of that name: the candidate, where the ledger holds none yet. Raises LedgerUnavailableError."""
+        """The secret of that name: the candidate, where the ledger holds none yet.
+
+        Raises LedgerUnavailableError; of it UnreadableError where its key is not here.
+        """
         query = sa.select(secrets.c.value).where(secrets.c.name == name)
         with self._database.read() as connection:
             found = connection.scalar(query)
         if found is None:
-            values = {"name": name, "value": candidate, "created_at": to_micros(now)}
+            kept = self._database.seals.text(candidate, f"secret:{name}")
+            values = {"name": name, "value": kept, "created_at": to_micros(now)}
             with self._database.write() as connection:
                 connection.execute(self._insert(secrets).on_conflict_do_nothing(index_elements=["name"]), values)
             # Another process may have been first.
             with self._database.read() as connection:
                 found = connection.scalar(query)
-        return str(found)
+        return self._database.seals.open_text(str(found), f"secret:{name}")
 
     # ------------------------------------------------------------ upkeep
 

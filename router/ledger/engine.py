@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
+from router.ledger.sealed import PLAIN
 from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
 
 BUSY_TIMEOUT_MS = 5_000
@@ -28,6 +29,8 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 40) -> None:
         parsed = sa.make_url(url)
+        self.seals = PLAIN
+        """What tokens and secrets are sealed and opened with; set before the first query, where there are keys."""
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self._writing = threading.Lock()
         self.engine = _sqlite_engine(parsed, pool_size) if self.is_sqlite else _postgres_engine(parsed, pool_size)

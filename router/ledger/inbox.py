@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 
 from providers.contract import Decline, DeclineClass, Health, Money, Notice, NoticeKind, Outcome, OutcomeKind
 from router.ledger.engine import Database
+from router.ledger.sealed import UnreadableError
 from router.ledger.tables import attempts, from_micros, to_micros, webhooks
+from router.sealing import is_sealed
+
+log = structlog.get_logger("router.ledger.inbox")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ class Inbox:
                     "provider": provider,
                     "notice_id": notice.id,
                     "name": notice.name,
-                    "notice": _stored(notice),
+                    "notice": self._sealed(provider, notice.id, _stored(notice)),
                     "received_at": to_micros(now),
                     "tries": 0,
                     "next_try_at": to_micros(now),
@@ -68,16 +73,33 @@ class Inbox:
             .limit(limit)
         )
         with self._database.read() as connection:
-            return [
-                Stored(
-                    row["number"],
-                    row["provider"],
-                    _notice(row["notice"]),
-                    row["tries"],
-                    from_micros(row["received_at"]),
-                )
-                for row in connection.execute(query).mappings()
-            ]
+            rows = connection.execute(query).mappings().all()
+        found = []
+        for row in rows:
+            try:
+                notice = _notice(self._opened(row["provider"], row["notice_id"], row["notice"]))
+            except UnreadableError as error:
+                log.error("notice_unreadable", provider=row["provider"], notice=row["notice_id"], cause=str(error))
+                continue  # it stays due: its key may come back
+            found.append(
+                Stored(row["number"], row["provider"], notice, row["tries"], from_micros(row["received_at"]))
+            )
+        return found
+
+    def _sealed(self, provider: str, notice_id: str, values: dict[str, Any]) -> dict[str, Any]:
+        """What the customer is to do can hold a client secret."""
+        outcome = values["outcome"]
+        if outcome is not None and outcome["next_action"] is not None:
+            action = self._database.seals.json(outcome["next_action"], f"notice:{provider}:{notice_id}")
+            return {**values, "outcome": {**outcome, "next_action": action}}
+        return values
+
+    def _opened(self, provider: str, notice_id: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        outcome = values["outcome"]
+        if outcome is None or not is_sealed(outcome.get("next_action")):
+            return values
+        action = self._database.seals.open_json(outcome["next_action"], f"notice:{provider}:{notice_id}")
+        return {**values, "outcome": {**outcome, "next_action": action}}
 
     def applied(self, number: int, result: str, *, now: dt.datetime, payment_id: str | None = None) -> None:
         """Commit that a notice needs no more work, what came of it, and whose it was."""

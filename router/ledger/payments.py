@@ -62,11 +62,13 @@ class PaymentLedger:
                 if holder is not None:
                     raise ReferenceInUseError(holder)
                 row = to_row({name: getattr(payment, name) for name in _PAYMENT_COLUMNS})
+                row["order"] = self._database.seals.order(row["order"], payment.id)
+                row["next_action"] = self._database.seals.action(row["next_action"], payment.id)
                 connection.execute(payments.insert(), row)
                 _insert_key(connection, payment.merchant, NewKey(key, fingerprint), payment.id, at=row["created_at"])
                 append_event(connection, payment.id, "created", row)
                 if first is not None:
-                    _insert_attempt(connection, first)
+                    self._insert_attempt(connection, first)
         except sa.exc.IntegrityError as error:
             # Two requests in the same instant, both past the checks above: the unique keys decide.
             with self._database.read() as connection:
@@ -107,6 +109,8 @@ class PaymentLedger:
         again, and another has its reference by now. Then nothing is written.
         """
         values = to_row({**changes, "updated_at": now, "version": payment.version + 1})
+        if values.get("next_action") is not None:
+            values["next_action"] = self._database.seals.action(values["next_action"], payment.id)
         reopened = payment.status not in HOLDING_STATUSES and changes.get("status") in HOLDING_STATUSES
         if "status" in changes:
             held = payment.holds_reference or (reopened and not payment.order.get("allow_repeat_reference"))
@@ -141,7 +145,7 @@ class PaymentLedger:
             append_event(connection, payment.id, event, values if note is None else {**values, "note": note})
             before = {each.id: each for each in read}
             for attempt in finished:
-                learned = to_row({name: getattr(attempt, name) for name in _FINISHED_COLUMNS})
+                learned = self._attempt_row(attempt, _FINISHED_COLUMNS)
                 fee = fee_values(attempt, before.get(attempt.id))
                 connection.execute(attempts.update().where(attempts.c.id == attempt.id).values(learned | fee))
             for operation in operations:
@@ -152,10 +156,20 @@ class PaymentLedger:
                 operation_id = None if asked is None else asked.id
                 _insert_key(connection, row["merchant"], key, payment.id, operation_id, at=values["updated_at"])
             if started is not None:
-                _insert_attempt(connection, started)
+                self._insert_attempt(connection, started)
             if release_key:
                 connection.execute(idempotency_keys.delete().where(idempotency_keys.c.payment_id == payment.id))
-        return Payment(**from_row(row))
+        return self._payment(row)
+
+    def _attempt_row(self, attempt: Attempt, columns: Sequence[str]) -> dict[str, Any]:
+        row = to_row({name: getattr(attempt, name) for name in columns})
+        row["next_action"] = self._database.seals.action(attempt.next_action, attempt.payment_id)
+        return row
+
+    def _insert_attempt(self, connection: sa.Connection, attempt: Attempt) -> None:
+        row = self._attempt_row(attempt, _ATTEMPT_COLUMNS)
+        row["params"] = self._database.seals.json(attempt.params, f"params:{attempt.id}")
+        connection.execute(attempts.insert(), row)
 
     @contextlib.contextmanager
     def _one_of_two(self, payment: Payment) -> Iterator[None]:
@@ -187,6 +201,14 @@ class PaymentLedger:
 
     # ------------------------------------------------------------ reading
 
+    def order_of(self, payment: Payment) -> Mapping[str, Any]:
+        """What checkout asked for, with its tokens. Raises UnreadableError."""
+        return self._database.seals.open_order(payment.order, payment.id)
+
+    def params_of(self, attempt: Attempt) -> Mapping[str, Any]:
+        """What the attempt is sent with, exactly as the first time. Raises UnreadableError."""
+        return self._database.seals.open_json(attempt.params, f"params:{attempt.id}")
+
     def find_key(self, merchant: str, key: str) -> tuple[str, str] | None:
         """The fingerprint and the payment id that a merchant's idempotency key was consumed by, if it was."""
         with self._database.read() as connection:
@@ -200,13 +222,32 @@ class PaymentLedger:
     def load(self, payment_id: str) -> tuple[Payment, Sequence[Attempt], Sequence[Operation]] | None:
         """A payment with its attempts and operations, of one moment."""
         with self._database.read() as connection:
-            found = _get(connection, payment_id)
+            found = self._get(connection, payment_id)
             return None if found is None else (*found, operation_rows.of_payment(connection, payment_id))
+
+    def _payment(self, row: Mapping[Any, Any]) -> Payment:
+        values = from_row(row)
+        values["next_action"] = self._database.seals.open_action(values["next_action"], values["id"])
+        return Payment(**values)
+
+    def _attempt(self, row: Mapping[Any, Any]) -> Attempt:
+        values = from_row(row)
+        values["next_action"] = self._database.seals.open_action(values["next_action"], values["payment_id"])
+        return Attempt(**values)
+
+    def _get(self, connection: sa.Connection, payment_id: str) -> tuple[Payment, Sequence[Attempt]] | None:
+        row = connection.execute(payments.select().where(payments.c.id == payment_id)).mappings().one_or_none()
+        if row is None:
+            return None
+        tried = connection.execute(
+            attempts.select().where(attempts.c.payment_id == payment_id).order_by(attempts.c.number)
+        ).mappings()
+        return self._payment(row), [self._attempt(each) for each in tried]
 
     def get(self, payment_id: str) -> tuple[Payment, Sequence[Attempt]] | None:
         """A payment and its attempts, in order, of one moment."""
         with self._database.read() as connection:
-            return _get(connection, payment_id)
+            return self._get(connection, payment_id)
 
     def ids_by_reference(self, merchant: str, reference: str, *, limit: int, before: str | None) -> Sequence[str]:
         """Ids of a merchant's payments with this reference, newest first, older than the id `before`."""
@@ -280,16 +321,6 @@ def _breaks(error: sa.exc.IntegrityError, constraint: str, columns: str) -> bool
     return name == constraint if name is not None else str(error.orig).endswith(f": {columns}")
 
 
-def _get(connection: sa.Connection, payment_id: str) -> tuple[Payment, Sequence[Attempt]] | None:
-    row = connection.execute(payments.select().where(payments.c.id == payment_id)).mappings().one_or_none()
-    if row is None:
-        return None
-    tried = connection.execute(
-        attempts.select().where(attempts.c.payment_id == payment_id).order_by(attempts.c.number)
-    ).mappings()
-    return Payment(**from_row(row)), [Attempt(**from_row(each)) for each in tried]
-
-
 _PAYMENT_COLUMNS = [column.name for column in payments.columns]
 _ATTEMPT_COLUMNS = [column.name for column in attempts.columns]
 _FINISHED_COLUMNS = [
@@ -320,10 +351,6 @@ def _holder_of(connection: sa.Connection, merchant: str, reference: str) -> str 
         )
         .limit(1)
     )
-
-
-def _insert_attempt(connection: sa.Connection, attempt: Attempt) -> None:
-    connection.execute(attempts.insert(), to_row({name: getattr(attempt, name) for name in _ATTEMPT_COLUMNS}))
 
 
 def _insert_key(

@@ -874,6 +874,26 @@ console_failures = sa.Table(
     sa.Index("ix_console_failures_at", "at"),
 )
 
+sealing_keys = sa.Table(
+    "sealing_keys",
+    metadata,
+    # Keys that something of the ledger may be sealed under: by id, and written before the first seal.
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("first_used_at", sa.BigInteger, nullable=False),
+    # Nothing is sealed under it any more; or a person has said that it is lost for good. NULL: it is needed.
+    sa.Column("retired_at", sa.BigInteger),
+    sa.Column("lost_at", sa.BigInteger),
+)
+
+sealing_processes = sa.Table(
+    "sealing_processes",
+    metadata,
+    # Which keys each process has, the one that it seals with first: none may seal under what another cannot open.
+    sa.Column("process", sa.Text, primary_key=True),
+    sa.Column("key_ids", Json, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
+
 heartbeats = sa.Table(
     "heartbeats",
     metadata,

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 
 from router.ledger.engine import Database
 from router.ledger.event_feed import Position
+from router.ledger.sealed import UnreadableError
 from router.ledger.tables import from_micros, to_micros, webhook_deliveries, webhook_endpoints
 from router.ledger.webhook_endpoints import WELL, endpoint_of, secrets_in_force, set_disabled
 from router.ledger.webhook_records import (
@@ -22,6 +24,8 @@ from router.ledger.webhook_records import (
     Result,
     Standing,
 )
+
+log = structlog.get_logger("router.ledger.webhook_deliveries")
 
 
 class DeliveryLedger:
@@ -80,7 +84,12 @@ class DeliveryLedger:
         # Not under the write: on SQLite payments would wait for it. What changes now is what people do.
         with self._database.read() as connection:
             pending = _pending(connection, row["id"])
-        return Claimed(endpoint_of(row), secrets_in_force(row, now), pending)
+        try:
+            secrets = secrets_in_force(row, now, self._database.seals)
+        except UnreadableError as error:
+            log.error("webhook_secret_unreadable", endpoint=row["id"], cause=str(error))
+            return None  # what it is to be told waits; whoever has the key sends it when the lease has run out
+        return Claimed(endpoint_of(row), secrets, pending)
 
     def record(self, claimed: Claimed, holder: str, recorded: Recorded, *, now: dt.datetime) -> bool:
         """Commit what came of a round, and let others send to the endpoint. False: the lease was another's by then.

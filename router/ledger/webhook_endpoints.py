@@ -14,6 +14,7 @@ from router.ledger.alerts import Alert
 from router.ledger.engine import Database
 from router.ledger.event_feed import Position, beyond, in_order
 from router.ledger.relays import MOST_COUNTED
+from router.ledger.sealed import Seals
 from router.ledger.tables import from_micros, payment_events, to_micros, webhook_deliveries, webhook_endpoints
 from router.ledger.webhook_records import Endpoint
 
@@ -67,7 +68,7 @@ class EndpointLedger:
                 "description": endpoint.description,
                 "state": endpoint.state,
                 "state_at": to_micros(endpoint.state_at),
-                "secret": kept(secret),
+                "secret": self._kept(secret, endpoint.id),
                 "xact": begins.xact,
                 "number": begins.number,
                 "created_at": to_micros(endpoint.created_at),
@@ -99,7 +100,10 @@ class EndpointLedger:
         if old_until <= now:
             old = {"old_secret": None, "old_secret_until": None}
         with self._database.write() as connection:
-            return _change(connection, endpoint_id, {**old, "secret": kept(secret)})
+            return _change(connection, endpoint_id, {**old, "secret": self._kept(secret, endpoint_id)})
+
+    def _kept(self, secret: str, endpoint_id: str) -> str:
+        return self._database.seals.text(secret, f"endpoint:{endpoint_id}")
 
     def disable(self, endpoint_id: str, cause: str, *, now: dt.datetime) -> bool:
         """Send it nothing more; what it has not accepted waits."""
@@ -182,21 +186,11 @@ class EndpointLedger:
 WELL: Mapping[str, Any] = {"failures": 0, "failing_since": None, "next_try_at": 0}
 
 
-def kept(secret: str) -> str:
-    """A secret as the ledger keeps it: the one place where it could be encrypted, with `read_secret`."""
-    return secret
-
-
-def read_secret(text: str) -> str:
-    """The secret that `kept` kept."""
-    return text
-
-
-def secrets_in_force(row: sa.RowMapping, now: dt.datetime) -> tuple[str, ...]:
-    """What a delivery is signed with at that moment, the newest first."""
-    old, until = row["old_secret"], row["old_secret_until"]
-    olds = (read_secret(old),) if old is not None and until is not None and to_micros(now) < until else ()
-    return (read_secret(row["secret"]), *olds)
+def secrets_in_force(row: sa.RowMapping, now: dt.datetime, seals: Seals) -> tuple[str, ...]:
+    """What a delivery is signed with at that moment, the newest first. Raises UnreadableError."""
+    of, old, until = f"endpoint:{row['id']}", row["old_secret"], row["old_secret_until"]
+    olds = (seals.open_text(old, of),) if old is not None and until is not None and to_micros(now) < until else ()
+    return (seals.open_text(row["secret"], of), *olds)
 
 
 def set_disabled(

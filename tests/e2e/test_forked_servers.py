@@ -23,6 +23,7 @@ from tests.e2e.house import eventually, free_port
 from tests.fakes.launchdarkly import FakeLaunchDarkly
 from tests.integration.ledgers import BACKENDS, ledger_on
 from tests.integration.postgres import Databases, databases
+from tests.integration.shop import ENCRYPTION_KEY
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKERS = 2
@@ -118,6 +119,7 @@ def served(server: str, folder: Path, ledger_url: str, **settings: str) -> Itera
         "ROUTER_RUN_DIR": str(folder / "run"),
         "ROUTER_DATABASE_URL": ledger_url,
         "ROUTER_API_KEY": KEY,
+        "ROUTER_ENCRYPTION_KEYS": ENCRYPTION_KEY,
         **settings,
     }
     log = folder / "server.log"

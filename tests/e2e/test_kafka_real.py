@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from router.ledger.engine import Database
+from router.sealing import new_key
 from tests.e2e.kafka_broker import Broker
 from tests.e2e.kafka_town import TOPIC, Writers, drained, during, judge, python, relays
 from tests.fakes.kafka import read_all
@@ -54,6 +55,7 @@ def test_ten_thousand_events_reach_a_real_broker(postgres: Databases, broker: Br
     url, chance, began = postgres.create(with_tables), random.Random(7), time.monotonic()
     database = Database(url, pool_size=12)
     env = broker.router_settings | {"ROUTER_DATABASE_URL": url, "ROUTER_RUN_DIR": str(tmp_path / "run")}
+    env |= {"ROUTER_ENCRYPTION_KEYS": new_key()}
     writers = Writers(database, EVENTS, per_second=PER_SECOND)
     with (
         (tmp_path / "workers.log").open("wb") as log,

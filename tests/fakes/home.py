@@ -50,7 +50,14 @@ class Home:
         ids = self.house.payments._ids
         self.journals = Journals(self.ledger, deadline_s=DEADLINE_S, clock=self.clock, ids=ids)
         leave = self.house.health.finding_out
-        sender = Sender(self.house.providers, TIMES, clock=self.clock, random=lambda: 0.5, operating=leave)
+        sender = Sender(
+            self.house.providers,
+            TIMES,
+            clock=self.clock,
+            random=lambda: 0.5,
+            operating=leave,
+            params_of=self.ledger.params_of,
+        )
         self.inbox = Inbox(database)
         self.notices = Notices(inbox=self.inbox, ledger=self.ledger, journals=self.journals, clock=self.clock)
         self.stopping = False

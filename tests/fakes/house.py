@@ -159,7 +159,7 @@ def build_house(
     source = FakeFlags(flags)
     health = a_health(by_name, store=store or MemoryStore(), clock=clock, kind=RecordingHealth)
     journals = Journals(ledger, deadline_s=DEADLINE_S, clock=clock, ids=ids)
-    sender = Sender(contracts, TIMES, clock=clock, random=lambda: 0.5)
+    sender = Sender(contracts, TIMES, clock=clock, random=lambda: 0.5, params_of=ledger.params_of)
     payments = Payments(
         ledger=ledger,
         planner=Planner(

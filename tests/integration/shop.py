@@ -42,12 +42,15 @@ from router.ledger.tables import (
     report_facts,
     report_state,
     score_counts,
+    sealing_keys,
+    sealing_processes,
 )
 from router.parked import Parked
 from router.settings import PREFIX, PROVIDER_NAMES, Settings
 from tests.integration.postgres import URL_VARIABLE
 
 API_KEY = "bootstrap-key-of-the-tests"
+ENCRYPTION_KEY = "a-Fernet-key-that-only-these-tests-use-000A="
 ABSENT: Any = object()
 """As an override: leave the field out."""
 HANG_READ_TIMEOUT_S = 0.25
@@ -169,8 +172,7 @@ class Shop:
     def counts(self) -> dict[str, int]:
         """How many rows each table has, but for what a process writes by itself: heartbeats, counts, flags, sums."""
         by_itself = [heartbeats, provider_counts, score_counts, flag_values, flag_changes, parked_ramp, event_clock]
-        by_itself += [provider_accounts]
-        by_itself += [report_facts, report_cells, report_state]
+        by_itself += [report_facts, report_cells, report_state, sealing_keys, sealing_processes, provider_accounts]
         names = sorted(set(metadata.tables) - {each.name for each in by_itself})
         query = " UNION ALL ".join(f"SELECT '{name}' AS name, count(*) AS n FROM {name}" for name in names)
         return {row["name"]: row["n"] for row in self.rows(query)}
@@ -268,6 +270,7 @@ def open_shop(
         "run_dir": run_dir,
         "database_url": url,
         "api_key": API_KEY,
+        "encryption_keys": ENCRYPTION_KEY,
         "stripe_base_url": sandbox.stripe_url,
         "adyen_base_url": sandbox.adyen_url,
         "connect_timeout_seconds": 0.5,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import json
 from decimal import Decimal
 from typing import Any
 
@@ -64,8 +63,9 @@ def test_a_payment_written_down_without_asking_is_sent_again_without_asking(
     shop.pay()
     assert len(seen) > 1
     assert all(params == seen[0] for params in seen)
-    written = shop.rows("SELECT params FROM attempts WHERE provider = 'stripe'")[0]["params"]
-    assert seen[0] == (json.loads(written) if isinstance(written, str) else written)
+    found = shop.rows("SELECT id, payment_id FROM attempts WHERE provider = 'stripe'")[0]
+    attempts = (shop.core.ledger.get(found["payment_id"]) or (None, []))[1]
+    assert seen[0] == shop.core.ledger.params_of(next(each for each in attempts if each.id == found["id"]))
 
 
 def test_estimates_are_compared_with_what_was_charged(

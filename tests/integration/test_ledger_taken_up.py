@@ -93,6 +93,8 @@ def _as_the_second_migration_left_it(database: Database) -> dict[str, Payment]:
             "console_sessions",
             "console_passwords",
             "console_failures",
+            "sealing_keys",
+            "sealing_processes",
         ):
             connection.execute(sa.text(f"DROP TABLE {table}"))
         for index in ("ix_payments_listed", "ix_attempts_started_at", "ix_webhooks_payment"):

@@ -177,7 +177,7 @@ def _arrive_late(desk: Desk, body: dict[str, Any], provider: str) -> None:
     attempt = next(each for each in (core.ledger.get(body["id"]) or (None, []))[1])
     assert attempt.id == desk.scalar(query, id=body["id"])
     core.providers[provider].authorize(
-        attempt.params, idempotency_key=attempt.idempotency_key, timeouts=core.sender.timeouts(5.0)
+        core.ledger.params_of(attempt), idempotency_key=attempt.idempotency_key, timeouts=core.sender.timeouts(5.0)
     )
 
 

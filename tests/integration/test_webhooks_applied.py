@@ -148,7 +148,7 @@ def test_an_approval_that_comes_too_late_is_undone_by_itself(
     core = desk.shop.core
     (attempt,) = (core.ledger.get(body["id"]) or (None, []))[1]
     timeouts = core.sender.timeouts(5.0)
-    core.providers[primary].authorize(attempt.params, idempotency_key=attempt_id, timeouts=timeouts)
+    core.providers[primary].authorize(core.ledger.params_of(attempt), idempotency_key=attempt_id, timeouts=timeouts)
     begun = LOG.tell()
     tell(desk, box)
     assert desk.shop.read(body["id"])["attempts"][0]["outcome"] == "approved"
