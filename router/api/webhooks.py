@@ -14,7 +14,7 @@ from providers.contract import Provider, WebhookRefusedError
 from router.api.problems import Problem, ProblemError
 from router.clock import Clock
 from router.ledger.inbox import Inbox
-from router.pan import contains_pan
+from router.pan_written import holds_pan as contains_pan
 
 log = structlog.get_logger("router.api.webhooks")
 

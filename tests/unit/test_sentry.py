@@ -14,10 +14,10 @@ from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
 
 from providers.contract import Health
-from router import telemetry
 from router.alerts import webhook
 from router.clock import ManualClock
 from router.settings import Settings
+from router.telemetry import logs
 from router.transitions import State
 from tests.fakes.house import a_health, move, teach
 from tests.fakes.ledger import MemoryStore
@@ -43,7 +43,7 @@ class Caught(Transport):
 @pytest.fixture
 def sentry() -> Iterator[Caught]:
     """The service's own set-up, with a transport that keeps the events."""
-    telemetry.configure(Settings(sentry_dsn=SecretStr("https://key@127.0.0.1:1/1")), process="test")
+    logs.configure(Settings(sentry_dsn=SecretStr("https://key@127.0.0.1:1/1")), process="test")
     caught = Caught()
     sentry_sdk.get_client().transport = caught
     yield caught
@@ -53,7 +53,7 @@ def sentry() -> Iterator[Caught]:
 
 def test_the_set_up_warns_of_nothing(recwarn: pytest.WarningsRecorder) -> None:
     """An option that is deprecated may be gone with the next version, and its protection with it."""
-    telemetry.configure(Settings(sentry_dsn=SecretStr("https://key@127.0.0.1:1/1")), process="test")
+    logs.configure(Settings(sentry_dsn=SecretStr("https://key@127.0.0.1:1/1")), process="test")
     sentry_sdk.init()
     structlog.reset_defaults()
     assert [
