@@ -92,6 +92,10 @@ REPORTED ?= 1000000
 reports-at-length: $(VENV)/installed  ## a million payments: every report against plain Python, its times, its memory; 20 minutes
 	$(BIN)/python -m bench.reports --payments $(REPORTED) $(if $(LEDGER),--ledger $(LEDGER))
 
+TRANSCRIPTS ?= --count 100000
+transcripts: $(VENV)/installed  ## 100,000 exchanges with card numbers planted: none is to be found anywhere; 15 minutes
+	$(BIN)/python -m tests.integration.transcripts $(TRANSCRIPTS)
+
 check: $(VENV)/installed  ## formatting, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -21,8 +21,12 @@ from router.pan import LONGEST, SHORTEST, contains_pan
 _DIGIT = re.compile(r"\d")
 _ENCODED = re.compile(r"[%\\&]|[^\x00-\x7f]")
 # One written character: the ways of writing it that are decoded, longest first.
+_BYTE = r"(?:%(?:25)*|\\+x)"
+_MORE = rf"{_BYTE}[89ABab][0-9A-Fa-f]"
 _CHARACTER = re.compile(
-    r"%(?:25)*(?P<percent>[0-9A-Fa-f]{2})"
+    rf"(?P<utf8>{_BYTE}[CDcd][0-9A-Fa-f]{_MORE}|{_BYTE}[Ee][0-9A-Fa-f](?:{_MORE}){{2}}"
+    rf"|{_BYTE}[Ff][0-7](?:{_MORE}){{3}})"
+    r"|%(?:25)*(?P<percent>[0-9A-Fa-f]{2})"
     r"|\\+u(?P<u4>[0-9A-Fa-f]{4})|\\+u\{0*(?P<ubrace>[0-9A-Fa-f]{1,6})\}|\\+U(?P<u8>[0-9A-Fa-f]{8})"
     r"|\\+x(?P<x2>[0-9A-Fa-f]{2})|\\+(?P<space>[nrtbfv0])"
     r"|&(?:amp;)*#(?:0*(?P<decimal>\d{1,7})|[xX]0*(?P<hex>[0-9A-Fa-f]{1,6}));|&(?P<nbsp>nbsp);"
@@ -107,10 +111,14 @@ def _decoded(match: re.Match[str]) -> str:
         character = written
     elif kind in ("space", "nbsp"):
         return " "
+    elif kind == "utf8":
+        encoded = bytes.fromhex("".join(re.findall(r"[0-9A-Fa-f]{2}(?=[%\\]|$)", written)))
+        character = encoded.decode(errors="replace")[:1]
     else:
         number = int(written, 10 if kind == "decimal" else 16)
-        # A byte of UTF-8 that is no character by itself (`%C2%A0`, a blank) stands between digits unseen.
-        character = " " if kind == "percent" and number > 0x7F else chr(number) if number <= 0x10FFFF else " "
+        # A byte that is no character by itself stands between digits unseen.
+        alone = kind in ("percent", "x2") and number > 0x7F
+        character = " " if alone or number > 0x10FFFF else chr(number)
     if character.isascii():
         return character
     # Full-width and other digits read as digits to a person, and to whoever stores them.

@@ -14,10 +14,9 @@ import structlog
 
 from router.order import Order
 from router.settings import Settings
+from router.telemetry import logs
 from router.telemetry.faults import Reporter
 from router.telemetry.scrubbing import REMOVED, Scrubber
-from router.telemetry import logs
-from router.telemetry.scrubbing import REMOVED
 
 PAN = "4111111111111111"
 TOKEN = "pm_planted_token"
