@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import gzip
 import html
 import itertools
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+import pytest
 import sentry_sdk
 import structlog
 from pydantic import SecretStr
@@ -477,17 +479,15 @@ def run(
     sandbox: Sandbox,
     *,
     say: Callable[[str], None] = lambda _line: None,
+    seconds: float = 1e9,
 ) -> Found:
     """Play so many transcripts, and search everywhere."""
     draw, searcher, found = random.Random(seed), Searcher(), Found()
     spies: dict[str, list[Spy]] = {"stripe": [], "adyen": []}
     with desk() as stripe, desk() as adyen, desk() as sentry, contextlib.ExitStack() as stack:
-        patched = faults.MOST_A_MINUTE, faults.ONE_EVERY_S
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
         # Every report is to be seen, not one in a minute.
-        faults.Flood.__init__.__kwdefaults__ |= {"one_every_s": 0.0, "most_a_minute": 10**9}
-        stack.callback(
-            lambda: faults.Flood.__init__.__kwdefaults__.update(most_a_minute=patched[0], one_every_s=patched[1])
-        )
+        patch.setattr(faults, "Flood", functools.partial(faults.Flood, one_every_s=0.0, most_a_minute=10**9))
         shop = stack.enter_context(
             open_shop(
                 url,
