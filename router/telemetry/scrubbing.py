@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 from sentry_sdk.scrubber import DEFAULT_DENYLIST, DEFAULT_PII_DENYLIST
 
-from router.pan import contains_pan
+from router.pan import SHORTEST, contains_pan
 from router.pan_written import places
 
 REMOVED = "[removed]"
@@ -67,18 +68,30 @@ _MAY_HAVE_SHAPE = re.compile(
     r"(?i)-----BEGIN|[skpm]_|whsec_|tok_|src_|_secret_|AQE|-[0-9a-f]{4}-|eyJ|bearer|basic|://|cookie|session=|login="
 )
 
+_WORD = re.compile(r"(?!(?:pm|tok|src|btok|sk|rk|pk|ek|whsec)_)[a-z]+(?:_[a-z]+)*|[A-Z]{3}", re.ASCII)
+"""Most of what is logged: statuses, providers, currencies. No card number, and of no secret's shape."""
+_SMALL = 10 ** (SHORTEST - 1)
+"""A figure below it has fewer digits than any card number."""
+_NAMES = 2048
+"""Names of fields that are remembered; there are some hundreds."""
+_LONGEST_NAME = 40
+
 
 class Scrubber:
     """Scrubs text and values; knows the secrets that it was given by their value."""
 
     def __init__(self, known: Iterable[str] = ()) -> None:
         secrets = sorted({each for each in known if len(each) >= LEAST_KNOWN_CHARS}, key=len, reverse=True)
+        self._names: set[str] = set()
+        """Names of fields that were looked at, and are harmless."""
         self._known = re.compile("|".join(map(re.escape, secrets))) if secrets else None
 
     def text(self, text: str) -> str:
         """The text without what must not leave the process."""
         if self._known is not None:
             text = self._known.sub(REMOVED, text)
+        if _WORD.fullmatch(text):
+            return text
         if _MAY_HAVE_SHAPE.search(text):
             text = _SHAPES.sub(REMOVED, text)
         if _MAY_BE_NAMED.search(text):
@@ -92,6 +105,12 @@ class Scrubber:
         """The same value, scrubbed by its field's name and by what it holds. Its shape stays; tuples become lists."""
         if name and _is_secret(name):
             return REMOVED
+        if type(value) is str:
+            return self.text(value)
+        if value is None or value is True or value is False:
+            return value
+        if type(value) in (int, float) and -_SMALL < value < _SMALL:
+            return value
         if depth > DEEPEST:
             return REMOVED
         match value:
@@ -104,10 +123,7 @@ class Scrubber:
             case SecretStr():
                 return REMOVED
             case Mapping():
-                return {
-                    self.text(key) if isinstance(key, str) else self._key(key): self.value(each, str(key), depth + 1)
-                    for key, each in value.items()
-                }
+                return {self._key(key): self.value(each, str(key), depth + 1) for key, each in value.items()}
             case list() | tuple() | set() | frozenset():
                 return [self.value(each, name, depth + 1) for each in value]
             case BaseModel():
@@ -122,16 +138,30 @@ class Scrubber:
                 return self.text(_words_of(value))
 
     def _key(self, key: Any) -> Any:
+        if type(key) is str:
+            if key in self._names:
+                return key
+            cleaned = self.text(key)
+            if cleaned == key and len(self._names) < _NAMES:
+                self._names.add(key)
+            return cleaned
         scrubbed = self.value(key)
         return scrubbed if scrubbed is None or isinstance(scrubbed, int | float | str) else str(scrubbed)
 
 
 def _is_secret(name: str) -> bool:
+    return _is_secret_name(name) if len(name) <= _LONGEST_NAME else _judged(name)
+
+
+def _judged(name: str) -> bool:
     lower = name.lower()
     if lower in _SECRET_NAMES:
         return True
     lower = lower.replace("-", "_")
     return any(word in lower for word in _SECRET_WORDS)
+
+
+_is_secret_name = functools.lru_cache(_NAMES)(_judged)
 
 
 def _words_of(value: Any) -> str:
