@@ -113,8 +113,12 @@ class Scrubber:
             return value
         if depth > DEEPEST:
             return REMOVED
+        return self._odd(value, name, depth)
+
+    def _odd(self, value: Any, name: str, depth: int) -> Any:
+        """What is not most of what is logged."""
         match value:
-            case None | bool() | dt.date():
+            case dt.date():
                 return value
             case str():
                 return self.text(value)
