@@ -94,10 +94,11 @@ def ours(reason: str) -> Fault:
     return Fault(True, Health.IGNORED, reason, our_fault=True)
 
 
-_WORD = re.compile(r"(?!.*\d{9})[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_WORD = re.compile(r"(?!(?:\D*\d){9})[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 
 
 def safe_word(word: object) -> str:
-    """A vendor's status or code as it may stand in a log or a record: one short word, never a long number."""
+    """A vendor's status or code as it may stand in a log or a record: one short word, never a long number,
+    nor one in groups."""
     text = str(word)
     return text if _WORD.fullmatch(text) else "unprintable"

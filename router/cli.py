@@ -121,9 +121,9 @@ def _web(_options: argparse.Namespace, settings: Settings) -> int | None:
 
 
 def _worker(_options: argparse.Namespace, settings: Settings) -> int | None:
-    from router import telemetry
     from router.app.core import build
     from router.app.loops import create_worker
+    from router.telemetry import logs
 
     stop = threading.Event()
 
@@ -132,7 +132,7 @@ def _worker(_options: argparse.Namespace, settings: Settings) -> int | None:
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    telemetry.configure(settings, process="worker")
+    logs.configure(settings, process="worker")
     core = build(settings, role="worker")
     loops = create_worker(core)
     # Before the first round: a worker that joins during an outage must not call the broken provider, nor take what

@@ -28,7 +28,7 @@ from providers.contract import (
     Provider,
     Timeouts,
 )
-from router import standing
+from router import echoes, standing
 from router.clock import Clock
 from router.health import Call
 from router.ledger.operations import UNSETTLED, Operation, OperationState
@@ -356,7 +356,7 @@ def learned(attempt: Attempt, outcome: Outcome, now: dt.datetime) -> Attempt:
         health=outcome.health.value,
         decline=decline_json(outcome),
         # Where it still waits, what was said before holds until something else is said.
-        next_action=outcome.next_action
+        next_action=(outcome.next_action and echoes.of_action(outcome.next_action))
         or (attempt.next_action if outcome.kind is OutcomeKind.REQUIRES_ACTION else None),
         finished_at=now,
     )

@@ -298,6 +298,12 @@ class Settings(BaseSettings):
     sandbox_adyen_webhook_url: HttpUrl | None = None
 
     sentry_dsn: Annotated[SecretStr, AfterValidator(_dsn)] | None = None
+    otlp_endpoint: Annotated[str, AfterValidator(_http_url)] | None = None
+    """Traces go there by OTLP over HTTP, `http://collector:4318`; absent: no payment is traced."""
+    otlp_headers: SecretStr | None = None
+    """What the collector wants to know us by: `name=value`, or several separated by commas."""
+    otlp_sample: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """The share of payments that are traced, where checkout's own trace does not say."""
     log_format: Annotated[str, Field(pattern="^(json|text)$")] = "json"
 
     @field_validator("alert_webhook_url")

@@ -14,7 +14,7 @@ from router.api.problems import ProblemError, invalid
 from router.clock import Clock
 from router.ledger.keys import SCOPES, Caller
 from router.ledger.unavailable import LedgerUnavailableError
-from router.pan import contains_pan
+from router.pan_written import holds_pan as contains_pan
 
 MAXIMUM_BODY_BYTES = 64 * 1024
 """A payment's body is about one kilobyte."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 from router.api import views
 from router.api.gate import idempotency_key, require
 from router.api.problems import Problem, ProblemError, invalid
+from router.api.request_ids import log_payment
 from router.modifications import Modifications, Verdict
 from router.order import MAXIMUM_AMOUNT, Order, Text40, Text80, Text255
 from router.payments import Answer, Payments
@@ -110,6 +111,7 @@ def blueprint(payments: Payments, modifications: Modifications) -> APIBlueprint:
     def create_payment(body: Order) -> Response:
         caller = require("payments")
         answer = payments.create(body, merchant=caller.merchant, key=idempotency_key())
+        log_payment(answer)
         response = _answer(answer, 202 if answer.payment.status in NOT_YET else 201)
         response.headers["Location"] = f"/v1/payments/{answer.payment.id}"
         if answer.replayed:

@@ -86,6 +86,9 @@ class DecisionView(BaseModel):
     margin: float | None = None
     amount: float | None = Field(default=None, description="major units")
     candidates: list[CandidateView]
+    trace: str | None = Field(
+        default=None, description="where traces are on, the W3C traceparent of the request that the payment came by"
+    )
 
 
 class DecidedView(DecisionView):

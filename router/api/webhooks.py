@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
 import structlog
@@ -11,10 +10,10 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
 from providers.contract import Provider, WebhookRefusedError
+from router import echoes
 from router.api.problems import Problem, ProblemError
 from router.clock import Clock
 from router.ledger.inbox import Inbox
-from router.pan import contains_pan
 
 log = structlog.get_logger("router.api.webhooks")
 
@@ -38,7 +37,7 @@ def blueprint(providers: Mapping[str, Provider], inbox: Inbox, clock: Clock) -> 
                 log.warning("webhook_refused", provider=name, cause=str(error))
                 raise ProblemError(400, "webhook-refused", "The notification is not the provider's.") from None
             # Nothing of ours looks like a card number: it is another system's. Refused, it would come again for days.
-            kept = [each for each in notices if not contains_pan(dataclasses.asdict(each))]
+            kept = [each for each in map(echoes.of_notice, notices) if each is not None]
             if len(kept) < len(notices):
                 log.error("card_number_in_webhook", provider=name, dropped=len(notices) - len(kept))
             inbox.store(name, kept, now=now)

@@ -61,6 +61,8 @@ from router.score_sharing import ScoreSharing
 from router.scores import Scores
 from router.sending import Sender, SendTimes
 from router.settings import PROVIDER_NAMES, Settings
+from router.telemetry import traces
+from router.telemetry.traces import Tracing
 
 log = structlog.get_logger("router.app")
 
@@ -99,6 +101,8 @@ class Core:
     """What a worker does by itself: it leaves a provider whose circuit is open to the probes."""
     payments: Payments
     planner: Planner
+    tracing: Tracing | None = None
+    """None: no payment is traced."""
 
     def close(self) -> None:
         """Let go of connections and threads, within bounds; to be called when the loops have stopped."""
@@ -111,6 +115,8 @@ class Core:
             provider.close()
         self.keys.leave()
         self.database.close()
+        if self.tracing is not None:
+            self.tracing.close()
 
 
 def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids | None = None) -> Core:
@@ -122,9 +128,12 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     database = Database(settings.ledger_url, pool_size=settings.web_threads + 8)
     migrate(database)
     event_clock.settle(database)
+    tracing = traces.start(settings, process=role)
     actor = f"{role}:{socket.gethostname()}:{os.getpid()}"
     keys = EncryptionKeys(settings, database, process=actor, clock=clock, ids=ids)
     providers = build_providers(settings)
+    if tracing is not None:
+        providers = tracing.providers(providers)
     values = FlagValueLedger(database)
     name = flag_source_name(settings)
     # The ledger is asked before the client is built: what is served at once must not wait for LaunchDarkly.
@@ -158,6 +167,8 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         restricted=accounts.restriction,
     )
     ledger = PaymentLedger(database)
+    if tracing is not None:
+        tracing.watch_ledger(ledger)
     journals = Journals(
         ledger,
         deadline_s=settings.deadline_seconds,
@@ -182,6 +193,8 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         override=override.apply,
         allowed=settings.providers_of,
     )
+    if tracing is not None:
+        tracing.watch_planner(planner)
     payments = Payments(
         ledger=ledger,
         planner=planner,
@@ -224,6 +237,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         inquirer=inquirer,
         payments=payments,
         planner=planner,
+        tracing=tracing,
     )
 
 

@@ -13,7 +13,6 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 from werkzeug.wrappers import Response as BaseResponse
 
-from router import telemetry
 from router.api import (
     attention,
     circuits,
@@ -21,6 +20,7 @@ from router.api import (
     gate,
     operations,
     problems,
+    request_ids,
     settlements,
     status,
     webhook_endpoints,
@@ -69,6 +69,7 @@ from router.reconciliation.files import formats
 from router.reconciliation.importing import Importer
 from router.relay_lags import RelayLags, WebhookLag
 from router.settings import Settings, load_settings
+from router.telemetry import logs
 from router.webhooks_out_endpoints import Endpoints
 
 STOP_LOOPS_WITHIN_S = 1.0
@@ -84,7 +85,7 @@ DECISION_IDS = "decision-ids"
 def create_app(settings: Settings | None = None) -> Flask:
     """The WSGI application, and the thread that keeps its circuits in step with the ledger."""
     settings = settings or load_settings()
-    telemetry.configure(settings, process="web")
+    logs.configure(settings, process="web")
     core = build(settings, role="web")
     loops = Loops()
     # If no worker probes for twice as long as one would wait, a web process does.
@@ -146,6 +147,9 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     provider.sort_keys, provider.ensure_ascii = False, False
     settings = core.settings
     bootstrap = None if settings.api_key is None else settings.api_key.get_secret_value()
+    request_ids.install(app, core.ids, core.clock.monotonic)
+    if core.tracing is not None:
+        core.tracing.install(app)
     gate.install(app, gate.KeyRing(KeyLedger(core.database).find, bootstrap=bootstrap, clock=core.clock))
     problems.install(app)
     modifications = Modifications(

@@ -28,7 +28,7 @@ from router.console.access import RefusedError, TooManyError
 from router.console.doors import HEADERS, STATIC_KEPT_S
 from router.console.parts import PageError, Parts, refuse, require
 from router.ledger.unavailable import LedgerUnavailableError
-from router.pan import contains_pan
+from router.pan_written import holds_pan as contains_pan
 
 log = structlog.get_logger("router.console")
 

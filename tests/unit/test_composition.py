@@ -14,7 +14,6 @@ import pytest
 from flask import Flask
 
 from providers.contract import Health
-from router import telemetry
 from router.app import loops as composition
 from router.app import web
 from router.app.core import Core, build
@@ -27,6 +26,7 @@ from router.ledger.unavailable import LedgerUnavailableError
 from router.loops import Loop, Loops
 from router.recovery import Recovery
 from router.settings import PREFIX, Settings
+from router.telemetry import logs
 from router.transitions import State, following
 from tests.fakes.house import teach
 
@@ -37,7 +37,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in os.environ:
         if name.startswith(PREFIX):
             monkeypatch.delenv(name)
-    monkeypatch.setattr(telemetry, "configure", lambda *_args, **_named: None)
+    monkeypatch.setattr(logs, "configure", lambda *_args, **_named: None)
     monkeypatch.setattr(Loops, "start", lambda _self: None)
     return Settings(run_dir=tmp_path)
 

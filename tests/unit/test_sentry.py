@@ -14,10 +14,10 @@ from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
 
 from providers.contract import Health
-from router import telemetry
 from router.alerts import webhook
 from router.clock import ManualClock
 from router.settings import Settings
+from router.telemetry import logs
 from router.transitions import State
 from tests.fakes.house import a_health, move, teach
 from tests.fakes.ledger import MemoryStore
@@ -43,7 +43,7 @@ class Caught(Transport):
 @pytest.fixture
 def sentry() -> Iterator[Caught]:
     """The service's own set-up, with a transport that keeps the events."""
-    telemetry.configure(Settings(sentry_dsn=SecretStr("https://key@127.0.0.1:1/1")), process="test")
+    logs.configure(Settings(sentry_dsn=SecretStr("https://key@127.0.0.1:1/1")), process="test")
     caught = Caught()
     sentry_sdk.get_client().transport = caught
     yield caught
@@ -53,7 +53,7 @@ def sentry() -> Iterator[Caught]:
 
 def test_the_set_up_warns_of_nothing(recwarn: pytest.WarningsRecorder) -> None:
     """An option that is deprecated may be gone with the next version, and its protection with it."""
-    telemetry.configure(Settings(sentry_dsn=SecretStr("https://key@127.0.0.1:1/1")), process="test")
+    logs.configure(Settings(sentry_dsn=SecretStr("https://key@127.0.0.1:1/1")), process="test")
     sentry_sdk.init()
     structlog.reset_defaults()
     assert [
@@ -142,21 +142,32 @@ def test_an_error_that_is_logged_is_reported_once(sentry: Caught) -> None:
 
 
 def test_an_error_without_an_exception_is_reported_by_its_word(sentry: Caught) -> None:
-    """Grouped by the word, so that a thousand payments in one trouble are one issue."""
+    """Grouped by the word, so that a thousand payments in one trouble are one issue, and one report a minute."""
     for payment in ("pay_1", "pay_2"):
         structlog.get_logger().error("answer_not_written", payment=payment)
-    assert [event["message"] for event in sentry.events] == ["answer_not_written"] * 2
-    assert len({tuple(event["fingerprint"]) for event in sentry.events}) == 1
+    (event,) = sentry.events
+    assert event["message"] == "answer_not_written"
+    assert event["contexts"]["log"]["payment"] == "pay_1"
+    assert event["fingerprint"] == ["{{ default }}", "answer_not_written"]
 
 
 @pytest.mark.parametrize("word", ["provider_suspect", "circuit_opened"])
 def test_two_providers_in_trouble_are_two_issues(sentry: Caught, word: str) -> None:
     """Whoever closes one must still hear of the other."""
-    for provider in ("stripe", "adyen", "stripe"):
+    for provider in ("stripe", "adyen"):
         structlog.get_logger().error(word, provider=provider)
     assert [tuple(event["fingerprint"]) for event in sentry.events] == [
-        ("{{ default }}", word, provider) for provider in ("stripe", "adyen", "stripe")
+        ("{{ default }}", word, provider) for provider in ("stripe", "adyen")
     ]
+
+
+def test_two_incidents_of_one_provider_are_two_reports_of_one_issue(sentry: Caught) -> None:
+    """However soon the second follows: whoever closed the first must hear of it."""
+    for incident in ("inc_stripe_1", "inc_stripe_2"):
+        structlog.get_logger().error("circuit_opened", provider="stripe", incident=incident)
+    first, second = sentry.events
+    assert first["fingerprint"] == second["fingerprint"]
+    assert [each["contexts"]["log"]["incident"] for each in (first, second)] == ["inc_stripe_1", "inc_stripe_2"]
 
 
 def test_an_incident_is_reported_once_whatever_follows_in_it(sentry: Caught) -> None:

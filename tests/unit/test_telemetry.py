@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import structlog
 
-from router import telemetry
 from router.order import Order
 from router.settings import Settings
-from router.telemetry import REMOVED, scrub
+from router.telemetry import logs
+from router.telemetry.faults import Reporter
+from router.telemetry.scrubbing import REMOVED, Scrubber
 
 PAN = "4111111111111111"
 TOKEN = "pm_planted_token"
@@ -35,7 +36,7 @@ def log() -> Iterator[io.StringIO]:
     out = io.StringIO()
     level = logging.getLogger().level
     with redirect_stderr(out):
-        telemetry.configure(Settings(log_format="json"), process="test")
+        logs.configure(Settings(log_format="json"), process="test")
     yield out
     structlog.reset_defaults()
     logging.getLogger().setLevel(level)
@@ -93,7 +94,7 @@ def test_what_is_harmless_is_logged_as_it_is(log: io.StringIO) -> None:
 
 def test_scrubbing_keeps_the_shape() -> None:
     """Names and harmless values stay; what must go is replaced by a word that says so."""
-    assert scrub({"a": 1, "b": [True, None, "x"], "api_key": "k", "c": {"note": PAN}}) == {
+    assert Scrubber().value({"a": 1, "b": [True, None, "x"], "api_key": "k", "c": {"note": PAN}}) == {
         "a": 1,
         "b": [True, None, "x"],
         "api_key": REMOVED,
@@ -114,7 +115,7 @@ def test_an_error_report_leaves_without_card_numbers_and_keys() -> None:
         "breadcrumbs": {"values": [{"message": f"sent {PAN}", "data": {"api_key": KEY}}]},
         "extra": {"body": BODY},
     }
-    sent = json.dumps(telemetry._before_send(event, {}))  # type: ignore[arg-type]  # a TypedDict of the SDK's
+    sent = json.dumps(Reporter(Scrubber()).before_send(event, {}))  # type: ignore[arg-type]  # a TypedDict of the SDK's
     assert not [each for each in PLANTED if each in sent]
     assert "Idempotency-Key" in sent
 

@@ -1,0 +1,1 @@
+"""Logs, reports to Sentry and traces, and the one scrubber that all three pass."""
