@@ -329,7 +329,7 @@ class Moment:
         table = report_facts if piece.level is None else report_cells
         keys: list[sa.ColumnElement[Any]] = [table.c[each] for each in dimensions]
         if piece.bucket is not None:
-            keys.insert(0, _divided(table.c.minute.op("+")(_number(piece.offset)), piece.bucket))
+            keys.insert(0, _divided(table.c.minute.op("+")(_number(piece.offset + piece.nudge)), piece.bucket))
         query = (
             sa.select(*keys, *(sa.func.sum(table.c[name]).label(f"sum_{name}") for name in NAMES))
             .where(*_of_piece(table, piece), *(table.c[name] == value for name, value in filters.items()))

@@ -140,12 +140,14 @@ def rows(query: Query, sources: Sources) -> Iterator[Row]:
         found: dict[tuple[Any, ...], list[int]] = {}
         for piece in pieces:
             for (bucket, *key), sums in sources.sums(piece, dimensions, query.filters):
-                when = () if bucket is None else labels(query, piece, bucket)
-                known = found.get((when, *key))
-                if known is None:
-                    found[(when, *key)] = list(sums)
-                else:
-                    add(known, sums)
+                for shift, times in piece.adds:
+                    when = () if bucket is None else labels(query, piece, bucket + shift)
+                    signed = sums if times == 1 else [times * each for each in sums]
+                    known = found.get((when, *key))
+                    if known is None:
+                        found[(when, *key)] = list(signed)
+                    else:
+                        add(known, signed)
         for (when, *key), sums in sorted(found.items()):
             if not is_nothing(sums):
                 yield Row((*(each.text for each in when), *key), key[at], sums)
