@@ -121,7 +121,7 @@ class Standing:
     building: bool
     """Payments of before the rollup began are still being looked at: sums are too low."""
     kept_from: dt.datetime | None
-    """Of payments created before, there are no facts; None: none is left out."""
+    """There are no facts of before; None: none is left out."""
 
     @property
     def complete(self) -> bool:
@@ -207,9 +207,8 @@ class Rollups:
                 ids |= dict.fromkeys(swept)
                 then = then._replace(swept_to=swept[-1] if len(swept) == limit else None)
             found = raw_payments(connection, ids)
-            kept = [each for each in found if state.kept_from is None or each.created_at >= state.kept_from]
             before = _contributions(connection, ids)
-        return Work(state, then, kept, before, [each.number for each in marked], events)
+        return Work(state, then, found, before, [each.number for each in marked], events)
 
     def _readable(self, connection: sa.Connection, position: Position, limit: int) -> sa.Select[Any]:
         query = self._feed.readable(connection, position)

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from router.clock import ManualClock
 from router.ledger.engine import Database
 from router.ledger.migrate import migrate
+from router.ledger.operations import Operation
 from router.ledger.payments import PaymentLedger
 from router.ledger.records import Attempt, Payment
 from router.ledger.rollups import Rollups, mark, raw_payments
@@ -309,3 +310,31 @@ def test_a_period_before_what_is_kept_is_refused(database: Database) -> None:
     rollup(database).run_once()
     with database.read() as connection:
         assert set(connection.scalars(sa.select(report_facts.c.payment_id))) == {"pay_0001"}
+
+
+def test_a_refund_of_an_old_payment_is_in_the_period_in_which_it_is_made(database: Database) -> None:
+    """Though the payment itself is of before what is kept: its money of then is not in it, its money of now is."""
+    kept_from = NOW - dt.timedelta(days=3)
+    old = a_payment(
+        "pay_old", created_at=kept_from - dt.timedelta(days=9), provider="stripe", attempt_id="att_old", amount=2000
+    )
+    at = old.created_at
+    first = Attempt("att_old", old.id, 1, "stripe", "att_old", {}, at, outcome="approved", finished_at=at)
+    ledger = PaymentLedger(database)
+    ledger.create(old, key="old", fingerprint="f", repeat=False, first=first)
+    list(rollup(database).rebuild(kept_from=kept_from))
+    found = ledger.get("pay_old")
+    assert found is not None
+    refund = Operation(
+        *("op_1", "pay_old", "att_old", "refund", 300, "stripe", "op_1", "done", "checkout", NOW), finished_at=NOW
+    )
+    told = {"status": "captured", "amount_captured": 2000, "amount_refunded": 300}
+    ledger.change(found[0], told, event="refunded", now=NOW, asked=refund)
+    assert rollup(database).run_once().caught_up
+    with Rollups(database).moment() as sources:
+        (row,) = report(query("2026-11-19", "2026-11-22", now=NOW), sources).records()
+    assert {name: row[name] for name in ("payments", "captured_in_period", "refunded_in_period")} == {
+        "payments": 0,
+        "captured_in_period": 0,
+        "refunded_in_period": 300,
+    }

@@ -19,7 +19,7 @@ from openpyxl import load_workbook
 from router.ledger.rollups import Found, Standing
 from router.report_measures import INDEX, LATENCIES, MEASURES, Piece
 from router.reports.figures import COLUMNS, basis_points, figures, latency_bucket, latency_quantile, nothing, wilson
-from router.reports.files import FORMULA_SIGNS, cell, streamed, write_csv, write_json
+from router.reports.files import FORMULA_SIGNS, streamed, write_csv, write_json
 from router.reports.query import Query, query
 from router.reports.rates import Rates, RatesError, load
 from router.reports.report import Row, TooManyRowsError, columns_of, link, report
@@ -186,7 +186,7 @@ def test_a_text_that_a_spreadsheet_would_reckon_with_is_only_text(sign: str) -> 
         assert not any(b"<f>" in book.read(name) for name in book.namelist())
 
 
-@pytest.mark.parametrize("text", ["visa;=1+1", 'visa;"=1+1', "visa; @SUM(1)", "visa\t-1", " =1+1", "visa,+1"])
+@pytest.mark.parametrize("text", ["visa;=1+1", 'visa;"=1+1', "visa; @SUM(1)", "visa\t-1", " =1+1", "visa,+1", "a-b; c - d;=1"])
 def test_nor_where_a_spreadsheet_cuts_a_line_at_semicolons(text: str) -> None:
     """As it does in half of Europe: whatever the CSV is cut at, and whatever is trimmed, no cell begins as one."""
     out = io.BytesIO()
@@ -194,7 +194,7 @@ def test_nor_where_a_spreadsheet_cuts_a_line_at_semicolons(text: str) -> None:
     line = out.getvalue().decode().splitlines()[1]
     cells = re.split(r"[;,\t]", line)
     assert not [each for each in cells if each.lstrip(' "').startswith(tuple(FORMULA_SIGNS))]
-    assert "'" not in cell("Banque d Orient; Paris - 2") + cell("visa-electron")
+    assert line.count("'") == 1
 
 
 def test_a_row_says_where_its_payments_are() -> None:
@@ -228,6 +228,7 @@ def test_a_table_of_rates_adds_up_what_it_converts_and_says_its_name() -> None:
         ("[]", "object"),
         ('{"name": "", "currency": "EUR", "rates": {}}', "name"),
         ('{"name": "a", "currency": "EU", "rates": {}}', "currency"),
+        ('{"name": "a", "currency": [], "rates": {}}', "currency"),
         ('{"name": "a", "currency": "EUR", "rates": {"XX": "1"}}', "rates"),
         ('{"name": "a", "currency": "EUR", "rates": {"USD": 0.9}}', "rates.USD"),
         ('{"name": "a", "currency": "EUR", "rates": {"USD": "-1"}}', "rates.USD"),
