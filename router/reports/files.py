@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import IO, Any
 
-from router.ledger.rollups import Standing
+from router.ledger.rollup_moment import Standing
 from router.reports.figures import Column, Shape, Value
 from router.reports.query import Query
 from router.reports.rates import Rates

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
-from router.ledger.rollups import Found, Standing
+from router.ledger.rollup_moment import Found, Standing
 from router.report_measures import Piece
 from router.reports.figures import COLUMNS, Column, Shape, Sums, Value, add, figures, is_nothing, nothing
 from router.reports.pieces import chunks, labels, minute_of

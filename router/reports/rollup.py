@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import structlog
 
 from router.clock import Clock
-from router.ledger.rollups import Contribution, Rollups, Work
+from router.ledger.rollup_cells import Contribution
+from router.ledger.rollups import Rollups, Work
 from router.report_measures import DAY_MINUTES, MINUTE_US
 from router.reports.facts import facts
 

@@ -17,7 +17,8 @@ from router.ledger.migrate import migrate
 from router.ledger.operations import Operation
 from router.ledger.payments import PaymentLedger
 from router.ledger.records import Attempt, Payment
-from router.ledger.rollups import Rollups, mark, raw_payments
+from router.ledger.rollup_rows import raw_payments
+from router.ledger.rollups import Rollups, mark
 from router.ledger.tables import attempts, payments, report_cells, report_facts
 from router.report_measures import DIMENSIONS, NAMES
 from router.reports.facts import facts
