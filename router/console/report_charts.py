@@ -71,7 +71,7 @@ def _chart(report: Report, names: Sequence[str], figure: str, title: str, kind: 
             of["up"].append(None)
             of["down"].append(None)
     if left_out:
-        title = f"{title} ({SERIES_AT_MOST} of {SERIES_AT_MOST + len(left_out)}; all are in the table)"
+        title = f"{title} ({SERIES_AT_MOST} of {SERIES_AT_MOST + len(left_out)}; all are in the files)"
     return Chart(figure, title, kind, shape is Shape.COUNT, list(series.values()))
 
 
