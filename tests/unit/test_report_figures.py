@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from openpyxl import load_workbook
@@ -197,6 +198,24 @@ def test_nor_where_a_spreadsheet_cuts_a_line_at_semicolons(text: str) -> None:
     cells = re.split(r"[;,\t]", line)
     assert not [each for each in cells if each.lstrip(' "').startswith(tuple(FORMULA_SIGNS))]
     assert line.count("'") == 1
+
+
+@pytest.mark.parametrize(
+    ("label", "since", "until"),
+    [
+        # Back from 02:00 to 01:30: the hour that is twice there, by half.
+        ("2026-04-05T01:00+11:00", "2026-04-04T14:00:00+00:00", "2026-04-04T15:00:00+00:00"),
+        ("2026-04-05T01:00+10:30", "2026-04-04T15:00:00+00:00", "2026-04-04T15:30:00+00:00"),
+        # On from 02:00 to 02:30.
+        ("2026-10-04T02:00+11:00", "2026-10-03T15:30:00+00:00", "2026-10-03T16:00:00+00:00"),
+        ("2026-10-04T03:00+11:00", "2026-10-03T16:00:00+00:00", "2026-10-03T17:00:00+00:00"),
+    ],
+)
+def test_an_hour_in_which_the_clocks_change_leads_to_its_own_payments(label: str, since: str, until: str) -> None:
+    """Not to those of the row beside it, on Lord Howe Island."""
+    wanted = query("2026-04-01", "2026-10-10", time_zone="Australia/Lord_Howe", group_by="hour", now=NOW)
+    address = parse_qs(urlsplit(link(wanted, [label, "EUR"])).query)
+    assert (address["from"], address["to"]) == ([since], [until])
 
 
 def test_a_row_says_where_its_payments_are() -> None:
