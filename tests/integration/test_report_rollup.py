@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -146,15 +146,21 @@ def test_whatever_happens_to_payments_the_rollup_follows(database: Database) -> 
     assert keeper.run_once().payments == 0
 
 
-def test_three_workers_and_two_writers_at_once(database: Database) -> None:
-    """Each change is added once, whoever was first; nobody fails."""
+def test_two_workers_a_rebuild_and_two_writers_at_once(database: Database) -> None:
+    """Each change is added once, whoever was first; nobody fails, and no payment is held up by a rebuild."""
     rollup(database).run_once()
     over, failed = threading.Event(), list[BaseException]()
 
-    def keep() -> None:
+    def run_once() -> None:
+        rollup(database, batch=3).run_once(rounds=2)
+
+    def rebuild() -> None:
+        list(rollup(database, batch=3).rebuild())
+
+    def keep(work: Callable[[], None]) -> None:
         try:
             while not over.is_set():
-                rollup(database, batch=3).run_once(rounds=2)
+                work()
         except BaseException as error:  # noqa: BLE001 - told by the test
             failed.append(error)
 
@@ -165,7 +171,7 @@ def test_three_workers_and_two_writers_at_once(database: Database) -> None:
             for _ in range(2):
                 change(database, f"pay_{number:04}", chance)
 
-    keepers = [threading.Thread(target=keep) for _ in range(3)]
+    keepers = [threading.Thread(target=keep, args=(work,)) for work in (run_once, run_once, rebuild)]
     writers = [threading.Thread(target=write, args=(number,)) for number in (1, 2)]
     for each in (*keepers, *writers):
         each.start()
