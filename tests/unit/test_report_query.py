@@ -101,10 +101,17 @@ ZONES = (
 
 @pytest.mark.parametrize("zone", ZONES)
 @pytest.mark.parametrize("group_by", ["", "day", "hour", "country", "day,brand", "hour,decline_class"])
-@pytest.mark.parametrize("start", ["2026-10-23", "2026-10-24T22:13", "2026-10-25T00:30+00:00"])
-def test_every_minute_is_in_its_own_row_once(zone: str, group_by: str, start: str) -> None:
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("2026-10-23", "2026-10-26"),
+        ("2026-10-24T22:13", "2026-10-26T03:17"),
+        ("2026-10-25T00:30+00:00", "2026-10-26"),
+    ],
+)
+def test_every_minute_is_in_its_own_row_once(zone: str, group_by: str, start: str, end: str) -> None:
     """Whatever cells are counted with and facts are moved or taken away: in no other row, and none of outside."""
-    wanted = asked(zone, group_by, start)
+    wanted = asked(zone, group_by, start, end)
     found: Counter[tuple[int, object]] = Counter()
     for chunk in chunks(wanted):
         for piece in chunk:
