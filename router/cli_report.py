@@ -13,7 +13,6 @@ from router.clock import SystemClock
 from router.reports.query import GROUPS, Query, QueryError
 from router.settings import Settings
 
-FORMATS = ("json", "csv", "xlsx")
 PROGRESS_S = 2.0
 BAD_INPUT = 2
 
@@ -56,11 +55,11 @@ def _report(options: argparse.Namespace, settings: Settings) -> int | None:
     from router.ledger.rollups import Rollups
     from router.reports import rates as exchange
     from router.reports.compared import against_the_primary
-    from router.reports.files import TooManyRowsError, streamed, write_csv, write_json
-    from router.reports.workbook import write_xlsx
+    from router.reports.files import TooManyRowsError, streamed
+    from router.reports.sending import TYPES, writer
 
-    write = {"json": write_json, "csv": write_csv, "xlsx": write_xlsx}.get(options.out.suffix[1:])
-    if write is None:
+    kind = options.out.suffix[1:]
+    if kind not in TYPES:
         return _refused("--out: must end in .csv, .xlsx or .json")
     now = SystemClock().now()
     try:
@@ -72,7 +71,7 @@ def _report(options: argparse.Namespace, settings: Settings) -> int | None:
         try:
             with Rollups(database).moment() as sources, partial.open("wb") as out:
                 found = streamed(wanted, sources, made_at=now, rates=rates, comparison=compared)
-                write(found, out)
+                writer(kind)(found, out)
             partial.replace(options.out)
         finally:
             partial.unlink(missing_ok=True)

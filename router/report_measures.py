@@ -147,7 +147,7 @@ class Dimensions(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A part of the period that one query answers."""
+    """What one query answers of a period."""
 
     level: Level | None
     """None: facts."""
@@ -158,3 +158,8 @@ class Piece(NamedTuple):
     """Minutes that the zone is ahead of UTC there."""
     bucket: int | None
     """Minutes of a row's hour or day; None: rows are of the whole period."""
+    adds: Sequence[tuple[int, int]] = ((0, 1),)
+    """Into which buckets its sums go, counted from its own, and how often: ((0, 1), (-1, -1)) moves them out of the
+    bucket before, ((0, -1),) takes them away."""
+    nudge: int = 0
+    """Minutes by which buckets begin early: where cells do not begin with the zone's hours and days."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
-from typing import IO, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from flask import Response, jsonify
 from flask_openapi3.blueprint import APIBlueprint
@@ -18,23 +16,16 @@ from router.ledger.decision_log import DecisionLog
 from router.ledger.rollups import Rollups
 from router.order import Text80
 from router.report_measures import DIMENSIONS
+from router.reports import sending
 from router.reports.compared import against_the_primary
 from router.reports.figures import SUMMED
-from router.reports.files import Streamed, TooManyRowsError, streamed, write_csv, write_json
+from router.reports.files import TooManyRowsError, streamed
 from router.reports.query import GROUPS, Query, QueryError, query
 from router.reports.report import payments_behind
 
-IN_MEMORY_BYTES = 1_000_000
-"""Of a file that is made; beyond it is on disk, so that no slow reader holds a snapshot of the ledger."""
-AT_ONCE_BYTES = 64 * 1024
 PAGE = 100
 COMPARED_AT_MOST = 50_000
 """Payments: some seconds of a thread."""
-TYPES = {
-    "json": "application/json",
-    "csv": "text/csv; charset=utf-8",
-    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-}
 Filter = Annotated[str, StringConstraints(max_length=80)] | None
 
 
@@ -139,17 +130,17 @@ def blueprint(rollups: Rollups, log: DecisionLog, clock: Clock) -> APIBlueprint:
             compared = None if query.compare is None else against_the_primary(log, wanted, most=COMPARED_AT_MOST)
             with rollups.moment() as sources:
                 found = streamed(wanted, sources, made_at=clock.now(), comparison=compared)
-                file = _written(found, _writer(query.format))
+                file = sending.written(found, query.format)
         except QueryError as error:
             raise invalid(error.field, error.problem) from None
         except TooManyRowsError:
             raise invalid("format", "a workbook's sheet does not hold so many rows; csv does") from None
-        answer = Response(_sent(file), content_type=TYPES[query.format], direct_passthrough=True)
+        answer = Response(sending.sent(file), content_type=sending.TYPES[query.format], direct_passthrough=True)
         answer.call_on_close(file.close)
         answer.headers["Cache-Control"] = "no-store"
         if query.format != "json":
-            name = f"routing-{wanted.start.astimezone(wanted.zone):%Y-%m-%d}.{query.format}"
-            answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+            called = sending.name(wanted, query.format)
+            answer.headers["Content-Disposition"] = f'attachment; filename="{called}"'
         return answer
 
     @api.get(
@@ -173,27 +164,3 @@ def blueprint(rollups: Rollups, log: DecisionLog, clock: Clock) -> APIBlueprint:
         )
 
     return api
-
-
-def _writer(kind: str) -> Callable[[Streamed, IO[bytes]], None]:
-    if kind == "xlsx":
-        from router.reports.workbook import write_xlsx
-
-        return write_xlsx
-    return write_csv if kind == "csv" else write_json
-
-
-def _written(found: Streamed, write: Callable[[Streamed, IO[bytes]], None]) -> IO[bytes]:
-    file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 - closed with the answer
-    try:
-        write(found, file)
-    except BaseException:
-        file.close()
-        raise
-    file.seek(0)
-    return file
-
-
-def _sent(file: IO[bytes]) -> Iterator[bytes]:
-    while part := file.read(AT_ONCE_BYTES):
-        yield part

@@ -5,31 +5,23 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import re
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO
 
 from flask import Blueprint, Response, render_template, request
 
 from router.console.doors import STATIC_KEPT_S
 from router.console.parts import Parts, asked, refuse, require
 from router.ledger.rollups import Rollups
+from router.reports import sending
 from router.reports.figures import SUMMED
-from router.reports.files import Streamed, streamed, write_csv, write_json
+from router.reports.files import TooManyRowsError, streamed
 from router.reports.query import Query, QueryError
 from router.reports.report import payments_behind
 
 PAYMENTS_SHOWN = 100
-IN_MEMORY_BYTES = 1_000_000
-AT_ONCE_BYTES = 64 * 1024
-TYPES = {
-    "csv": "text/csv; charset=utf-8",
-    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-    "json": "application/json",
-}
 
 
 def add(pages: Blueprint, parts: Parts, rollups: Rollups, wanted_by: Callable[[Parts], Query]) -> None:
@@ -38,22 +30,18 @@ def add(pages: Blueprint, parts: Parts, rollups: Rollups, wanted_by: Callable[[P
     @pages.get("/reports/file")
     def report_file() -> Response:
         wanted, kind = wanted_by(parts), request.args.get("format", "csv")
-        if kind not in TYPES:
-            refuse(422, "This cannot be reported", "format: is none of csv, xlsx, json")
-        file = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 - closed with the answer
+        if kind not in sending.TYPES:
+            refuse(422, "This cannot be reported", f"format: is none of {', '.join(sending.TYPES)}")
         try:
             with rollups.moment() as sources:
-                _writer(kind)(streamed(wanted, sources, made_at=parts.clock.now()), file)
-        except BaseException as error:
-            file.close()
-            if isinstance(error, QueryError):
-                refuse(422, "This cannot be reported", str(error))
-            raise
-        file.seek(0)
-        answer = Response(_sent(file), content_type=TYPES[kind], direct_passthrough=True)
+                file = sending.written(streamed(wanted, sources, made_at=parts.clock.now()), kind)
+        except QueryError as error:
+            refuse(422, "This cannot be reported", str(error))
+        except TooManyRowsError:
+            refuse(422, "Too many rows for a workbook", "Its sheets do not hold so many; a CSV does.")
+        answer = Response(sending.sent(file), content_type=sending.TYPES[kind], direct_passthrough=True)
         answer.call_on_close(file.close)
-        name = f"routing-{wanted.start.astimezone(wanted.zone):%Y-%m-%d}.{kind}"
-        answer.headers["Content-Disposition"] = f'attachment; filename="{name}"'
+        answer.headers["Content-Disposition"] = f'attachment; filename="{sending.name(wanted, kind)}"'
         return answer
 
     @pages.get("/reports/payments")
@@ -113,16 +101,3 @@ def plotly_script() -> Script | None:
     text = path.read_bytes()
     styles = re.findall(rb'getElementById\("([0-9a-f]{64})"\)', text)
     return Script(gzip.compress(text, 6), sorted({each.decode() for each in styles}))
-
-
-def _writer(kind: str) -> Callable[[Streamed, IO[bytes]], None]:
-    if kind == "xlsx":
-        from router.reports.workbook import write_xlsx
-
-        return write_xlsx
-    return write_csv if kind == "csv" else write_json
-
-
-def _sent(file: IO[bytes]) -> Iterator[bytes]:
-    while part := file.read(AT_ONCE_BYTES):
-        yield part

@@ -26,11 +26,8 @@ from router.reports.report import Report, TooManyRowsError, link, report
 USUAL_DAYS = 7
 ROWS_SHOWN = 400
 """Of a page: more are in the files."""
-PAYMENTS_SHOWN = 100
 COMPARED_AT_MOST = 20_000
 """Payments: some two seconds."""
-IN_MEMORY_BYTES = 1_000_000
-AT_ONCE_BYTES = 64 * 1024
 SUMMARY = (
     "payments",
     "approval_rate",
@@ -46,11 +43,6 @@ SUMMARY = (
     "recovered_by_cascade_amount",
     "latency_p95",
 )
-TYPES = {
-    "csv": "text/csv; charset=utf-8",
-    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-    "json": "application/json",
-}
 EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
 """Plotly makes one empty style element and fills it by script, which the policy does not forbid: only the empty one,
 whose digest this is, may be made."""

@@ -53,9 +53,11 @@ def _chart(report: Report, names: Sequence[str], figure: str, title: str, kind: 
     along = [place for place, group in enumerate(groups) if (group == time if time else group != "currency")]
     apart = [place for place, group in enumerate(groups) if group not in TIMES and place not in along]
     series: dict[str, dict[str, Any]] = {}
+    left_out: set[str] = set()
     for row in report.rows:
         name = " · ".join(str(row[place] or "none") for place in apart) or "all"
         if name not in series and len(series) >= SERIES_AT_MOST:
+            left_out.add(name)
             continue
         of = series.setdefault(name, {"name": name, "x": [], "y": [], "up": [], "down": []})
         of["x"].append(" · ".join(str(row[place] or "none") for place in along) or "all")
@@ -68,6 +70,8 @@ def _chart(report: Report, names: Sequence[str], figure: str, title: str, kind: 
         else:
             of["up"].append(None)
             of["down"].append(None)
+    if left_out:
+        title = f"{title} ({SERIES_AT_MOST} of {SERIES_AT_MOST + len(left_out)}; all are in the files)"
     return Chart(figure, title, kind, shape is Shape.COUNT, list(series.values()))
 
 

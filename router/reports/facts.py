@@ -11,7 +11,7 @@ from typing import Any
 
 from providers.currencies import ISO_EXPONENTS
 from router.ledger.operations import IN_FORCE
-from router.ledger.rollups import RawAttempt, RawPayment
+from router.ledger.rollup_rows import RawAttempt, RawPayment
 from router.report_measures import (
     DECLINE_CLASSES,
     FEE_UNITS,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -114,9 +115,14 @@ def basis_points(cost: int, captured: int, currency: str) -> Decimal | None:
 _Make = Callable[[Sums, str], Value]
 
 
-def _sum(name: str) -> _Make:
-    at = INDEX[name]
-    return lambda sums, _currency: sums[at]
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    """A figure that is a sum as it is: most are, and are taken out of the sums all at once."""
+
+    at: int
+
+    def __call__(self, sums: Sums, _currency: str) -> Value:
+        return sums[self.at]
 
 
 def _fee(name: str) -> _Make:
@@ -176,7 +182,7 @@ def _summed(part: str, *names: str) -> list[tuple[Column, _Make]]:
     found = []
     for name in names:
         kind = _KINDS[name]
-        make = _fee(name) if kind is Kind.FEE else _sum(name)
+        make = _fee(name) if kind is Kind.FEE else _Sum(INDEX[name])
         found.append((Column(name, _SHAPES[kind], _ABOUT[name], part), make))
     return found
 
@@ -248,10 +254,17 @@ SUMMED = tuple(name for name in INDEX if name not in LATENCIES and name != "park
 """Figures that are a sum of payments' own: the others are made of several."""
 
 
+_TAKEN = operator.itemgetter(*(make.at if isinstance(make, _Sum) else 0 for _, make in _MADE))
+_RECKONED = [(place, make) for place, (_, make) in enumerate(_MADE) if not isinstance(make, _Sum)]
+
+
 def figures(sums: Sums, currency: str | None) -> list[Value]:
     """The values of COLUMNS. `currency` None: of several, then all that is money is None."""
     if currency is not None:
-        return [make(sums, currency) for _, make in _MADE]
+        found = list(_TAKEN(sums))
+        for place, make in _RECKONED:
+            found[place] = make(sums, currency)
+        return found
     return [None if column.shape in _MONEY_SHAPES else make(sums, "") for column, make in _MADE]
 
 

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import functools
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import IO, Any
 
-from router.ledger.rollups import Standing
+from router.ledger.rollup_moment import Standing
 from router.reports.figures import Column, Shape, Value
 from router.reports.query import Query
 from router.reports.rates import Rates
 from router.reports.report import Sources, Totals, check_kept, columns_of, link, rows
 
-FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+FORMULA_SIGNS = "=+-@\t\r\n|%\uff1d\uff0b\uff0d\uff20"
 """What a text begins with that a spreadsheet would reckon with (OWASP, CSV injection); their wide forms too."""
+_FORMULA = re.compile(rf"""(?:^|[;,\t])(?=[\s"']*[{re.escape(FORMULA_SIGNS)}])""")
+"""Where a cell begins like that, or does once a line is cut at another separator."""
 ROW, TOTAL = "row", "total"
 """What the first column of a CSV or a sheet says: totals follow the rows."""
 
@@ -129,13 +133,22 @@ def write_csv(found: Streamed, out: IO[bytes]) -> None:
 
 
 def cell(value: Value) -> str | int | float | Decimal:
-    """A value as a CSV's cell: a text that begins like a formula has an apostrophe before it."""
+    """A value as a CSV's cell: a text that begins like a formula has an apostrophe before it.
+
+    So has what begins like one after a separator: where a country's spreadsheets separate by semicolons, a CSV's line
+    is cut there, whatever quotes stand around it.
+    """
     if value is None:
         return ""
-    if isinstance(value, str) and value.startswith(FORMULA_SIGNS):
-        return f"'{value}"
+    if isinstance(value, str):
+        return _harmless(value)
     # A Decimal writes small numbers with an exponent.
     return f"{value:f}" if isinstance(value, Decimal) else value
+
+
+@functools.lru_cache(maxsize=4096)
+def _harmless(text: str) -> str:
+    return _FORMULA.sub(r"\g<0>'", text)
 
 
 NUMBER_FORMATS = {

@@ -1,9 +1,10 @@
-"""Which sums answer a query: cells for whole hours and days of UTC, facts for what is left at the edges. Pure.
+"""Which sums answer a query: cells for whole hours and days of UTC, facts for what is left over. Pure.
 
-Hours and days are the time zone's, cells are UTC's. Where a zone is whole hours off UTC, its hours and days are made
-of whole hours of UTC. Where it is not (India, Nepal, parts of Australia), rows by hour or day are made of facts,
-which are kept by the minute: slower, and as exact. All of a period that has one offset from UTC is one stretch, so
-the day on which the clocks change has its 23 or 25 hours.
+Hours and days are the time zone's, cells are UTC's. Where a cell does not lie in one row, or in the period, with all
+of it, it is counted with the larger part, and the facts of the smaller one, which are kept by the minute, are moved
+to where they belong or taken away: sums of integers, so it is as exact. A day of Berlin by country is so a day of UTC
+and the facts of two hours, not of twenty-four. All of a period that has one offset from UTC is one stretch, so the
+day on which the clocks change has its 23 or 25 hours.
 """
 
 from __future__ import annotations
@@ -92,18 +93,31 @@ def _pieces(query: Query, begin: int, end: int) -> Iterator[Piece]:
 
 def _split(query: Query, begin: int, end: int, offset: int, bucket: int | None) -> Iterator[Piece]:
     """Whole cells in the middle, the largest that fit into a row; what is finer at both ends."""
-    levels = _WIDE_LEVELS if query.is_wide else _LEVELS
-    # A cell must lie in one row.
-    fitting = [(level, size) for level, size in levels if bucket is None or (size <= bucket and offset % size == 0)]
+    *larger, (level, size) = _WIDE_LEVELS if query.is_wide else _LEVELS
+    fitting = [each for each in larger if bucket is None or (each[1] <= bucket and not offset % each[1])]
+    # Where half of a row would be moved, its facts are read at once.
+    if bucket is None or (size <= bucket and 2 * abs(_astray(offset, size)) < bucket):
+        fitting.append((level, size))
     yield from _filled(fitting, Piece(None, begin, end, offset, bucket))
+
+
+def _astray(offset: int, size: int) -> int:
+    """Minutes from where the zone's hours and days begin to the nearest beginning of a cell; below 0: it is later."""
+    return offset - _nearest(offset, size)
+
+
+def _nearest(minute: int, size: int) -> int:
+    return (minute + size // 2) // size * size
 
 
 def _filled(levels: Sequence[tuple[Level, int]], piece: Piece) -> Iterator[Piece]:
     if not levels:
-        for since in range(piece.begin, piece.end, FACTS_AT_ONCE):
-            yield piece._replace(begin=since, end=min(piece.end, since + FACTS_AT_ONCE))
+        yield from _facts(piece)
         return
     (level, size), *finer = levels
+    if not finer:
+        yield from _rounded(level, size, piece)
+        return
     first, last = -(-piece.begin // size) * size, piece.end // size * size
     if first >= last:
         yield from _filled(finer, piece)
@@ -111,6 +125,41 @@ def _filled(levels: Sequence[tuple[Level, int]], piece: Piece) -> Iterator[Piece
     yield from _filled(finer, piece._replace(end=first))
     yield piece._replace(level=level, begin=first, end=last)
     yield from _filled(finer, piece._replace(begin=last))
+
+
+def _rounded(level: Level, size: int, piece: Piece) -> Iterator[Piece]:
+    """The cells that are nearest to the piece, and the facts in which they differ from it."""
+    first, last = _nearest(piece.begin, size), _nearest(piece.end, size)
+    if first >= last:
+        yield from _facts(piece)
+        return
+    cells = piece._replace(level=level, begin=first, end=last, nudge=-_astray(piece.offset, size))
+    yield from _facts(piece._replace(end=first))
+    yield from _facts(cells._replace(level=None, end=piece.begin, adds=((0, -1),)))
+    yield cells
+    yield from _moved(piece, cells, size)
+    yield from _facts(cells._replace(level=None, begin=piece.end, adds=((0, -1),)))
+    yield from _facts(piece._replace(begin=last))
+
+
+def _moved(piece: Piece, cells: Piece, size: int) -> Iterator[Piece]:
+    """The facts that cells have in the row before their own, or in the one after."""
+    astray = _astray(piece.offset, size)
+    if piece.bucket is None or not astray:
+        return
+    begin, end = max(piece.begin, cells.begin), min(piece.end, cells.end)
+    # Each beginning of a row, from the one whose astray minutes may reach into the piece.
+    turn = (begin + piece.offset) // piece.bucket * piece.bucket - piece.offset
+    while turn < end - min(0, astray):
+        since, until = sorted((turn, turn + astray))
+        back = ((0, 1), (-1 if astray > 0 else 1, -1))
+        yield from _facts(piece._replace(begin=max(begin, since), end=min(end, until), adds=back))
+        turn += piece.bucket
+
+
+def _facts(piece: Piece) -> Iterator[Piece]:
+    for since in range(piece.begin, piece.end, FACTS_AT_ONCE):
+        yield piece._replace(begin=since, end=min(piece.end, since + FACTS_AT_ONCE))
 
 
 def stretches(zone: ZoneInfo, begin: int, end: int) -> Iterator[tuple[int, int, int]]:

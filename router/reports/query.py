@@ -6,10 +6,12 @@ A period is half-open, and begins and ends on whole minutes: facts are kept by t
 from __future__ import annotations
 
 import datetime as dt
+import re
 import zoneinfo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from providers.currencies import ISO_EXPONENTS
 from router.report_measures import DIMENSIONS, WIDE
 
 TIMES = ("day", "hour")
@@ -19,6 +21,7 @@ EARLIEST = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 LONGEST = dt.timedelta(days=3660)
 LONGEST_BY_HOUR = dt.timedelta(days=366)
 FILTER_CHARS = 80
+_COUNTRY = re.compile("[A-Z]{2}")
 
 
 class QueryError(ValueError):
@@ -157,4 +160,9 @@ def _filters(asked: Mapping[str, str]) -> Mapping[str, str]:
             raise QueryError("filter", f"only {', '.join(DIMENSIONS)}")
         if len(value) > FILTER_CHARS or not value.isprintable():
             raise QueryError(name, f"at most {FILTER_CHARS} characters, and no control characters")
+        # Else a slip such as `eur` would be a report of nothing.
+        if name == "currency" and value not in ISO_EXPONENTS:
+            raise QueryError(name, "must be of ISO 4217, such as EUR")
+        if name == "country" and value and not _COUNTRY.fullmatch(value):
+            raise QueryError(name, "must be two capital letters, such as DE, or empty")
     return dict(asked)

@@ -78,7 +78,7 @@ def load(path: Path) -> Rates:
     name = told["name"]
     if not isinstance(name, str) or not 0 < len(name) <= NAME_CHARS or not name.isprintable():
         raise RatesError(f"name: must be 1 to {NAME_CHARS} printable characters")
-    if told["currency"] not in ISO_EXPONENTS:
+    if not isinstance(told["currency"], str) or told["currency"] not in ISO_EXPONENTS:
         raise RatesError("currency: must be of ISO 4217")
     if not isinstance(told["rates"], dict):
         raise RatesError("rates: must be an object of currency to rate")

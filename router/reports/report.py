@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
-from router.ledger.rollups import Found, Standing
-from router.report_measures import Piece
+from router.ledger.rollup_moment import Found, Standing
+from router.report_measures import HOUR_MINUTES, Piece
 from router.reports.figures import COLUMNS, Column, Shape, Sums, Value, add, figures, is_nothing, nothing
-from router.reports.pieces import chunks, labels, minute_of
+from router.reports.pieces import EPOCH, MINUTE, chunks, labels, minute_of, stretches
 from router.reports.query import Query, QueryError
 from router.reports.rates import Rates
 
@@ -140,12 +140,14 @@ def rows(query: Query, sources: Sources) -> Iterator[Row]:
         found: dict[tuple[Any, ...], list[int]] = {}
         for piece in pieces:
             for (bucket, *key), sums in sources.sums(piece, dimensions, query.filters):
-                when = () if bucket is None else labels(query, piece, bucket)
-                known = found.get((when, *key))
-                if known is None:
-                    found[(when, *key)] = list(sums)
-                else:
-                    add(known, sums)
+                for shift, times in piece.adds:
+                    when = () if bucket is None else labels(query, piece, bucket + shift)
+                    signed = sums if times == 1 else [times * each for each in sums]
+                    known = found.get((when, *key))
+                    if known is None:
+                        found[(when, *key)] = list(signed)
+                    else:
+                        add(known, signed)
         for (when, *key), sums in sorted(found.items()):
             if not is_nothing(sums):
                 yield Row((*(each.text for each in when), *key), key[at], sums)
@@ -201,8 +203,12 @@ def link(query: Query, row: Sequence[Value]) -> str:
 def _within(query: Query, name: str, label: str) -> tuple[dt.datetime, dt.datetime]:
     """The part of the period that a row of this day or hour is of."""
     if name == "hour":
-        begins = dt.datetime.fromisoformat(label)
-        ends = begins + dt.timedelta(hours=1)
+        told = dt.datetime.fromisoformat(label)
+        begin, ahead = minute_of(told), told.utcoffset()
+        # Where clocks change within the hour (Lord Howe), it is the part with the label's offset.
+        parts = stretches(query.zone, begin, begin + HOUR_MINUTES)
+        since, until = next((since, until) for since, until, offset in parts if offset * MINUTE == ahead)
+        begins, ends = EPOCH + since * MINUTE, EPOCH + until * MINUTE
     else:
         day = dt.date.fromisoformat(label)
         begins = dt.datetime.combine(day, dt.time(), query.zone)

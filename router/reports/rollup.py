@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import structlog
 
 from router.clock import Clock
-from router.ledger.rollups import Contribution, Rollups, Work
-from router.report_measures import DAY_MINUTES
+from router.ledger.rollup_cells import Contribution
+from router.ledger.rollups import Rollups, Work
+from router.report_measures import DAY_MINUTES, MINUTE_US
 from router.reports.facts import facts
 
 log = structlog.get_logger("router.reports.rollup")
@@ -100,4 +101,9 @@ def _is_idle(work: Work) -> bool:
 
 
 def _contributions(work: Work) -> dict[str, Contribution]:
-    return {each.id: Contribution(each.version, facts(each)) for each in work.payments}
+    """Of a payment of before what is kept, there is what moved since: a refund is of the day on which it is made."""
+    kept_from = -(-(work.state.kept_from or 0) // MINUTE_US)
+    return {
+        each.id: Contribution(each.version, {key: sums for key, sums in facts(each).items() if key[0] >= kept_from})
+        for each in work.payments
+    }

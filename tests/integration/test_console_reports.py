@@ -66,6 +66,23 @@ def test_page_file_and_api_tell_the_same_of_ones_own_payments(shop: Shop) -> Non
         assert cells(person.get(path).text, "tbody") == cells(person.get(path.partition("?")[0]).text, "tbody")
 
 
+def test_a_workbook_that_does_not_hold_the_rows_is_refused_in_words(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And its CSV can be had, which says in its name of which period it is, and in which zone."""
+    monkeypatch.setattr("router.reports.workbook.MOST_ROWS", 1)
+    for currency in ("EUR", "USD"):
+        shop.pay(currency=currency)
+    Rollup(Rollups(shop.core.database), SystemClock()).run_once()
+    person = visitor(shop)
+    path = "/console/reports/file?from=2026-10-01&to=2030-01-01&time_zone=Europe/Berlin&group_by=currency&format="
+    refused = person.client.get(f"{path}xlsx")
+    assert (refused.status_code, "a CSV does" in refused.text) == (422, True)
+    answer = person.client.get(f"{path}csv")
+    assert answer.status_code == 200
+    assert "routing-2026-10-01-to-2030-01-01-Europe-Berlin.csv" in answer.headers["Content-Disposition"]
+
+
 def test_charts_are_drawn_by_plotly_from_its_wheel(shop: Shop) -> None:
     """Whoever may not see reports does not get the script either; without plotly there is still the table."""
     person = visitor(shop)

@@ -16,6 +16,7 @@ from router.ledger.rollups import Rollups
 from router.reports.rollup import Rollup
 from tests.integration.conftest import OpenShop, Witness
 from tests.integration.shop import Shop
+from tests.integration.test_settlements_house import ADYEN, send, settlement, trade
 
 pytestmark = pytest.mark.either_database
 
@@ -71,6 +72,26 @@ def test_a_report_in_each_format_and_the_payments_it_is_made_of(shop: Shop) -> N
     refunded = shop.send("GET", rows["stripe"]["link"] + "&figure=refunded_amount").json or {}
     assert [(each["id"], each["adds"]) for each in refunded["payments"]] == [(paid[0]["id"], 500)]
     assert refunded["next"] is None
+
+
+def test_what_a_settlement_file_says_of_fees_is_in_the_report(shop: Shop) -> None:
+    """Days later, in the payments' own period: estimated before, actual after, and the costs follow."""
+    trade(shop, **ADYEN)
+    rolled_up(shop)
+    path = f"/v1/reports/routing?{period(shop)}&group_by=provider"
+    (before,) = (shop.send("GET", path).json or {})["rows"]
+    assert (before["fees_told"], before["fee_actual"], before["cost"]) == (0, 0, before["fee_estimated"])
+    assert send(shop, "adyen", settlement(shop, "adyen")).status_code == 201
+    assert not (shop.send("GET", path).json or {})["complete"]
+    rolled_up(shop)
+    (after,) = (shop.send("GET", path).json or {})["rows"]
+    fees = shop.rows("SELECT fee_actual FROM attempts WHERE fee_actual IS NOT NULL")
+    assert after["fee_actual"] == sum(each["fee_actual"] for each in fees) / 100 > 0
+    # The third was only authorized, and keeps its estimate.
+    assert (after["fees_told"], after["fee_estimated"]) == (2, before["fee_estimated"])
+    known = after["fee_actual"] - after["fee_estimated_of_actual"]
+    assert after["cost"] == pytest.approx(before["cost"] + known)
+    assert after["effective_cost"] == round(after["cost"] / (after["captured_amount"] / 100) * 10_000, 2)
 
 
 def test_routing_is_compared_with_always_the_primary_on_demand(shop: Shop) -> None:

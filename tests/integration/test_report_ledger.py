@@ -32,6 +32,9 @@ ASKED: tuple[tuple[str, tuple[str, ...], dict[str, str]], ...] = (
     ("Asia/Kathmandu", ("country", "currency"), {}),
     ("UTC", ("day", "brand", "decline_class", "currency"), {}),
     ("Europe/Berlin", ("decline_class", "currency"), {"provider": "stripe"}),
+    ("Europe/Berlin", ("day", "country", "currency"), {}),
+    ("Asia/Tokyo", ("day", "brand", "currency"), {"merchant": "default"}),
+    ("Asia/Kathmandu", ("hour", "currency"), {}),
 )
 
 

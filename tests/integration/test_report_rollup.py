@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,9 +14,11 @@ import sqlalchemy as sa
 from router.clock import ManualClock
 from router.ledger.engine import Database
 from router.ledger.migrate import migrate
+from router.ledger.operations import Operation
 from router.ledger.payments import PaymentLedger
 from router.ledger.records import Attempt, Payment
-from router.ledger.rollups import Rollups, mark, raw_payments
+from router.ledger.rollup_rows import raw_payments
+from router.ledger.rollups import Rollups, mark
 from router.ledger.tables import attempts, payments, report_cells, report_facts
 from router.report_measures import DIMENSIONS, NAMES
 from router.reports.facts import facts
@@ -144,15 +146,21 @@ def test_whatever_happens_to_payments_the_rollup_follows(database: Database) -> 
     assert keeper.run_once().payments == 0
 
 
-def test_three_workers_and_two_writers_at_once(database: Database) -> None:
-    """Each change is added once, whoever was first; nobody fails."""
+def test_two_workers_a_rebuild_and_two_writers_at_once(database: Database) -> None:
+    """Each change is added once, whoever was first; nobody fails, and no payment is held up by a rebuild."""
     rollup(database).run_once()
     over, failed = threading.Event(), list[BaseException]()
 
-    def keep() -> None:
+    def run_once() -> None:
+        rollup(database, batch=3).run_once(rounds=2)
+
+    def rebuild() -> None:
+        list(rollup(database, batch=3).rebuild())
+
+    def keep(work: Callable[[], None]) -> None:
         try:
             while not over.is_set():
-                rollup(database, batch=3).run_once(rounds=2)
+                work()
         except BaseException as error:  # noqa: BLE001 - told by the test
             failed.append(error)
 
@@ -163,7 +171,7 @@ def test_three_workers_and_two_writers_at_once(database: Database) -> None:
             for _ in range(2):
                 change(database, f"pay_{number:04}", chance)
 
-    keepers = [threading.Thread(target=keep) for _ in range(3)]
+    keepers = [threading.Thread(target=keep, args=(work,)) for work in (run_once, run_once, rebuild)]
     writers = [threading.Thread(target=write, args=(number,)) for number in (1, 2)]
     for each in (*keepers, *writers):
         each.start()
@@ -309,3 +317,31 @@ def test_a_period_before_what_is_kept_is_refused(database: Database) -> None:
     rollup(database).run_once()
     with database.read() as connection:
         assert set(connection.scalars(sa.select(report_facts.c.payment_id))) == {"pay_0001"}
+
+
+def test_a_refund_of_an_old_payment_is_in_the_period_in_which_it_is_made(database: Database) -> None:
+    """Though the payment itself is of before what is kept: its money of then is not in it, its money of now is."""
+    kept_from = NOW - dt.timedelta(days=3)
+    old = a_payment(
+        "pay_old", created_at=kept_from - dt.timedelta(days=9), provider="stripe", attempt_id="att_old", amount=2000
+    )
+    at = old.created_at
+    first = Attempt("att_old", old.id, 1, "stripe", "att_old", {}, at, outcome="approved", finished_at=at)
+    ledger = PaymentLedger(database)
+    ledger.create(old, key="old", fingerprint="f", repeat=False, first=first)
+    list(rollup(database).rebuild(kept_from=kept_from))
+    found = ledger.get("pay_old")
+    assert found is not None
+    refund = Operation(
+        *("op_1", "pay_old", "att_old", "refund", 300, "stripe", "op_1", "done", "checkout", NOW), finished_at=NOW
+    )
+    told = {"status": "captured", "amount_captured": 2000, "amount_refunded": 300}
+    ledger.change(found[0], told, event="refunded", now=NOW, asked=refund)
+    assert rollup(database).run_once().caught_up
+    with Rollups(database).moment() as sources:
+        (row,) = report(query("2026-11-19", "2026-11-22", now=NOW), sources).records()
+    assert {name: row[name] for name in ("payments", "captured_in_period", "refunded_in_period")} == {
+        "payments": 0,
+        "captured_in_period": 0,
+        "refunded_in_period": 300,
+    }

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from router.ledger.rollups import RawAttempt, RawOperation, RawPayment
+from router.ledger.rollup_rows import RawAttempt, RawOperation, RawPayment
 from router.report_measures import INDEX, MEASURES, MINUTE_US
 from router.reports.facts import facts
 

@@ -6,19 +6,21 @@ import csv
 import datetime as dt
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from openpyxl import load_workbook
 
-from router.ledger.rollups import Found, Standing
+from router.ledger.rollup_moment import Found, Standing
 from router.report_measures import INDEX, LATENCIES, MEASURES, Piece
 from router.reports.figures import COLUMNS, basis_points, figures, latency_bucket, latency_quantile, nothing, wilson
-from router.reports.files import streamed, write_csv, write_json
+from router.reports.files import FORMULA_SIGNS, streamed, write_csv, write_json
 from router.reports.query import Query, query
 from router.reports.rates import Rates, RatesError, load
 from router.reports.report import Row, TooManyRowsError, columns_of, link, report
@@ -185,6 +187,37 @@ def test_a_text_that_a_spreadsheet_would_reckon_with_is_only_text(sign: str) -> 
         assert not any(b"<f>" in book.read(name) for name in book.namelist())
 
 
+@pytest.mark.parametrize(
+    "text", ["visa;=1+1", 'visa;"=1+1', "visa; @A1", "visa\t-1", " =1+1", "visa,+1", "a-b; c - d;=1"]
+)
+def test_nor_where_a_spreadsheet_cuts_a_line_at_semicolons(text: str) -> None:
+    """As it does in half of Europe: whatever the CSV is cut at, and whatever is trimmed, no cell begins as one."""
+    out = io.BytesIO()
+    write_csv(streamed(asked(), Known(((text, "EUR"), sums(payments=1))), made_at=NOW), out)
+    line = out.getvalue().decode().splitlines()[1]
+    cells = re.split(r"[;,\t]", line)
+    assert not [each for each in cells if each.lstrip(' "').startswith(tuple(FORMULA_SIGNS))]
+    assert line.count("'") == 1
+
+
+@pytest.mark.parametrize(
+    ("label", "since", "until"),
+    [
+        # Back from 02:00 to 01:30: the hour that is twice there, by half.
+        ("2026-04-05T01:00+11:00", "2026-04-04T14:00:00+00:00", "2026-04-04T15:00:00+00:00"),
+        ("2026-04-05T01:00+10:30", "2026-04-04T15:00:00+00:00", "2026-04-04T15:30:00+00:00"),
+        # On from 02:00 to 02:30.
+        ("2026-10-04T02:00+11:00", "2026-10-03T15:30:00+00:00", "2026-10-03T16:00:00+00:00"),
+        ("2026-10-04T03:00+11:00", "2026-10-03T16:00:00+00:00", "2026-10-03T17:00:00+00:00"),
+    ],
+)
+def test_an_hour_in_which_the_clocks_change_leads_to_its_own_payments(label: str, since: str, until: str) -> None:
+    """Not to those of the row beside it, on Lord Howe Island."""
+    wanted = query("2026-04-01", "2026-10-10", time_zone="Australia/Lord_Howe", group_by="hour", now=NOW)
+    address = parse_qs(urlsplit(link(wanted, [label, "EUR"])).query)
+    assert (address["from"], address["to"]) == ([since], [until])
+
+
 def test_a_row_says_where_its_payments_are() -> None:
     """By the hour that Berlin has twice, and by a day cut short by the period's end."""
     wanted = query("2026-10-25", "2026-10-25T12:00", time_zone="Europe/Berlin", group_by="hour,provider", now=NOW)
@@ -216,6 +249,7 @@ def test_a_table_of_rates_adds_up_what_it_converts_and_says_its_name() -> None:
         ("[]", "object"),
         ('{"name": "", "currency": "EUR", "rates": {}}', "name"),
         ('{"name": "a", "currency": "EU", "rates": {}}', "currency"),
+        ('{"name": "a", "currency": [], "rates": {}}', "currency"),
         ('{"name": "a", "currency": "EUR", "rates": {"XX": "1"}}', "rates"),
         ('{"name": "a", "currency": "EUR", "rates": {"USD": 0.9}}', "rates.USD"),
         ('{"name": "a", "currency": "EUR", "rates": {"USD": "-1"}}', "rates.USD"),
