@@ -198,6 +198,10 @@ class AdyenProvider:
         except Exception as error:  # noqa: BLE001 - the contract: no call raises; whatever it is becomes a verdict
             return _fault(error).as_probe()
 
+    def pool_use(self) -> tuple[int, int]:
+        """HTTP connections in use, and how many there may be."""
+        return self._transport.use()
+
     def close(self) -> None:
         self._transport.close()
 

@@ -39,6 +39,7 @@ from router.ledger.scores import ScoreLedger
 from router.ledger.upkeep import Upkeep
 from router.ledger.webhook_deliveries import DeliveryLedger
 from router.loops import Loop, Loops
+from router.measuring.sampling import SAMPLE_INTERVAL_S
 from router.notices import Notices
 from router.parked import Parked
 from router.recovery import Recovery
@@ -83,6 +84,7 @@ def add_health(loops: Loops, core: Core, *, patience: float) -> None:
     loops.add(Loop("override", core.override.refresh, loops.pause(SYNC_INTERVAL_S)))
     loops.add(Loop("scores", core.score_sharing.exchange_once, loops.pause(SCORES_INTERVAL_S)))
     loops.add(Loop("counts", health.exchange_once, loops.pause(EXCHANGE_INTERVAL_S)))
+    loops.add(Loop("sampling", core.sampler.run_once, loops.pause(SAMPLE_INTERVAL_S)))
     # On a thread of its own: what hangs must be noticed while the ledger hangs too.
     loops.add(Loop("watch", health.watch_once, loops.pause(WATCH_INTERVAL_S)))
     timeouts = Timeouts(core.settings.connect_timeout_seconds, min(PROBE_READ_S, core.settings.read_timeout_seconds))
@@ -93,7 +95,7 @@ def add_health(loops: Loops, core: Core, *, patience: float) -> None:
 
 def create_worker(core: Core) -> Loops:
     """The worker's loops: circuits, recovery, parked payments, notices, doubts, flips, housekeeping, the rollup."""
-    loops = Loops()
+    loops = Loops(core.measuring.round_ended)
     add_health(loops, core, patience=1.0)
     add_flag_watch(loops, core)
     parked = Parked(
