@@ -205,7 +205,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
 
 def build_metrics(core: Core) -> APIBlueprint:
     """The figures of this machine's processes, and what the ledger knows."""
-    state = LedgerState(StateReader(core.database, core.clock).read, core.clock)
+    state = LedgerState(StateReader(core.database, core.clock, core.providers).read, core.clock)
     token = core.settings.metrics_token
 
     def page() -> bytes:

@@ -148,11 +148,11 @@ class Catalogue:
             "pointsman_circuit_share", "Share of its payments that a recovering provider gets", mode="livemin"
         )
         self.stage_calls = gauge("pointsman_circuit_stage_calls", "Calls in the circuit's present stage")
-        self.stage_failures = gauge("pointsman_circuit_stage_failures", "Failures among them")
-        self.places = gauge("pointsman_bulkhead_permits", "Payments that may be at it at once", mode="livesum")
-        self.places_used = gauge("pointsman_bulkhead_in_use", "Payments that are at it now", mode="livesum")
-        self.connections = gauge("pointsman_provider_pool_size", "HTTP connections it may have", mode="livesum")
-        self.connections_used = gauge("pointsman_provider_pool_in_use", "Those in use", mode="livesum")
+        self.stage_failures = gauge("pointsman_circuit_stage_failures", "Failures in the circuit's present stage")
+        self.places = gauge("pointsman_bulkhead_permits", "Places for payments at a provider", mode="livesum")
+        self.places_used = gauge("pointsman_bulkhead_in_use", "Payments that are at a provider now", mode="livesum")
+        self.connections = gauge("pointsman_provider_pool_size", "HTTP connections there may be", mode="livesum")
+        self.connections_used = gauge("pointsman_provider_pool_in_use", "HTTP connections in use", mode="livesum")
 
     def _prepare(self) -> None:
         self.created.of()

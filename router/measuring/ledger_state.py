@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import structlog
 from prometheus_client import Metric
@@ -25,6 +25,7 @@ from router.ledger.rollups import Rollups
 from router.ledger.unavailable import LedgerUnavailableError
 from router.ledger.webhook_endpoints import EndpointLedger
 from router.reconciliation.matching import DIFFERING
+from router.transitions import State
 
 log = structlog.get_logger("router.measuring")
 
@@ -97,7 +98,7 @@ class LedgerState:
 class StateReader:
     """Reads the families from the ledger. One thread at a time."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, providers: Iterable[str]) -> None:
         self._figures = Figures(database)
         self._parked = ParkedLedger(database)
         self._relays = RelayLedger(database)
@@ -105,7 +106,8 @@ class StateReader:
         self._rollups = Rollups(database)
         self._clock = clock
         self._versions: dict[str, int] = {}
-        self._transitions: Counter[tuple[str, str]] = Counter()
+        # At 0 from the start: a first opening is an increase then.
+        self._transitions = Counter({(name, state.value): 0 for name in providers for state in State})
         self._settled: Reading = ()
         self._settled_at: float | None = None
 
