@@ -58,9 +58,9 @@ class Counter:
 
     def __init__(self, shelf: Shelf, name: str, about: str, labels: Sequence[str] = ()) -> None:
         self._shelf = shelf
-        self._name = name
+        self.name = name
         self._about = about
-        self._labels = tuple(labels)
+        self.labels = tuple(labels)
         self._cells: dict[tuple[str, ...], Cell] = {}
         self._lock = threading.Lock()
 
@@ -72,9 +72,9 @@ class Counter:
     def _make(self, values: tuple[str, ...]) -> Cell:
         with self._lock:
             if values not in self._cells:
-                labels = dict(zip(self._labels, values, strict=True))
+                labels = dict(zip(self.labels, values, strict=True))
                 self._cells[values] = self._shelf.cell(
-                    "counter", self._name, f"{self._name}_total", labels, self._about
+                    "counter", self.name, f"{self.name}_total", labels, self._about
                 )
             return self._cells[values]
 
@@ -104,9 +104,9 @@ class Histogram:
         self, shelf: Shelf, name: str, about: str, labels: Sequence[str] = (), *, bounds: Sequence[float]
     ) -> None:
         self._shelf = shelf
-        self._name = name
+        self.name = name
         self._about = about
-        self._labels = tuple(labels)
+        self.labels = tuple(labels)
         self._bounds = tuple(bounds)
         self._children: dict[tuple[str, ...], Observed] = {}
         self._lock = threading.Lock()
@@ -119,7 +119,7 @@ class Histogram:
     def _make(self, values: tuple[str, ...]) -> Observed:
         with self._lock:
             if values not in self._children:
-                labels = dict(zip(self._labels, values, strict=True))
+                labels = dict(zip(self.labels, values, strict=True))
                 total = self._cell("sum", labels)
                 bounds = [_bound(each) for each in (*self._bounds, float("inf"))]
                 buckets = [self._cell("bucket", labels | {"le": each}) for each in bounds]
@@ -127,7 +127,7 @@ class Histogram:
             return self._children[values]
 
     def _cell(self, suffix: str, labels: Mapping[str, str]) -> Cell:
-        return self._shelf.cell("histogram", self._name, f"{self._name}_{suffix}", labels, self._about)
+        return self._shelf.cell("histogram", self.name, f"{self.name}_{suffix}", labels, self._about)
 
 
 class Gauge:
@@ -135,9 +135,9 @@ class Gauge:
 
     def __init__(self, shelf: Shelf, name: str, about: str, labels: Sequence[str] = (), *, mode: Mode) -> None:
         self._shelf = shelf
-        self._name = name
+        self.name = name
         self._about = about
-        self._labels = tuple(labels)
+        self.labels = tuple(labels)
         self._mode = mode
         self._cells: dict[tuple[str, ...], Cell] = {}
         self._lock = threading.Lock()
@@ -149,8 +149,8 @@ class Gauge:
             return found
         with self._lock:
             if values not in self._cells:
-                labels = dict(zip(self._labels, values, strict=True))
+                labels = dict(zip(self.labels, values, strict=True))
                 self._cells[values] = self._shelf.cell(
-                    f"gauge_{self._mode}", self._name, self._name, labels, self._about
+                    f"gauge_{self._mode}", self.name, self.name, labels, self._about
                 )
             return self._cells[values]
