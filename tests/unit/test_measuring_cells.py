@@ -54,10 +54,15 @@ def test_a_file_grows_and_earlier_figures_go_on(tmp_path: Path) -> None:
 def test_no_count_is_lost_between_threads(tmp_path: Path) -> None:
     """Adding is a read and a write."""
     cell = CellFile(tmp_path / "counter_one.db").cell(key("a", "a", {}, ""))
+
+    def count() -> None:
+        for _ in range(5000):
+            cell.add(1.0)
+
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        threads = [threading.Thread(target=lambda: [cell.add(1.0) for _ in range(5000)]) for _ in range(4)]
+        threads = [threading.Thread(target=count) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
