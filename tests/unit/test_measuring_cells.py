@@ -6,7 +6,6 @@ import errno
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -49,27 +48,6 @@ def test_a_file_grows_and_earlier_figures_go_on(tmp_path: Path) -> None:
         cell.add(number)
     assert path.stat().st_size > FIRST_BYTES
     assert totals(path) == {f"many_{number}": float(number) for number in range(2000)}
-
-
-def test_no_count_is_lost_between_threads(tmp_path: Path) -> None:
-    """Adding is a read and a write."""
-    cell = CellFile(tmp_path / "counter_one.db").cell(key("a", "a", {}, ""))
-
-    def count() -> None:
-        for _ in range(5000):
-            cell.add(1.0)
-
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=count) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
-    assert cell.value == 20_000.0
 
 
 def test_the_room_is_taken_before_it_is_mapped(tmp_path: Path) -> None:
