@@ -222,6 +222,10 @@ class AdyenProvider:
         except Exception:  # noqa: BLE001 - the key may have no such role; whatever else it is, nothing was learned
             return None
 
+    def pool_use(self) -> tuple[int, int]:
+        """HTTP connections in use, and how many there may be."""
+        return self._transport.use()
+
     def close(self) -> None:
         self._transport.close()
 

@@ -233,6 +233,10 @@ class StripeProvider:
         except Exception:  # noqa: BLE001 - a restricted key may not ask; whatever else it is, nothing was learned
             return None
 
+    def pool_use(self) -> tuple[int, int]:
+        """HTTP connections in use, and how many there may be."""
+        return self._transport.use()
+
     def close(self) -> None:
         self._transport.close()
 

@@ -124,6 +124,18 @@ class Transport:
             raise SendFailed(verdict(error)) from None
         return Answer(response.status, response.headers, content)
 
+    def use(self) -> tuple[int, int]:
+        """How many connections are in use, and how many there may be, to all hosts of the provider together."""
+        used = size = 0
+        for name in self._pools.pools.keys():  # noqa: SIM118 - its plain iteration is forbidden, for threads' sake
+            pool = self._pools.pools.get(name)
+            queue = None if pool is None else pool.pool
+            if queue is not None:
+                size += queue.maxsize
+                # Places that nobody holds are in the queue, connected or not.
+                used += max(0, queue.maxsize - queue.qsize())
+        return used, size
+
     def close(self) -> None:
         """Drop the pooled connections; one in use is dropped when its call ends. A later send connects anew."""
         self._pools.clear()

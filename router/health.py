@@ -213,12 +213,15 @@ class ProviderHealth:
         fixed: Fixed = NOTHING_FIXED,
         heard: HearCalls | None = None,
         restricted: Callable[[str], Restriction | None] = lambda _provider: None,
+        turned_away: Callable[[str], None] = lambda _provider: None,
     ) -> None:
         """`at_once`: payments at one provider at the same time, in this process. `fixed`: thresholds a person set.
 
         `heard` is told of this process's own calls, once each, and of nobody else's: `router.score_sharing` has its
         own way to the others, which a restart survives. `restricted`: what is held against a provider's account.
+        `turned_away` is told of each attempt not let through.
         """
+        self._turned_away = turned_away
         self.settings = settings
         self.actor = actor
         self._clock = clock
@@ -243,6 +246,7 @@ class ProviderHealth:
         """Leave for an attempt at this provider; None while its circuit, or its bulkhead, lets none through."""
         guarded = self._guarded[provider]
         if guarded.breaker.snapshot().state not in ADMITTING or not guarded.bulkhead.enter():
+            self._turned_away(provider)
             return None
         return Call(self, provider, guarded, self._clock)
 

@@ -31,7 +31,9 @@ class Loop:
 class Loops:
     """Threads, one a loop. A round that fails is logged, and the next one is tried."""
 
-    def __init__(self) -> None:
+    def __init__(self, ended: Callable[[str, str], None] = lambda _loop, _result: None) -> None:
+        """`ended` is told of each round: its loop, and `ok`, `ledger_unavailable` or `failed`. It raises nothing."""
+        self._ended = ended
         self._stop = threading.Event()
         self._loops: list[Loop] = []
         self._threads: list[threading.Thread] = []
@@ -77,15 +79,16 @@ class Loops:
     def _run(self, loop: Loop) -> None:
         failing = False
         while not self._stop.is_set():
+            result = "failed"
             try:
                 loop.run_once()
-                failing = False
+                failing, result = False, "ok"
             except LedgerUnavailableError as error:
                 # Said once, not with every round: a database that is away is away for a while. Whoever is to be
                 # woken hears of it from the circuits (`ProviderHealth.sync_once`), once a process and not a loop.
                 if not failing:
                     log.info("ledger_unavailable", loop=loop.name, cause=str(error))
-                failing = True
+                failing, result = True, "ledger_unavailable"
             except Exception:
                 # A loop must outlive any one round; the fault is reported, with its traceback.
                 log.exception("round_failed", loop=loop.name)
@@ -93,6 +96,7 @@ class Loops:
                 # An exit or interrupt that some library raises: on this thread it would end the loop alone, and
                 # silently. The process goes on, which has customers; who wants it to end sends it a signal.
                 log.critical("round_exited", loop=loop.name, exc_info=True)
+            self._ended(loop.name, result)
             # A round may have taken the waking for the news that it was about; then this says what it was.
             if not self._stop.is_set():
                 loop.wait()

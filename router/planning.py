@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -75,7 +76,10 @@ class Planner:
         draw: Callable[[], float] = lambda: 0.0,
         override: Override = lambda flags: (flags, None),
         allowed: Callable[[str], Collection[str]] | None = None,
+        timed: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
+        """`timed` is told how long each plan took, in seconds."""
+        self._timed = timed
         self._providers = providers
         self._flags = flags
         self._health = health
@@ -98,6 +102,7 @@ class Planner:
 
         Reads the ledger only for a card that is known again. Raises LedgerUnavailableError.
         """
+        begun = time.perf_counter()
         card = _card(merchant, order)
         occasion = _occasion(order)
         earlier = () if card is None else self._tries_of(card)
@@ -119,6 +124,7 @@ class Planner:
             if obstacle is not None:
                 obstacles[name] = obstacle
         decision = self.decide(merchant, order, obstacles, flags, overridden=overridden, now=now)
+        self._timed(time.perf_counter() - begun)
         return Plan(flags, decision, params, attempt_ids, at_once, card, occasion, earlier)
 
     def flags_of(self, payment_id: str, merchant: str, order: Order) -> tuple[RoutingFlags, str | None]:

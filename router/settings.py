@@ -158,6 +158,9 @@ class Settings(BaseSettings):
     demo_traffic_per_second: Annotated[float, Field(ge=0, le=100)] = 2.0
     """Synthetic payments that `make run` sends; 0 for none."""
 
+    metrics_token: SecretStr | None = None
+    """Absent: whoever reaches the port may read /metrics, which holds no secret; else this is its bearer token."""
+
     flags_file: Path | None = None
     """Used when there is no LaunchDarkly key; by default `flags.json` in `run_dir`."""
     launchdarkly_sdk_key: SecretStr | None = None

@@ -35,17 +35,17 @@ _STATUS, _HEADERS = _OVERLOADED.status, list(_OVERLOADED.headers)
 class Places:
     """A WSGI application in front of another. Thread-safe; nobody waits."""
 
-    def __init__(self, application: WsgiApp, places: int) -> None:
+    def __init__(self, application: WsgiApp, places: int, refused: Callable[[], None]) -> None:
+        """`refused` is told of each request turned away."""
         self._application = application
         self._places = threading.Semaphore(places)
-        self.refused = 0
-        """Requests turned away since the process began; approximately, for it is counted without a lock."""
+        self._refused = refused
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] != "POST" or not environ["PATH_INFO"].startswith("/v1/payments"):
             return self._application(environ, start_response)  # asks no provider, or costs little
         if not self._places.acquire(blocking=False):
-            self.refused += 1
+            self._refused()
             start_response(_STATUS, list(_HEADERS))
             return [_BODY]
         try:

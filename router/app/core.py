@@ -55,6 +55,9 @@ from router.ledger.migrate import migrate
 from router.ledger.payments import PaymentLedger
 from router.ledger.scores import ScoreLedger
 from router.local_override import LocalOverride
+from router.measuring.observers import Committed, LedgerTimes, timed
+from router.measuring.process import Measuring
+from router.measuring.sampling import Sampler, pools
 from router.payments import Payments, PaymentSettings
 from router.planning import Planner
 from router.score_sharing import ScoreSharing
@@ -79,6 +82,8 @@ class Core:
     settings: Settings
     clock: Clock
     ids: Ids
+    measuring: Measuring
+    sampler: Sampler
     database: Database
     keys: EncryptionKeys
     providers: Mapping[str, Provider]
@@ -117,6 +122,7 @@ class Core:
         self.database.close()
         if self.tracing is not None:
             self.tracing.close()
+        self.measuring.close()
 
 
 def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids | None = None) -> Core:
@@ -125,13 +131,17 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     ids = ids or TimeOrderedIds(clock)
     fees = fee_book(settings, clock.now().date())
     settings.run_dir.mkdir(parents=True, exist_ok=True)
-    database = Database(settings.ledger_url, pool_size=settings.web_threads + 8)
+    measuring = Measuring(settings.run_dir, PROVIDER_NAMES, life=ids.new(role))
+    counted = measuring.catalogue
+    times = LedgerTimes(counted)
+    database = Database(settings.ledger_url, pool_size=settings.web_threads + 8, times=times)
     migrate(database)
     event_clock.settle(database)
     tracing = traces.start(settings, process=role)
     actor = f"{role}:{socket.gethostname()}:{os.getpid()}"
     keys = EncryptionKeys(settings, database, process=actor, clock=clock, ids=ids)
-    providers = build_providers(settings)
+    adapters = build_providers(settings)
+    providers = timed(adapters, counted)
     if tracing is not None:
         providers = tracing.providers(providers)
     values = FlagValueLedger(database)
@@ -165,23 +175,26 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         fixed=_fixed(settings),
         heard=scores.hear_calls,
         restricted=accounts.restriction,
+        turned_away=lambda provider: counted.places_refused.of(provider).add(1.0),
     )
     ledger = PaymentLedger(database)
     if tracing is not None:
         tracing.watch_ledger(ledger)
+    committed = Committed(counted, Lessons(scores, clock).heard)
     journals = Journals(
         ledger,
         deadline_s=settings.deadline_seconds,
         margin_s=settings.lease_margin_seconds,
         clock=clock,
         ids=ids,
-        heard=Lessons(scores, clock).heard,
+        heard=committed.attempts,
+        watched=committed.payment,
     )
-    times = SendTimes(settings.connect_timeout_seconds, settings.read_timeout_seconds)
+    send_times = SendTimes(settings.connect_timeout_seconds, settings.read_timeout_seconds)
     chance = random.Random().random  # noqa: S311 - neither jitter nor a provider's share is a secret
-    params_of = ledger.params_of
-    sender = Sender(providers, times, clock=clock, random=chance, operating=health.operating, params_of=params_of)
-    inquirer = Sender(providers, times, clock=clock, random=chance, operating=health.finding_out, params_of=params_of)
+    params_of, operating, finding_out = ledger.params_of, health.operating, health.finding_out
+    sender = Sender(providers, send_times, clock=clock, random=chance, operating=operating, params_of=params_of)
+    inquirer = Sender(providers, send_times, clock=clock, random=chance, operating=finding_out, params_of=params_of)
     planner = Planner(
         providers=providers,
         flags=source,
@@ -192,6 +205,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         draw=chance,
         override=override.apply,
         allowed=settings.providers_of,
+        timed=counted.deciding.of().observe,
     )
     if tracing is not None:
         tracing.watch_planner(planner)
@@ -207,10 +221,23 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
         when_unavailable=settings.when_unavailable_of,
         random=chance,
     )
+    sampler = Sampler(
+        counted,
+        role=role,
+        flags=source,
+        flag_source="file" if settings.launchdarkly_sdk_key is None else "launchdarkly",
+        health=health,
+        database=database,
+        http_pools=pools(adapters.items()),
+        web_threads=settings.web_threads if role == "web" else 0,
+        clock=clock,
+    )
     return Core(
         settings=settings,
         clock=clock,
         ids=ids,
+        measuring=measuring,
+        sampler=sampler,
         database=database,
         keys=keys,
         providers=providers,

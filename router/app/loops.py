@@ -43,6 +43,7 @@ from router.ledger.scores import ScoreLedger
 from router.ledger.upkeep import Upkeep
 from router.ledger.webhook_deliveries import DeliveryLedger
 from router.loops import Loop, Loops
+from router.measuring.sampling import SAMPLE_INTERVAL_S
 from router.notices import Notices
 from router.parked import Parked
 from router.recovery import Recovery
@@ -95,6 +96,7 @@ def add_health(loops: Loops, core: Core, *, patience: float) -> None:
     loops.add(Loop("scores", core.score_sharing.exchange_once, loops.pause(SCORES_INTERVAL_S)))
     loops.add(Loop("fees", core.fee_lessons.run_once, loops.pause(FEES_INTERVAL_S)))
     loops.add(Loop("counts", health.exchange_once, loops.pause(EXCHANGE_INTERVAL_S)))
+    loops.add(Loop("sampling", core.sampler.run_once, loops.pause(SAMPLE_INTERVAL_S)))
     # On a thread of its own: what hangs must be noticed while the ledger hangs too.
     loops.add(Loop("watch", health.watch_once, loops.pause(WATCH_INTERVAL_S)))
     loops.add(Loop("accounts", core.accounts.refresh, loops.pause(ACCOUNTS_INTERVAL_S)))
@@ -106,7 +108,7 @@ def add_health(loops: Loops, core: Core, *, patience: float) -> None:
 
 def create_worker(core: Core) -> Loops:
     """The worker's loops: circuits, recovery, parked payments, notices, doubts, flips, housekeeping, the rollup."""
-    loops = Loops()
+    loops = Loops(core.measuring.round_ended)
     add_health(loops, core, patience=1.0)
     add_flag_watch(loops, core)
     add_keys(loops, core)

@@ -9,6 +9,7 @@ from typing import cast
 
 from flask import Flask, Response, jsonify, redirect
 from flask.json.provider import DefaultJSONProvider
+from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 from werkzeug.wrappers import Response as BaseResponse
@@ -18,6 +19,7 @@ from router.api import (
     circuits,
     events,
     gate,
+    metrics,
     operations,
     problems,
     request_ids,
@@ -63,6 +65,8 @@ from router.ledger.settlements import SettlementLedger
 from router.ledger.webhook_deliveries import DeliveryLedger
 from router.ledger.webhook_endpoints import EndpointLedger
 from router.loops import Loop, Loops
+from router.measuring.ledger_state import LedgerState, StateReader
+from router.measuring.observers import count_requests
 from router.modifications import Modifications
 from router.overrides import Overrides
 from router.reconciliation.files import formats
@@ -87,7 +91,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or load_settings()
     logs.configure(settings, process="web")
     core = build(settings, role="web")
-    loops = Loops()
+    loops = Loops(core.measuring.round_ended)
     # If no worker probes for twice as long as one would wait, a web process does.
     add_health(loops, core, patience=2.0)
     add_flag_watch(loops, core)
@@ -101,7 +105,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     writer = DecisionWriter(DecisionLedger(core.database))
     loops.add(Loop("decisions", writer.run_once, loops.pause(WRITE_INTERVAL_S)))
     app = web_app(core, writer)
-    app.wsgi_app = Places(app.wsgi_app, settings.web_threads)  # type: ignore[method-assign]  # Flask's own way
+    places = Places(app.wsgi_app, settings.web_threads, lambda: core.measuring.refused("overloaded"))
+    app.wsgi_app = places  # type: ignore[method-assign]  # Flask's own way to put something in front
     loops.start()
 
     def stop() -> None:
@@ -199,14 +204,28 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
             sealing=core.keys.health,
         )
     )
+    app.register_api(build_metrics(core))
     app.register_api(status.blueprint(providers=tuple(core.providers), health=core.health, flags=core.flags))
     app.register_api(dead_letters.blueprint(parked_ledger, core.clock))
     importer = Importer(core.database, formats(settings), clock=core.clock, ids=core.ids)
     views, settlement_ledger = SettlementViews(core.database), SettlementLedger(core.database)
     app.register_api(settlements.blueprint(importer, views, settlement_ledger, core.clock))
     _document(app)
+    count_requests(app, core.measuring.catalogue)
     app.register_blueprint(console.blueprint(build_console(core, importer)))
     return app
+
+
+def build_metrics(core: Core) -> APIBlueprint:
+    """The figures of this machine's processes, and what the ledger knows."""
+    state = LedgerState(StateReader(core.database, core.clock, core.providers).read, core.clock)
+    token = core.settings.metrics_token
+
+    def page() -> bytes:
+        core.sampler.run_once()
+        return core.measuring.page(state.collect)
+
+    return metrics.blueprint(page, token=None if token is None else token.get_secret_value())
 
 
 def build_endpoints(core: Core) -> Endpoints:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -24,10 +25,27 @@ POSTGRES_STATEMENT_TIMEOUT_MS = 5_000
 """No query of a payment takes more than milliseconds; one that does is a fault to answer, not to wait for."""
 
 
+class Times(Protocol):
+    """Who is told how transactions go."""
+
+    def wrote(self, seconds: float, /) -> None:
+        """A write was committed, so long after it was wanted."""
+
+    def failed(self, kind: str, /) -> None:
+        """A `read`, a `write` or a `commit_unknown`."""
+
+
+class _Untold:
+    def wrote(self, seconds: float, /) -> None: ...
+
+    def failed(self, kind: str, /) -> None: ...
+
+
 class Database:
     """Opens read and write transactions. Thread-safe; made after a fork, not before."""
 
-    def __init__(self, url: str, *, pool_size: int = 40) -> None:
+    def __init__(self, url: str, *, pool_size: int = 40, times: Times | None = None) -> None:
+        self._times: Times = times or _Untold()
         parsed = sa.make_url(url)
         self.seals = PLAIN
         """What tokens and secrets are sealed and opened with; set before the first query, where there are keys."""
@@ -46,21 +64,28 @@ class Database:
 
         A CommitUnknownError where it is the commit itself that failed.
         """
-        committing = False
+        committing, begun = False, time.perf_counter()
         try:
             with translated(), self._one_writer(), self._writer.connect() as connection, connection.begin():
                 yield connection
                 committing = True
+            self._times.wrote(time.perf_counter() - begun)
         except LedgerUnavailableError as error:
-            if committing and not _is_refusal(error.__context__):
+            unknown = committing and not _is_refusal(error.__context__)
+            self._times.failed("commit_unknown" if unknown else "write")
+            if unknown:
                 raise CommitUnknownError(str(error)) from None
             raise
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A read of one moment. Raises LedgerUnavailableError."""
-        with translated(), self._reader.connect() as connection, connection.begin():
-            yield connection
+        try:
+            with translated(), self._reader.connect() as connection, connection.begin():
+                yield connection
+        except LedgerUnavailableError:
+            self._times.failed("read")
+            raise
 
     @contextlib.contextmanager
     def _one_writer(self) -> Iterator[None]:

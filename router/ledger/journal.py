@@ -27,9 +27,16 @@ Heard = Callable[[Payment, Sequence[Attempt], Sequence[Attempt]], None]
 """What is to be done once attempts are on record otherwise than before: with the payment, and with its attempts as
 they were on record and as they are now."""
 
+Watched = Callable[[Payment | None, Payment], None]
+"""Told of each commit: the payment before it, None where the commit made it, and as it is now. It raises nothing."""
+
 COMMIT_PATIENCE_S = 5.0
 """For how long a commit after the first is tried again. One try can take 10 s more on a locked file; both together
 are what a lease has over the request's deadline."""
+
+
+def _nobody(_was: Payment | None, _now: Payment) -> None:
+    """Nobody watches."""
 
 
 def _left_by(found: Payment, before: Payment, changes: Mapping[str, Any], now: dt.datetime) -> bool:
@@ -54,8 +61,10 @@ class Journal:
         lease_s: float,
         clock: Clock,
         heard: Heard | None = None,
+        watched: Watched | None = None,
     ) -> None:
         self.payment = payment
+        self._watched = watched or _nobody
         self.attempts = list(attempts)
         self.operations = list(operations)
         self._new = new
@@ -165,12 +174,14 @@ class Journal:
                 found = self._ledger.get(payment.id)
                 if found is not None and found[0].lease_holder == payment.lease_holder:
                     self.payment, self._new = payment, None
+                    self._watched(None, payment)
                     return
             raise
         self.payment, self._new = payment, None
+        self._watched(None, payment)
 
     def _change(self, changes: Mapping[str, Any], event: str, **more: Any) -> None:
-        now = self._clock.now()
+        now, was = self._clock.now(), self.payment
         unseen = False
 
         def change() -> Payment:
@@ -205,6 +216,7 @@ class Journal:
             if unseen:
                 raise CommitUnknownError(str(error)) from None
             raise
+        self._watched(was, self.payment)
         before, self.on_record = self.on_record, list(self.attempts)
         news = bool(self._attempts_to_write)
         self._attempts_to_write, self._operations_to_write, self._note = {}, {}, None
@@ -237,7 +249,9 @@ class Journals:
         ids: Ids,
         margin_s: float = LEASE_MARGIN_S,
         heard: Heard | None = None,
+        watched: Watched | None = None,
     ) -> None:
+        self._watched = watched
         self._ledger = ledger
         self._lease_s = deadline_s + margin_s
         self._heard = heard
@@ -279,4 +293,5 @@ class Journals:
             lease_s=self._lease_s,
             clock=self._clock,
             heard=self._heard,
+            watched=self._watched,
         )

@@ -126,7 +126,7 @@ def test_a_stop_waits_for_no_news(
         monkeypatch.setattr(composition, name, 60.0)
     loops = Loops()
     for module in (composition, web):
-        monkeypatch.setattr(module, "Loops", lambda: loops)
+        monkeypatch.setattr(module, "Loops", lambda *_told: loops)
     app = create_app(settings) if role == "web" else None
     if app is None:
         create_worker(worker)
