@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from router import (
+    cli_api_keys,
     cli_circuits,
     cli_console,
     cli_fees,
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add("attention", _show_attention, "list the payments that need a person, of every merchant, and what is in doubt")
 
+    cli_api_keys.add_commands(add)
     cli_flags.add_commands(add)
     cli_circuits.add_commands(add)
     cli_flips.add_commands(add)
@@ -86,12 +88,6 @@ def _parser() -> argparse.ArgumentParser:
     cli_report.add_commands(add)
     cli_simulate.add_commands(add)
     cli_webhooks.add_commands(add)
-
-    keys = add("keys", _create_key, "create an API key; it is shown once, and only its digest is kept")
-    keys.add_argument("action", choices=["create"])
-    keys.add_argument("--merchant", required=True)
-    keys.add_argument("--scopes", default="payments", help="payments, reports, operate; separated by commas")
-    keys.add_argument("--label", default="", help="what the key is for")
     return parser
 
 
@@ -216,29 +212,6 @@ def _show_attention(_options: argparse.Namespace, settings: Settings) -> int | N
                 print(f"\t{each.id}\t{kind} {each.state}\t{each.attempt.provider} {known_as}\t{since}", flush=True)
         after, shown = page[-1][0].id, shown + len(page)
     print(f"{shown} payments need a person", file=sys.stderr)
-    return 0
-
-
-# ---------------------------------------------------------------- keys
-
-
-def _create_key(options: argparse.Namespace, settings: Settings) -> int | None:
-    import secrets
-
-    from router.clock import SystemClock
-    from router.ledger.engine import Database
-    from router.ledger.keys import SCOPES, KeyLedger
-    from router.ledger.migrate import migrate
-
-    scopes = {scope.strip() for scope in options.scopes.split(",")}
-    if not scopes <= SCOPES:
-        raise CommandError(f"--scopes: only {', '.join(sorted(SCOPES))}")
-    key = f"pm_{secrets.token_urlsafe(32)}"
-    database = Database(settings.ledger_url)
-    migrate(database)
-    now = SystemClock().now()
-    KeyLedger(database).add(key, merchant=options.merchant, scopes=scopes, label=options.label, now=now)
-    print(key)
     return 0
 
 

@@ -27,10 +27,13 @@ from router.api import (
     webhooks,
 )
 from router.api import decisions as decisions_api
+from router.api import keys as keys_api
 from router.api import parked as dead_letters
 from router.api import payments as payments_api
 from router.api import reports as reports_api
+from router.api.key_ring import KeyRing
 from router.app.core import Core, build, several
+from router.app.limiting import add_limits
 from router.app.loops import add_flag_watch, add_health
 from router.console import blueprint as console
 from router.console.access import Access
@@ -40,6 +43,7 @@ from router.console.stand_ins import StandIns
 from router.decision_ids import DecisionIds
 from router.decision_writing import WRITE_INTERVAL_S, DecisionWriter
 from router.decisions import Decisions
+from router.key_keeping import ApiKeys
 from router.ledger.attention import AttentionLedger
 from router.ledger.circuits import CircuitLedger
 from router.ledger.console import ConsoleLedger
@@ -95,6 +99,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     writer = DecisionWriter(DecisionLedger(core.database))
     loops.add(Loop("decisions", writer.run_once, loops.pause(WRITE_INTERVAL_S)))
     app = web_app(core, writer)
+    add_limits(loops, core, app.extensions["pointsman_keys"])
     loops.start()
 
     def stop() -> None:
@@ -140,7 +145,10 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     provider.sort_keys, provider.ensure_ascii = False, False
     settings = core.settings
     bootstrap = None if settings.api_key is None else settings.api_key.get_secret_value()
-    gate.install(app, gate.KeyRing(KeyLedger(core.database).find, bootstrap=bootstrap, clock=core.clock))
+    key_ledger = KeyLedger(core.database)
+    ring = KeyRing(lambda key: key_ledger.find(key, core.clock.now()), bootstrap=bootstrap, clock=core.clock)
+    gate.install(app, ring)
+    app.extensions["pointsman_keys"] = ring
     problems.install(app)
     modifications = Modifications(
         ledger=core.ledger,
@@ -158,6 +166,8 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     app.register_api(attention.blueprint(AttentionLedger(core.database)))
     app.register_api(webhooks.blueprint(core.providers, Inbox(core.database), core.clock))
     app.register_api(webhook_endpoints.blueprint(build_endpoints(core), DeliveryLedger(core.database)))
+    keeping = ApiKeys(key_ledger, clock=core.clock, below=secrets.randbelow)
+    app.register_api(keys_api.blueprint(keeping, core.clock))
     circuit_ledger, parked_ledger = CircuitLedger(core.database), ParkedLedger(core.database)
     app.register_api(reports_api.blueprint(Rollups(core.database), DecisionLog(core.database), core.clock))
     app.register_api(
