@@ -8,8 +8,10 @@ from typing import Any, cast
 from flask import Flask, Request, g, request
 
 from router.api.key_ring import KeyRing
+from router.api.limiting import check_rate
 from router.api.problems import ProblemError, invalid
 from router.ledger.keys import Caller
+from router.limits.guard import Guard
 from router.pan import contains_pan
 
 MAXIMUM_BODY_BYTES = 64 * 1024
@@ -56,8 +58,8 @@ class StrictRequest(Request):
         return self.strict_body
 
 
-def install(app: Flask, keys: KeyRing) -> None:
-    """Put the gate before every view under `/v1/`."""
+def install(app: Flask, keys: KeyRing, guard: Guard | None = None) -> None:
+    """Put the gate before every view under `/v1/`; `guard` knows the callers' limits."""
     app.request_class = StrictRequest
     app.config["MAX_CONTENT_LENGTH"] = MAXIMUM_BODY_BYTES
 
@@ -66,6 +68,8 @@ def install(app: Flask, keys: KeyRing) -> None:
         if not request.path.startswith("/v1/") or request.endpoint in OPEN_TO_ALL:
             return
         g.caller = _authenticate(keys)
+        if guard is not None:
+            check_rate(guard, g.caller)
         for prefix, scopes in SCOPES_BY_PATH.items():
             if request.path.startswith(prefix):
                 # Before the body is looked at: what a key may not do, it learns nothing about.

@@ -33,7 +33,7 @@ from router.api import payments as payments_api
 from router.api import reports as reports_api
 from router.api.key_ring import KeyRing
 from router.app.core import Core, build, several
-from router.app.limiting import add_limits
+from router.app.limiting import add_limits, build_guard
 from router.app.loops import add_flag_watch, add_health
 from router.console import blueprint as console
 from router.console.access import Access
@@ -99,7 +99,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     writer = DecisionWriter(DecisionLedger(core.database))
     loops.add(Loop("decisions", writer.run_once, loops.pause(WRITE_INTERVAL_S)))
     app = web_app(core, writer)
-    add_limits(loops, core, app.extensions["pointsman_keys"])
+    add_limits(loops, core, *app.extensions["pointsman_limits"])
     loops.start()
 
     def stop() -> None:
@@ -147,8 +147,9 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     bootstrap = None if settings.api_key is None else settings.api_key.get_secret_value()
     key_ledger = KeyLedger(core.database)
     ring = KeyRing(lambda key: key_ledger.find(key, core.clock.now()), bootstrap=bootstrap, clock=core.clock)
-    gate.install(app, ring)
-    app.extensions["pointsman_keys"] = ring
+    guard = build_guard(settings, core.clock)
+    gate.install(app, ring, guard)
+    app.extensions["pointsman_limits"] = (ring, guard)
     problems.install(app)
     modifications = Modifications(
         ledger=core.ledger,
@@ -157,7 +158,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
         deadline_s=settings.deadline_seconds,
         clock=core.clock,
     )
-    app.register_api(payments_api.blueprint(core.payments, modifications))
+    app.register_api(payments_api.blueprint(core.payments, modifications, guard))
     writer = writer or DecisionWriter(DecisionLedger(core.database))
     decisions = build_decisions(core, writer)
     app.register_api(decisions_api.blueprint(decisions))

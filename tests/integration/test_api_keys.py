@@ -130,7 +130,7 @@ def test_a_merchant_has_not_more_keys_than_it_can_look_after(shop: Shop) -> None
     assert kind(make(shop, merchant="books")) == (409, "too-many-keys")
     assert make(shop, merchant="toys").status_code == 201
     seen: list[str] = []
-    cursor = ""
+    cursor: str | None = ""
     while cursor is not None:
         page = shop.send("GET", f"/v1/api-keys?merchant=books{cursor and '&cursor=' + cursor}").json or {}
         seen += [each["id"] for each in page["api_keys"]]
