@@ -70,6 +70,7 @@ from router.reconciliation.files import formats
 from router.reconciliation.importing import Importer
 from router.relay_lags import RelayLags, WebhookLag
 from router.settings import Settings, load_settings
+from router.slow_bodies import SlowBodies
 from router.webhooks_out_endpoints import Endpoints
 
 STOP_LOOPS_WITHIN_S = 1.0
@@ -151,6 +152,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     gate.install(app, ring, guard)
     app.extensions["pointsman_limits"] = (ring, guard)
     problems.install(app)
+    app.wsgi_app = SlowBodies(app.wsgi_app, threads=settings.web_threads)  # type: ignore[method-assign]  # Flask's own way
     modifications = Modifications(
         ledger=core.ledger,
         journals=core.journals,

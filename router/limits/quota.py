@@ -4,8 +4,8 @@ The past is the busiest minute of each of its hours: the last 24, and, of the fo
 week with its neighbours (a Monday's evening is like the Monday's before; a sale begins an hour early). The quota is
 `growth` times the busiest of them all. So a merchant whose busiest minute grows less than `growth`-fold from one hour
 to the next is never refused, whatever the day; one that had no past has the floor; and a flood, however long it goes
-on, is let grow no faster, and never beyond the cap. The hour that is still going on does not count: it would let a flood
-raise its own quota every minute.
+on, is let grow no faster, and never beyond the cap. The hour that is still going on does not count: it would let a
+flood raise its own quota every minute.
 """
 
 from __future__ import annotations

@@ -41,14 +41,16 @@ class _Slice:
 
 def redis_storage(url: str) -> Storage:
     """The store at `redis://…`, `rediss://…` or `redis+sentinel://…`. Connects with the first request."""
-    return storage_from_string(
+    storage = storage_from_string(
         url,
         wrap_exceptions=True,
         socket_timeout=TIMEOUT_S,
         socket_connect_timeout=TIMEOUT_S,
         # The client's own would try three times, for seconds.
-        retry=None,
+        retry=None,  # type: ignore[arg-type]  # passed on to redis, whose type is wider
     )
+    assert isinstance(storage, Storage)  # not an asynchronous one, which other addresses name
+    return storage
 
 
 class SharedRates:

@@ -115,7 +115,8 @@ def test_payments_are_counted_by_the_minute_once_whoever_counts(shops: OpenShop)
         shop.pay()
     shop.pay(api_key=other)
     ledger, now = MerchantVolumes(shop.core.database), shop.core.clock.now()
-    minute, counted = dt.timedelta(minutes=1), {}
+    minute = dt.timedelta(minutes=1)
+    counted: dict[str, int] = {}
     for (merchant, _), payments in ledger.count(now - minute, now + minute).items():
         counted[merchant] = counted.get(merchant, 0) + payments
     assert counted == {"default": 3, "books": 1}
