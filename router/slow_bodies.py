@@ -3,9 +3,9 @@
 Granian reads a request's head by itself, within its own time limit, and answers slow readers by itself too; but a
 body is read by the thread that answers, for as long as its client likes, and a read once begun cannot be given up
 (measured with granian 2.8: to answer while another thread still reads stops the whole process). So a thread in four
-may be held by bodies that are late and come from just anybody (`/webhooks/…`, the console's forms), and a thread in
-two by one API key's: behind the gate a body is read only once its key is known. What comes then is told 503 before its
-body is read: a provider sends its webhook again, and a checkout is held up by nobody's bodies but its own.
+may be held by bodies that are late and from anybody (`/webhooks/…`, the console's forms), and a thread in two by one
+API key's: behind the gate a body is read only once its key is known. What comes then is told 503 before its body is
+read: a provider sends its webhook again, and a checkout is held up by nobody's bodies but its own.
 
 A body that is there with its head, as an honest client's is, is read within microseconds. But a hundred slow ones can
 come within a moment, of which none is late yet: so there is a bound for all that are read at once, too, of which an
