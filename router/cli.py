@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from router import (
+    cli_api_keys,
     cli_circuits,
     cli_console,
     cli_fees,
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add("attention", _show_attention, "list the payments that need a person, of every merchant, and what is in doubt")
 
+    cli_api_keys.add_commands(add)
     cli_flags.add_commands(add)
     cli_circuits.add_commands(add)
     cli_flips.add_commands(add)

@@ -1,4 +1,4 @@
-"""`pointsman keys`: API keys, and the keys that tokens and secrets are sealed with in the ledger.
+"""`pointsman keys`: the keys that tokens and secrets are sealed with in the ledger.
 
 A new encryption key comes into force in this order, each step while everything runs:
 `new` (all can open with it) · `promote` (all seal with it) · `rotate` (what is there is sealed anew) · `retire`.
@@ -28,7 +28,7 @@ KNOWN_WITHIN_S = 20.0
 
 def add_commands(add: Add) -> None:
     """Put the command beside the others."""
-    keys = add("keys", _list, "API keys; and the encryption keys of the ledger: list, new, promote, rotate, retire")
+    keys = add("keys", _list, "the encryption keys of the ledger: list, new, promote, rotate, retire")
     actions = keys.add_subparsers(metavar="action")
 
     def action(
@@ -38,10 +38,6 @@ def add_commands(add: Add) -> None:
         sub.set_defaults(command=command)
         return sub
 
-    create = action("create", _create, "create an API key; it is shown once, and only its digest is kept")
-    create.add_argument("--merchant", required=True)
-    create.add_argument("--scopes", default="payments", help="payments, reports, operate; separated by commas")
-    create.add_argument("--label", default="", help="what the key is for")
     action("list", _list, "the encryption keys by id, what the ledger needs of them, and which process has which")
     action("new", _new, "add an encryption key that opens and does not seal yet; print it where no file holds them")
     action("promote", _promote, "seal with this key from now on, once every process has it").add_argument("id")
@@ -49,28 +45,6 @@ def add_commands(add: Add) -> None:
     action("retire", _retire, "remove a key that nothing is sealed under any more").add_argument("id")
     about = "a key is lost for good: processes start without it, what is sealed under it stays unreadable"
     action("forget", _forget, about).add_argument("id")
-
-
-# ---------------------------------------------------------------- API keys
-
-
-def _create(options: argparse.Namespace, settings: Settings) -> int | None:
-    import secrets
-
-    from router.ledger.engine import Database
-    from router.ledger.keys import SCOPES, KeyLedger
-    from router.ledger.migrate import migrate
-
-    scopes = {scope.strip() for scope in options.scopes.split(",")}
-    if not scopes <= SCOPES:
-        raise CommandError(f"--scopes: only {', '.join(sorted(SCOPES))}")
-    key = f"pm_{secrets.token_urlsafe(32)}"
-    database = Database(settings.ledger_url)
-    migrate(database)
-    now = SystemClock().now()
-    KeyLedger(database).add(key, merchant=options.merchant, scopes=scopes, label=options.label, now=now)
-    print(key)
-    return 0
 
 
 # ---------------------------------------------------------------- encryption keys

@@ -30,6 +30,7 @@ from router.fleet import FleetCounts, Sample, counted, counts_of
 from router.incidents import begins_incident
 from router.ledger.counts import hour_of
 from router.ledger.unavailable import LedgerUnavailableError
+from router.limits.shares import Entry, Places
 from router.reported import Lesson, Reports
 from router.resend_budget import ResendBudget
 from router.transitions import ADMITTING, Snapshot, State, Transition
@@ -121,7 +122,7 @@ class _Guarded:
         self, name: str, settings: BreakerSettings, fixed: Fixed, *, at_once: int, clock: Clock, actor: str
     ) -> None:
         self.breaker = Breaker(name, settings, wall=clock.now, actor=actor)
-        self.bulkhead = Bulkhead(at_once)
+        self.bulkhead = Places(at_once)
         self.aside = Bulkhead(OPERATIONS_WHILE_OPEN)
         self.trickle = Trickle()
         self.resends = ResendBudget()
@@ -144,11 +145,12 @@ class _Guarded:
 class Call:
     """Leave for one attempt to call its provider; to be used as a context, so that its place is given back."""
 
-    __slots__ = ("_clock", "_guarded", "_health", "_permit", "_provider", "_sends")
+    __slots__ = ("_clock", "_guarded", "_health", "_merchant", "_permit", "_provider", "_sends")
 
-    def __init__(self, health: ProviderHealth, provider: str, guarded: _Guarded, clock: Clock) -> None:
+    def __init__(self, health: ProviderHealth, provider: str, guarded: _Guarded, clock: Clock, merchant: str) -> None:
         self._health = health
         self._provider = provider
+        self._merchant = merchant
         self._guarded = guarded
         self._clock = clock
         self._permit: Permit | None = None
@@ -194,7 +196,7 @@ class Call:
         if self._permit is not None:
             # Interrupted in the middle of a send: that says nothing of the provider.
             self._guarded.breaker.give_back(self._permit)
-        self._guarded.bulkhead.leave()
+        self._guarded.bulkhead.leave(self._merchant)
 
 
 class ProviderHealth:
@@ -242,13 +244,22 @@ class ProviderHealth:
 
     # ------------------------------------------------------------ what a payment asks
 
-    def admit(self, provider: str) -> Call | None:
-        """Leave for an attempt at this provider; None while its circuit, or its bulkhead, lets none through."""
+    def admit(self, provider: str, merchant: str = "", *, over_share: list[str] | None = None) -> Call | None:
+        """Leave for an attempt at this provider; None while its circuit, or its bulkhead, lets none through.
+
+        A provider that turns away this merchant alone, which has its share of the places, is added to `over_share`.
+        """
         guarded = self._guarded[provider]
-        if guarded.breaker.snapshot().state not in ADMITTING or not guarded.bulkhead.enter():
+        if guarded.breaker.snapshot().state not in ADMITTING:
             self._turned_away(provider)
             return None
-        return Call(self, provider, guarded, self._clock)
+        entry = guarded.bulkhead.enter(merchant, self._clock.monotonic())
+        if entry is Entry.TAKEN:
+            return Call(self, provider, guarded, self._clock, merchant)
+        self._turned_away(provider)
+        if entry is Entry.OVER_SHARE and over_share is not None:
+            over_share.append(provider)
+        return None
 
     @contextlib.contextmanager
     def operating(self, provider: str) -> Iterator[bool]:
@@ -298,7 +309,7 @@ class ProviderHealth:
         """A provider's circuit now."""
         return self._guarded[provider].breaker.snapshot()
 
-    def bulkhead(self, provider: str) -> Bulkhead:
+    def bulkhead(self, provider: str) -> Places:
         """The places for payments at this provider at once, in this process."""
         return self._guarded[provider].bulkhead
 

@@ -79,6 +79,10 @@ class ProvidersUnavailableError(PaymentRefusedError):
     """Every provider is unavailable now, and the payment is not to be parked."""
 
 
+class MerchantShareError(PaymentRefusedError):
+    """The merchant has as many payments under way as it may beside others, at every provider that could take it."""
+
+
 # ---------------------------------------------------------------- the service
 
 
@@ -160,6 +164,13 @@ class Payments:
                 raise RequestInProgressError from None
             return replay
 
+    def replay(self, order: Order, *, merchant: str, key: str) -> Answer | None:
+        """The payment that this key made, as it now stands, and nothing else: None when the key is new.
+
+        For a caller beyond its limits: whoever lost an answer learns it all the same. Raises as `create` does.
+        """
+        return self._replay(merchant, key, order.fingerprint())
+
     def _replay(self, merchant: str, key: str, fingerprint: str) -> Answer | None:
         """The payment that this key made, as it now stands; None when the key is new."""
         known = self._ledger.find_key(merchant, key)
@@ -210,11 +221,12 @@ class Payments:
     def _pay(self, journal: Journal, order: Order, plan: Plan, deadline: float, *, may_wait: bool) -> Answer:
         """Try providers in order until an outcome is final or doubtful, or there is none left to try."""
         tried: list[Outcome] = []
+        over_share: list[str] = []
         try:
             for provider in plan.decision.order:
                 if deadline - self._clock.monotonic() < LEAST_TIME_S:
                     break
-                call = self._health.admit(provider)
+                call = self._health.admit(provider, journal.payment.merchant, over_share=over_share)
                 if call is None:
                     continue  # its circuit opened since the decision, or too many calls are under way to it
                 with call:
@@ -225,6 +237,9 @@ class Payments:
                 tried.append(outcome)
                 if not _may_try_another(outcome, plan) or plan.is_spent(journal.attempts, self._clock.now()):
                     break
+            if over_share and not journal.attempts and not journal.payment.tries:
+                # Nothing is written yet. To park its flood would only have the workers, and their places, flooded.
+                raise MerchantShareError
             self._finish(journal, order, plan, tried, deadline, may_wait=may_wait)
         except StaleError:
             # This process was held up past its lease and another took the payment over: the ledger knows more.

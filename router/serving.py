@@ -13,12 +13,18 @@ from typing import Any
 
 from granian import Granian
 from granian.constants import Interfaces
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from router.api.places import SPARE_THREADS
 from router.settings import Settings
 
 PR_SET_PDEATHSIG = 1
+HEAD_WITHIN_S = 10
+"""A request's head, once its first byte came; granian closes the connection then. Its own default is 30."""
+CONNECTIONS_PER_PROCESS = 8192
+"""Granian takes no further connection of a process beyond its part of the backlog: 1,024 idle ones were enough to
+have no request answered any more. Bounded by what the system lets a process open, too (`ulimit -n`)."""
 
 
 class PortTakenError(Exception):
@@ -47,6 +53,9 @@ def serve(settings: Settings) -> None:
         # Whole seconds: granian takes no others.
         workers_kill_timeout=math.ceil(settings.drain_seconds),
         websockets=False,
+        # A head must come within this; connections that say nothing cost a place each, of which there are enough.
+        http1_settings=HTTP1Settings(header_read_timeout=HEAD_WITHIN_S * 1000),
+        backlog=CONNECTIONS_PER_PROCESS * settings.web_processes,
         log_level=LogLevels.error,
     ).serve(target_loader=_Loader(os.getpid()), wrap_loader=False)
 

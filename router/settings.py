@@ -106,6 +106,14 @@ def _encryption_keys(value: SecretStr) -> SecretStr:
     return value
 
 
+def _store_url(value: SecretStr) -> SecretStr:
+    url = urlsplit(value.get_secret_value())
+    if url.scheme not in ("redis", "rediss") or not url.hostname:
+        msg = "must be redis://host:port or rediss://…"
+        raise ValueError(msg)
+    return value
+
+
 def _networks(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -255,6 +263,19 @@ class Settings(BaseSettings):
     parked_at_once: Annotated[int, Field(ge=1, le=256)] = 16
     """Parked payments that one worker tries at the same time."""
 
+    rate_per_key: Annotated[float, Field(ge=0.1, le=1_000_000)] = 5000.0
+    """Requests a second of one API key, of each kind (making, changing, reading): all web processes together."""
+    rate_burst_seconds: Annotated[float, Field(ge=1, le=60)] = 5.0
+    """So many seconds' requests at once, after a rest."""
+    quota_floor_per_minute: Annotated[int, Field(ge=1, le=100_000_000)] = 60_000
+    """Payments a minute that every merchant may make, whatever its past."""
+    quota_cap_per_minute: Annotated[int, Field(ge=1, le=100_000_000)] = 600_000
+    """The same that none may exceed, whatever its past."""
+    quota_growth: Annotated[float, Field(ge=1.5, le=100)] = 3.0
+    """A merchant's quota is so many times its busiest minute of the last day, and of this hour in the last weeks."""
+    limits_store: Annotated[SecretStr, AfterValidator(_store_url)] | None = None
+    """A Redis where the web processes of all machines count rates and quotas together; absent: each its own part."""
+
     fees_file: Path | None = None
     """What the providers charge (CSV, see `providers.fees_file`), read at start; absent: `FeeBook.default()`."""
     merchant_countries: Annotated[Mapping[str, str], NoDecode, BeforeValidator(countries)] = {}
@@ -345,6 +366,14 @@ class Settings(BaseSettings):
             msg = f"must be ssl or sasl_ssl, where {PREFIX}KAFKA_CERTIFICATE_FILE is set"
             raise ValueError(msg)
         return protocol
+
+    @field_validator("quota_cap_per_minute")
+    @classmethod
+    def _cap_is_above_the_floor(cls, cap: int, info: ValidationInfo) -> int:
+        if cap < info.data.get("quota_floor_per_minute", 0):
+            msg = f"must not be less than {PREFIX}QUOTA_FLOOR_PER_MINUTE"
+            raise ValueError(msg)
+        return cap
 
     @property
     def ledger_url(self) -> str:

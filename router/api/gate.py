@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import hmac
 import json
-import threading
-from collections.abc import Callable
 from typing import Any, cast
 
 from flask import Flask, Request, g, request
 
+from router.api.key_ring import KeyRing
+from router.api.limiting import check_rate
 from router.api.problems import ProblemError, invalid
-from router.clock import Clock
-from router.ledger.keys import SCOPES, Caller
-from router.ledger.unavailable import LedgerUnavailableError
+from router.ledger.keys import Caller
+from router.limits.guard import Guard
 from router.pan_written import holds_pan as contains_pan
 
 MAXIMUM_BODY_BYTES = 64 * 1024
 """A payment's body is about one kilobyte."""
-KNOWN_KEY_FOR_S = 5.0
-"""How long a key that was found is trusted without asking the ledger: so long may a revoked key still work."""
-KNOWN_WHILE_AWAY_S = 900.0
-"""The same while the ledger cannot be asked: what needs no ledger (`POST /v1/decisions`) goes on for so long."""
-KNOWN_KEYS = 10_000
 OPTIONAL_BODY = frozenset(
     {
         *(f"payments.{name}_payment" for name in ("capture", "cancel", "refund", "complete")),
         *(f"webhook_endpoints.{name}" for name in ("rotate_secret", "disable_endpoint", "enable_endpoint")),
         "dead_letters.redrive",
+        *(f"api_keys.{name}" for name in ("rotate_key", "revoke_key")),
     }
 )
 SCOPES_BY_PATH = {
@@ -35,6 +29,7 @@ SCOPES_BY_PATH = {
     "/v1/decisions": ("payments",),
     "/v1/providers": ("operate", "reports"),
     "/v1/webhook-endpoints": ("operate",),
+    "/v1/api-keys": ("operate",),
     "/v1/settlements": ("operate", "reports"),
     "/v1/reports": ("reports",),
 }
@@ -63,52 +58,8 @@ class StrictRequest(Request):
         return self.strict_body
 
 
-class KeyRing:
-    """Whose key it is: the bootstrap key, or one of the ledger's, remembered for a few seconds."""
-
-    def __init__(self, find: Callable[[str], Caller | None], *, bootstrap: str | None, clock: Clock) -> None:
-        self._find = find
-        self._bootstrap = bootstrap
-        self._clock = clock
-        self._known: dict[str, tuple[Caller, float, float]] = {}
-        """Caller, when the ledger was last asked, and when it last answered."""
-        self._lock = threading.Lock()
-
-    def caller(self, key: str) -> Caller | None:
-        """The key's merchant and scopes; None for a key that is not valid. Raises LedgerUnavailableError."""
-        if self._bootstrap is not None and hmac.compare_digest(key.encode(), self._bootstrap.encode()):
-            return Caller("default", SCOPES, "bootstrap key")
-        now = self._clock.monotonic()
-        known = self._known.get(key)
-        if known is not None and now - known[1] < KNOWN_KEY_FOR_S:
-            return known[0]
-        if known is not None and now - known[2] <= KNOWN_WHILE_AWAY_S:
-            # While one asks, which can take as long as a key is trusted, the others need not wait for it.
-            with self._lock:
-                if key in self._known:
-                    self._known[key] = (known[0], now, known[2])
-        try:
-            caller = self._find(key)
-        except LedgerUnavailableError:
-            with self._lock:
-                known = self._known.get(key)  # looked at again: another may have been told that it is revoked
-                if known is None or now - known[2] > KNOWN_WHILE_AWAY_S:
-                    raise
-                # From when it failed: the next one, too, would wait all that time for nothing.
-                self._known[key] = (known[0], self._clock.monotonic(), known[2])
-            return known[0]
-        with self._lock:
-            if caller is None:
-                self._known.pop(key, None)
-            else:
-                if len(self._known) >= KNOWN_KEYS:
-                    self._known.clear()
-                self._known[key] = (caller, now, now)
-        return caller
-
-
-def install(app: Flask, keys: KeyRing) -> None:
-    """Put the gate before every view under `/v1/`."""
+def install(app: Flask, keys: KeyRing, guard: Guard | None = None) -> None:
+    """Put the gate before every view under `/v1/`; `guard` knows the callers' limits."""
     app.request_class = StrictRequest
     app.config["MAX_CONTENT_LENGTH"] = MAXIMUM_BODY_BYTES
 
@@ -117,6 +68,8 @@ def install(app: Flask, keys: KeyRing) -> None:
         if not request.path.startswith("/v1/") or request.endpoint in OPEN_TO_ALL:
             return
         g.caller = _authenticate(keys)
+        if guard is not None:
+            check_rate(guard, g.caller)
         for prefix, scopes in SCOPES_BY_PATH.items():
             if request.path.startswith(prefix):
                 # Before the body is looked at: what a key may not do, it learns nothing about.

@@ -11,15 +11,20 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
 from router.api import views
 from router.api.gate import idempotency_key, require
-from router.api.problems import Problem, ProblemError, invalid
+from router.api.limiting import payment_refusal, refused
+from router.api.problems import Problem, ProblemError, invalid, response
 from router.api.request_ids import log_payment
+from router.ledger.keys import Caller
+from router.limits.guard import Guard, Refusal
 from router.modifications import Modifications, Verdict
 from router.order import MAXIMUM_AMOUNT, Order, Text40, Text80, Text255
-from router.payments import Answer, Payments
+from router.payments import Answer, MerchantShareError, Payments
 
 NOT_YET = frozenset({"processing", "parked"})
 """Statuses whose answer is 202: accepted, and the outcome follows."""
 PAGE = 20
+RETRY_AFTER_SHARE_S = 1
+"""A payment under way is over within a second, usually."""
 _PAYMENT_ID = {"name": "payment_id", "in": "path", "required": True, "schema": {"type": "string"}}
 
 _KEY_HEADER = {
@@ -83,8 +88,8 @@ class ReferenceQuery(BaseModel):
     cursor: Text80 | None = Field(None, description="`next` of a page")
 
 
-def blueprint(payments: Payments, modifications: Modifications) -> APIBlueprint:
-    """The views, over the service that answers them."""
+def blueprint(payments: Payments, modifications: Modifications, guard: Guard | None = None) -> APIBlueprint:
+    """The views, over the service that answers them; `guard` knows the merchants' quotas."""
     api = APIBlueprint(
         "payments",
         __name__,
@@ -93,6 +98,12 @@ def blueprint(payments: Payments, modifications: Modifications) -> APIBlueprint:
         abp_security=[{"key": []}],
         abp_responses={401: Problem, 403: Problem, 503: Problem},
     )
+
+    @api.errorhandler(MerchantShareError)
+    def _over_share(_error: MerchantShareError) -> Response:
+        if guard is not None:
+            guard.tell("share")
+        return response(refused(Refusal("share", RETRY_AFTER_SHARE_S)))
 
     @api.post(
         "",
@@ -105,12 +116,13 @@ def blueprint(payments: Payments, modifications: Modifications) -> APIBlueprint:
             409: Problem,
             413: Problem,
             422: Problem,
+            429: Problem,
         },
         openapi_extensions={"parameters": [_KEY_HEADER]},
     )
     def create_payment(body: Order) -> Response:
         caller = require("payments")
-        answer = payments.create(body, merchant=caller.merchant, key=idempotency_key())
+        answer = _created(payments, guard, caller, body)
         log_payment(answer)
         response = _answer(answer, 202 if answer.payment.status in NOT_YET else 201)
         response.headers["Location"] = f"/v1/payments/{answer.payment.id}"
@@ -184,6 +196,23 @@ def blueprint(payments: Payments, modifications: Modifications) -> APIBlueprint:
         return jsonify({"payments": [views.payment_json(each) for each in answers], "next": cursor})
 
     return api
+
+
+def _created(payments: Payments, guard: Guard | None, caller: Caller, order: Order) -> Answer:
+    """The payment: a new one within the caller's limits, one that was made before whatever they say."""
+    key = idempotency_key()
+    refusal = payment_refusal(guard, caller)
+    if refusal is None:
+        answer = payments.create(order, merchant=caller.merchant, key=key)
+        if answer.replayed and guard is not None:
+            guard.not_made(caller.merchant)
+        return answer
+    known = payments.replay(order, merchant=caller.merchant, key=key)
+    if known is None:
+        if guard is not None:
+            guard.tell(refusal.limit)
+        raise refused(refusal)
+    return known
 
 
 def _modified(answer: Answer) -> Response:

@@ -207,6 +207,8 @@ def documented(document: dict[str, Any]) -> dict[str, Any]:
     for path in document["paths"].values():
         for operation in path.values():
             answers = operation.get("responses", {})
+            if operation.get("security"):
+                answers.setdefault("429", _refusal("Beyond the key's rate: see Retry-After"))
             if not operation.get("parameters") and "requestBody" not in operation:
                 answers.pop("422", None)  # the library documents it everywhere; here nothing could be invalid
             if "requestBody" in operation:
@@ -220,6 +222,11 @@ def documented(document: dict[str, Any]) -> dict[str, Any]:
                     schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
                     answer["content"] = {"application/problem+json": {"schema": schema}}
     return document
+
+
+def _refusal(about: str) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+    return {"description": about, "content": {"application/problem+json": {"schema": schema}}}
 
 
 def _is_page(media: Mapping[str, Any]) -> bool:

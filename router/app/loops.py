@@ -35,6 +35,7 @@ from router.ledger.event_feed import EventFeed
 from router.ledger.flag_values import FlagValueLedger
 from router.ledger.flips import FlipLedger
 from router.ledger.inbox import Inbox
+from router.ledger.merchant_volumes import MerchantVolumes
 from router.ledger.parked import ParkedLedger
 from router.ledger.probes import ProbeLedger
 from router.ledger.relays import RelayLedger
@@ -51,6 +52,7 @@ from router.reports.rollup import Rollup
 from router.resolver import Resolver, ResolverSettings
 from router.score_sharing import EXCHANGE_INTERVAL_S as SCORES_INTERVAL_S
 from router.settings import Settings
+from router.volumes import Volumes
 from router.webhooks_out import Relay
 from router.webhooks_out_lanes import add_lanes
 from router.webhooks_out_post import Poster
@@ -72,6 +74,7 @@ NOTICES_INTERVAL_S = 0.25
 ACCOUNTS_INTERVAL_S = 5.0
 """What a worker learns of a provider's account is minutes old as it is."""
 HOUSEKEEPING_INTERVAL_S = 10.0
+VOLUMES_INTERVAL_S = 20.0
 ROLLUP_INTERVAL_S = 1.0
 """What a report is behind at most, while a worker runs; a round with nothing new only reads."""
 
@@ -171,6 +174,9 @@ def create_worker(core: Core) -> Loops:
     loops.add(Loop("account-watch", watch.run_once, loops.pause(ACCOUNTS_INTERVAL_S)))
     rollup = Rollup(Rollups(core.database), core.clock, stopping=lambda: loops.stopping)
     loops.add(Loop("rollup", rollup.run_once, loops.pause(ROLLUP_INTERVAL_S)))
+    loops.add(
+        Loop("volumes", Volumes(MerchantVolumes(core.database), core.clock).run_once, loops.pause(VOLUMES_INTERVAL_S))
+    )
     _add_flips(loops, core)
     _add_kafka(loops, core)
     _add_webhooks_out(loops, core)

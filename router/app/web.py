@@ -29,11 +29,14 @@ from router.api import (
     webhooks,
 )
 from router.api import decisions as decisions_api
+from router.api import keys as keys_api
 from router.api import parked as dead_letters
 from router.api import payments as payments_api
 from router.api import reports as reports_api
-from router.api.places import Places
+from router.api.key_ring import KeyRing
+from router.api.places import SPARE_THREADS, Places
 from router.app.core import Core, build, several
+from router.app.limiting import add_limits, build_guard
 from router.app.loops import add_flag_watch, add_health, add_keys
 from router.console import blueprint as console
 from router.console.access import Access
@@ -43,6 +46,7 @@ from router.console.stand_ins import StandIns
 from router.decision_ids import DecisionIds
 from router.decision_writing import WRITE_INTERVAL_S, DecisionWriter
 from router.decisions import Decisions
+from router.key_keeping import ApiKeys
 from router.ledger.attention import AttentionLedger
 from router.ledger.circuits import CircuitLedger
 from router.ledger.console import ConsoleLedger
@@ -73,6 +77,7 @@ from router.reconciliation.files import formats
 from router.reconciliation.importing import Importer
 from router.relay_lags import RelayLags, WebhookLag
 from router.settings import Settings, load_settings
+from router.slow_bodies import SlowBodies
 from router.telemetry import logs
 from router.webhooks_out_endpoints import Endpoints
 
@@ -105,6 +110,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     writer = DecisionWriter(DecisionLedger(core.database))
     loops.add(Loop("decisions", writer.run_once, loops.pause(WRITE_INTERVAL_S)))
     app = web_app(core, writer)
+    add_limits(loops, core, *app.extensions["pointsman_limits"])
     places = Places(app.wsgi_app, settings.web_threads, lambda: core.measuring.refused("overloaded"))
     app.wsgi_app = places  # type: ignore[method-assign]  # Flask's own way to put something in front
     loops.start()
@@ -155,8 +161,13 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     request_ids.install(app, core.ids, core.clock.monotonic)
     if core.tracing is not None:
         core.tracing.install(app)
-    gate.install(app, gate.KeyRing(KeyLedger(core.database).find, bootstrap=bootstrap, clock=core.clock))
+    key_ledger = KeyLedger(core.database)
+    ring = KeyRing(lambda key: key_ledger.find(key, core.clock.now()), bootstrap=bootstrap, clock=core.clock)
+    guard = build_guard(settings, core.clock, refused=core.measuring.refused)
+    gate.install(app, ring, guard)
+    app.extensions["pointsman_limits"] = (ring, guard)
     problems.install(app)
+    app.wsgi_app = SlowBodies(app.wsgi_app, threads=settings.web_threads + SPARE_THREADS)  # type: ignore[method-assign]  # Flask's own way
     modifications = Modifications(
         ledger=core.ledger,
         journals=core.journals,
@@ -164,7 +175,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
         deadline_s=settings.deadline_seconds,
         clock=core.clock,
     )
-    app.register_api(payments_api.blueprint(core.payments, modifications))
+    app.register_api(payments_api.blueprint(core.payments, modifications, guard))
     writer = writer or DecisionWriter(DecisionLedger(core.database))
     decisions = build_decisions(core, writer)
     app.register_api(decisions_api.blueprint(decisions))
@@ -173,6 +184,8 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     app.register_api(attention.blueprint(AttentionLedger(core.database)))
     app.register_api(webhooks.blueprint(core.providers, Inbox(core.database), core.clock))
     app.register_api(webhook_endpoints.blueprint(build_endpoints(core), DeliveryLedger(core.database)))
+    keeping = ApiKeys(key_ledger, clock=core.clock, below=secrets.randbelow)
+    app.register_api(keys_api.blueprint(keeping, core.clock))
     circuit_ledger, parked_ledger = CircuitLedger(core.database), ParkedLedger(core.database)
     app.register_api(reports_api.blueprint(Rollups(core.database), DecisionLog(core.database), core.clock))
     app.register_api(

@@ -92,7 +92,7 @@ class ConsoleAccess:
             if row is None:
                 return None
             kind, _, of = row["credential"].partition(":")
-            if kind == KEY and not _is_valid(connection, of):
+            if kind == KEY and not _is_valid(connection, of, to_micros(now)):
                 return None
         return Session(
             digest=row["digest"],
@@ -151,6 +151,7 @@ class ConsoleAccess:
             connection.execute(console_failures.delete().where(console_failures.c.origin == origin))
 
 
-def _is_valid(connection: sa.Connection, digest: str) -> bool:
-    query = sa.select(api_keys.c.digest).where(api_keys.c.digest == digest, api_keys.c.revoked_at.is_(None))
+def _is_valid(connection: sa.Connection, digest: str, at: int) -> bool:
+    lasts = sa.or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > at)
+    query = sa.select(api_keys.c.digest).where(api_keys.c.digest == digest, api_keys.c.revoked_at.is_(None), lasts)
     return connection.scalar(query) is not None

@@ -759,6 +759,39 @@ api_keys = sa.Table(
     sa.Column("label", sa.Text, nullable=False),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("revoked_at", sa.BigInteger),
+    # How it begins, for people; who made and who revoked it; when it was last used, right to a minute or two.
+    sa.Column("hint", sa.Text, nullable=False, server_default=""),
+    sa.Column("created_by", sa.Text, nullable=False, server_default=""),
+    sa.Column("revoked_by", sa.Text, nullable=False, server_default=""),
+    sa.Column("last_used_at", sa.BigInteger),
+    sa.Column("expires_at", sa.BigInteger),
+    # The id of the key that came in its place.
+    sa.Column("replaced_by", sa.Text),
+    sa.Index("ix_api_keys_merchant", "merchant", "digest"),
+)
+
+api_key_changes = sa.Table(
+    "api_key_changes",
+    metadata,
+    # The audit record: who created, rotated or revoked which key.
+    sa.Column("number", RowNumber, primary_key=True, autoincrement=True),
+    sa.Column("key_id", sa.Text, nullable=False),
+    sa.Column("merchant", sa.Text, nullable=False),
+    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Index("ix_api_key_changes_key_id", "key_id"),
+)
+
+merchant_volumes = sa.Table(
+    "merchant_volumes",
+    metadata,
+    sa.Column("merchant", sa.Text, primary_key=True),
+    # Since 1970; and the payments of its busiest minute. Counted anew, it never goes down.
+    sa.Column("hour", sa.BigInteger, primary_key=True),
+    sa.Column("peak", sa.BigInteger, nullable=False),
+    sa.Index("ix_merchant_volumes_hour", "hour"),
 )
 
 webhook_endpoints = sa.Table(

@@ -40,9 +40,9 @@ _SHAPES = re.compile(
         [
             r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
             # Stripe's secret, restricted, publishable and webhook keys; its payment methods, tokens and sources.
-            # Ours (`pointsman keys create`) begin as its payment methods do.
+            # Ours of earlier versions begin as its payment methods do; `pointsman api-keys` makes pman_live_….
             _BEFORE
-            + r"(?:(?:sk|rk|pk)_(?:live|test)_|whsec_|(?:pm|tok|src|btok|ek_live|ek_test)_)[A-Za-z0-9_\-+/=]+",
+            + r"(?:(?:sk|rk|pk)_(?:live|test)_|whsec_|(?:pm|pman|tok|src|btok|ek_live|ek_test)_)[A-Za-z0-9_\-+/=]+",
             r"(?<=_secret_)[A-Za-z0-9]{4,}",  # a client secret: the intent's id before it stays
             _BEFORE + r"AQE[A-Za-z0-9+/=.\-]{12,}[^\s\"'\\]*",  # Adyen's API keys
             _BEFORE + r"(?:sdk|api|mob|rel)-[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}",  # LaunchDarkly's

@@ -82,8 +82,8 @@ class RecordingHealth(ProviderHealth):
         super().__init__(*args, **named)
         self.learned: list[tuple[str, Health]] = []
 
-    def admit(self, provider: str) -> Call | None:
-        call = super().admit(provider)
+    def admit(self, provider: str, merchant: str = "", **named: Any) -> Call | None:
+        call = super().admit(provider, merchant, **named)
         return None if call is None else cast("Call", _Recorded(call, provider, self.learned))
 
 

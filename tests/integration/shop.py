@@ -34,6 +34,7 @@ from router.ledger.tables import (
     flag_changes,
     flag_values,
     heartbeats,
+    merchant_volumes,
     metadata,
     parked_ramp,
     provider_accounts,
@@ -173,6 +174,7 @@ class Shop:
         """How many rows each table has, but for what a process writes by itself: heartbeats, counts, flags, sums."""
         by_itself = [heartbeats, provider_counts, score_counts, flag_values, flag_changes, parked_ramp, event_clock]
         by_itself += [report_facts, report_cells, report_state, sealing_keys, sealing_processes, provider_accounts]
+        by_itself += [merchant_volumes]
         names = sorted(set(metadata.tables) - {each.name for each in by_itself})
         query = " UNION ALL ".join(f"SELECT '{name}' AS name, count(*) AS n FROM {name}" for name in names)
         return {row["name"]: row["n"] for row in self.rows(query)}

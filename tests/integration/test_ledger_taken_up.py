@@ -24,6 +24,7 @@ ADDED_SINCE = {
     "attempts": "fee_actual fee_currency",
     "operations": "failures",
     "webhooks": "payment_id",
+    "api_keys": "hint created_by revoked_by last_used_at expires_at replaced_by",
     "flips": "holder lease_until next_try_at requested_at before mark written pins approval cause restore_by"
     " restore_reason restore_at restore_sent_at restored_at tries refusals",
 }
@@ -95,9 +96,11 @@ def _as_the_second_migration_left_it(database: Database) -> dict[str, Payment]:
             "console_failures",
             "sealing_keys",
             "sealing_processes",
+            "api_key_changes",
+            "merchant_volumes",
         ):
             connection.execute(sa.text(f"DROP TABLE {table}"))
-        for index in ("ix_payments_listed", "ix_attempts_started_at", "ix_webhooks_payment"):
+        for index in ("ix_payments_listed", "ix_attempts_started_at", "ix_webhooks_payment", "ix_api_keys_merchant"):
             connection.execute(sa.text(f"DROP INDEX {index}"))
         for index in ("ix_payments_parked_by_merchant", "ix_payments_parked_due", "ix_payments_parked_expiring"):
             connection.execute(sa.text(f"DROP INDEX {index}"))

@@ -32,8 +32,8 @@ class SimHealth(ProviderHealth):
         """Whether a circuit moved here that the ledger does not know of."""
         return any(guarded.breaker.unwritten() for guarded in self._guarded.values())
 
-    def admit(self, provider: str) -> Call | None:
-        leave = super().admit(provider)
+    def admit(self, provider: str, merchant: str = "", **named: Any) -> Call | None:
+        leave = super().admit(provider, merchant, **named)
         if leave is None and self.snapshot(provider).state in ADMITTING:
             self._counts[FULL] += 1
         return leave

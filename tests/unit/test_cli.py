@@ -86,13 +86,13 @@ def test_with_launchdarkly_the_file_is_neither_shown_nor_set(
 
 def test_a_new_key_opens_what_its_scopes_say(capsys: pytest.CaptureFixture[str], run_dir: Path) -> None:
     """It is shown once; the ledger holds a digest of it."""
-    assert main(["keys", "create", "--merchant", "shop", "--scopes", "payments,reports"]) == 0
+    assert main(["api-keys", "create", "--merchant", "shop", "--scopes", "payments,reports"]) == 0
     key = capsys.readouterr().out.strip()
     caller = KeyLedger(Database(f"sqlite:///{run_dir / 'ledger.db'}")).find(key)
     assert caller is not None
     assert (caller.merchant, sorted(caller.scopes)) == ("shop", ["payments", "reports"])
     assert key.encode() not in b"".join(path.read_bytes() for path in run_dir.glob("ledger.db*"))
-    assert main(["keys", "create", "--merchant", "shop", "--scopes", "everything"]) == 1
+    assert main(["api-keys", "create", "--merchant", "shop", "--scopes", "everything"]) == 1
 
 
 def test_a_ledger_that_cannot_be_used_is_one_line(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.api.gate import KNOWN_KEY_FOR_S, KNOWN_WHILE_AWAY_S, KeyRing
+from router.api.key_ring import KNOWN_KEY_FOR_S, KNOWN_WHILE_AWAY_S, KeyRing
 from router.clock import ManualClock
 from router.ledger.keys import Caller
 from router.ledger.unavailable import LedgerUnavailableError

@@ -155,7 +155,9 @@ def test_a_place_that_is_taken_between_the_decision_and_the_call_is_missed_witho
 ) -> None:
     """The next provider of the decision is tried."""
     admit = house.health.admit
-    monkeypatch.setattr(house.health, "admit", lambda name: None if name == "stripe" else admit(name))
+    monkeypatch.setattr(
+        house.health, "admit", lambda name, *args, **named: None if name == "stripe" else admit(name, *args, **named)
+    )
     answer = house.pay()
     assert (answer.payment.status, answer.payment.provider) == ("captured", "adyen")
     assert [each.provider for each in answer.attempts] == ["adyen"]
