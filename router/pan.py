@@ -78,8 +78,13 @@ def _in_text(text: str) -> bool:
         # Full-width and other digits read as digits to a person, and to whoever logs them.
         text = unicodedata.normalize("NFKC", text)
         text = "".join(str(unicodedata.decimal(each)) if each.isdecimal() else each for each in text)
-    if len(text) >= _SHORTEST_ID:
-        text = _MACHINE_ID.sub("|", text)
+    if not _in_runs(text):
+        return False
+    # Ids are looked for only then: taking them out cuts runs at the ends of whole groups, so it brings no new one.
+    return len(text) < _SHORTEST_ID or _in_runs(_MACHINE_ID.sub("|", text))
+
+
+def _in_runs(text: str) -> bool:
     return any(_in_run(run.group()) for run in _RUN.finditer(text) if len(run.group()) >= SHORTEST)
 
 

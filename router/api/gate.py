@@ -63,25 +63,34 @@ class StrictRequest(Request):
         return self.strict_body
 
 
+BOOTSTRAP = Caller("default", SCOPES, "bootstrap key")
+
+
 class KeyRing:
     """Whose key it is: the bootstrap key, or one of the ledger's, remembered for a few seconds."""
 
     def __init__(self, find: Callable[[str], Caller | None], *, bootstrap: str | None, clock: Clock) -> None:
         self._find = find
-        self._bootstrap = bootstrap
+        self._bootstrap = None if bootstrap is None else bootstrap.encode()
         self._clock = clock
         self._known: dict[str, tuple[Caller, float, float]] = {}
         """Caller, when the ledger was last asked, and when it last answered."""
         self._lock = threading.Lock()
 
+    def remembered(self, key: str) -> Caller | None:
+        """The same, where the ledger need not be asked; None: it has to be."""
+        if self._bootstrap is not None and hmac.compare_digest(key.encode(), self._bootstrap):
+            return BOOTSTRAP
+        known = self._known.get(key)
+        return known[0] if known is not None and self._clock.monotonic() - known[1] < KNOWN_KEY_FOR_S else None
+
     def caller(self, key: str) -> Caller | None:
         """The key's merchant and scopes; None for a key that is not valid. Raises LedgerUnavailableError."""
-        if self._bootstrap is not None and hmac.compare_digest(key.encode(), self._bootstrap.encode()):
-            return Caller("default", SCOPES, "bootstrap key")
+        remembered = self.remembered(key)
+        if remembered is not None:
+            return remembered
         now = self._clock.monotonic()
         known = self._known.get(key)
-        if known is not None and now - known[1] < KNOWN_KEY_FOR_S:
-            return known[0]
         if known is not None and now - known[2] <= KNOWN_WHILE_AWAY_S:
             # While one asks, which can take as long as a key is trusted, the others need not wait for it.
             with self._lock:
@@ -135,7 +144,7 @@ def install(app: Flask, keys: KeyRing) -> None:
         if asked.query_string and any(contains_pan(part) for pair in asked.args.items(multi=True) for part in pair):
             raise _pan_refused("query")
         if asked.method in {"POST", "PUT", "PATCH"} and endpoint not in RAW_BODIES:
-            asked.strict_body = _parse(asked.get_data(cache=False), optional=endpoint in OPTIONAL_BODY)
+            asked.strict_body = parse(asked.get_data(cache=False), optional=endpoint in OPTIONAL_BODY)
 
 
 def require(*scopes: str) -> Caller:
@@ -145,6 +154,7 @@ def require(*scopes: str) -> Caller:
 
 
 def _require(caller: Caller, *scopes: str) -> Caller:
+    """Raises a 403 problem unless this caller's key has one of these scopes."""
     if caller.scopes.isdisjoint(scopes):
         raise ProblemError(403, "forbidden", f"This key lacks the scope {' or '.join(sorted(scopes))}.")
     return caller
@@ -162,16 +172,23 @@ def idempotency_key() -> str:
     return key
 
 
+def key_in(authorization: str) -> str:
+    """The key that this header carries; "": none."""
+    scheme, _, key = authorization.partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
 def _authenticate(keys: KeyRing, asked: Request) -> Caller:
-    scheme, _, key = asked.headers.get("Authorization", "").partition(" ")
-    caller = keys.caller(key.strip()) if scheme.lower() == "bearer" and key.strip() else None
+    key = key_in(asked.headers.get("Authorization", ""))
+    caller = keys.caller(key) if key else None
     if caller is None:
         challenge = {"WWW-Authenticate": 'Bearer realm="pointsman"'}
         raise ProblemError(401, "unauthenticated", "A valid API key is needed.", headers=challenge)
     return caller
 
 
-def _parse(data: bytes, *, optional: bool) -> dict[str, Any]:
+def parse(data: bytes, *, optional: bool = False) -> dict[str, Any]:
+    """The body's object. Raises a problem where it is none, repeats a name or holds a card number."""
     if optional and not data.strip():
         return {}
     if not data.strip():

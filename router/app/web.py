@@ -30,6 +30,7 @@ from router.api import decisions as decisions_api
 from router.api import parked as dead_letters
 from router.api import payments as payments_api
 from router.api import reports as reports_api
+from router.api.quick import QuickDecisions
 from router.app.core import Core, build, several
 from router.app.loops import add_flag_watch, add_health
 from router.console import blueprint as console
@@ -140,7 +141,8 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     provider.sort_keys, provider.ensure_ascii = False, False
     settings = core.settings
     bootstrap = None if settings.api_key is None else settings.api_key.get_secret_value()
-    gate.install(app, gate.KeyRing(KeyLedger(core.database).find, bootstrap=bootstrap, clock=core.clock))
+    keys = gate.KeyRing(KeyLedger(core.database).find, bootstrap=bootstrap, clock=core.clock)
+    gate.install(app, keys)
     problems.install(app)
     modifications = Modifications(
         ledger=core.ledger,
@@ -154,6 +156,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     decisions = build_decisions(core, writer)
     app.register_api(decisions_api.blueprint(decisions))
     app.extensions["pointsman_decisions"] = (decisions, writer)
+    app.wsgi_app = QuickDecisions(app.wsgi_app, keys=keys, decisions=decisions)  # type: ignore[method-assign]  # as Flask's documentation has it
     app.register_api(events.blueprint())
     app.register_api(attention.blueprint(AttentionLedger(core.database)))
     app.register_api(webhooks.blueprint(core.providers, Inbox(core.database), core.clock))
