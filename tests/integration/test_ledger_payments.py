@@ -170,7 +170,7 @@ def test_a_reference_that_is_taken_as_a_payment_is_reopened_stays_taken(
     other = _payment(2, reference=declined.reference)
     ledger.create(other, key="other", fingerprint="f", repeat=False, first=None)
     looks = iter([None, other.id if refusal is ReferenceInUseError else None])
-    monkeypatch.setattr("router.ledger.payments._holder_of", lambda *_: next(looks))
+    monkeypatch.setattr("router.ledger.payments._Statements.holder_of", lambda *_: next(looks))
     with pytest.raises(refusal):
         ledger.change(declined, {"status": "captured"}, event="captured", now=LATER)
     found = ledger.get(declined.id)
