@@ -1,7 +1,7 @@
 """What the router is measured beside: an empty Flask endpoint, and one that calls the vendor's SDK and nothing else.
 
 `/charge` is what a shop without a router has: the SDK's own function, its default HTTP client, the intent's typed
-object; no ledger, no flags, no circuit. Served by granian with the router's own options. The sandbox stands for Stripe.
+object; no ledger, no flags, no circuit. Served by granian with the router's own options, against the sandbox.
 """
 
 from __future__ import annotations

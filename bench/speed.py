@@ -147,9 +147,7 @@ def decisions(effort: Effort, folder: Path) -> Iterator[Line]:
         runs = by_turns([ours], effort, connections=16)
         rate = runs.median("decision", "per_second")
         told = f"{runs.median('decision', 'cpu_us'):.0f} µs"
-        yield Line(
-            "decisions", "decisions/s, two processes", told, "", round(rate), "/s", "≥ 1700", rate >= 1700
-        )
+        yield Line("decisions", "decisions/s, two processes", told, "", round(rate), "/s", "≥ 1700", rate >= 1700)
 
 
 def payments(effort: Effort, folder: Path) -> Iterator[Line]:
@@ -221,9 +219,7 @@ def processes(effort: Effort, folder: Path) -> Iterator[Line]:
         url = stack.enter_context(database)
         sides = []
         for number in (1, 2):
-            port, web = stack.enter_context(
-                town.router(folder / f"{number}", ports, database=url, processes=number)
-            )
+            port, web = stack.enter_context(town.router(folder / f"{number}", ports, database=url, processes=number))
             sides.append(Side(f"{number}", port, "/v1/payments", PAYMENT, web, town.KEY))
         runs = by_turns(sides, effort)
         ratio = runs.ratio("2", "1", "cpu_us")
@@ -256,7 +252,7 @@ PARTS: dict[str, Callable[[Effort, Path], Iterator[Line]]] = {
 
 
 def databases() -> list[tuple[str, contextlib.AbstractContextManager[str | None]]]:
-    """SQLite in the run folder, and a PostgreSQL out of the tests' wheel where it is installed; both commit durably."""
+    """SQLite in the run folder, and a PostgreSQL out of the tests' wheel; both commit durably."""
     return [("SQLite", contextlib.nullcontext(None)), ("PostgreSQL", _postgres())]
 
 

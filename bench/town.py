@@ -138,7 +138,7 @@ def slow(ports: dict[str, int], latency_ms: int) -> None:
     """Let Stripe take so long for every call."""
     body = json.dumps({"latency_ms": latency_ms}).encode()
     url = f"http://127.0.0.1:{ports['control']}/control/stripe"
-    urllib.request.urlopen(urllib.request.Request(url, body, method="PUT"), timeout=5).close()  # noqa: S310
+    urllib.request.urlopen(urllib.request.Request(url, body, method="PUT"), timeout=5).close()
 
 
 def wait_for(url: str, data: bytes | None = None, *, log: Path | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
@@ -129,4 +129,3 @@ def blueprint(decisions: Decisions) -> APIBlueprint:
 
 def _conflict(kind: str, detail: str) -> ProblemError:
     return ProblemError(409, kind, f"provider: {detail}", errors=[{"field": "provider", "detail": detail}])
-

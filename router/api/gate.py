@@ -123,7 +123,7 @@ def install(app: Flask, keys: KeyRing) -> None:
 
     @app.before_request
     def admit() -> None:
-        asked = cast("StrictRequest", request._get_current_object())  # once: each look through the proxy costs 1 µs
+        asked: StrictRequest = cast("Any", request)._get_current_object()  # once: each look through it costs 1 µs
         path, endpoint = asked.path, asked.endpoint
         if not path.startswith("/v1/") or endpoint in OPEN_TO_ALL:
             return

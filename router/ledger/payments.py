@@ -134,7 +134,9 @@ class PaymentLedger:
                 run.add_attempt(connection, started)
             if release_key:
                 connection.execute(idempotency_keys.delete().where(idempotency_keys.c.payment_id == payment.id))
-        return dataclasses.replace(payment, **from_row(row), **{name: changes[name] for name in changes if name in _DOCUMENTS})
+        return dataclasses.replace(
+            payment, **from_row(row), **{name: changes[name] for name in changes if name in _DOCUMENTS}
+        )
 
     @contextlib.contextmanager
     def _one_of_two(self, payment: Payment) -> Iterator[None]:
@@ -168,7 +170,7 @@ class PaymentLedger:
 
     def find_key(self, merchant: str, key: str) -> tuple[str, str] | None:
         """The fingerprint and the payment id that a merchant's idempotency key was consumed by, if it was."""
-        with self._database.read() as connection:
+        with self._database.look() as connection:
             return self._statements.key_of(connection, merchant, key)
 
     def load(self, payment_id: str) -> tuple[Payment, Sequence[Attempt], Sequence[Operation]] | None:
@@ -264,8 +266,9 @@ def _get(connection: sa.Connection, payment_id: str) -> tuple[Payment, Sequence[
     return Payment(**from_row(row)), [Attempt(**from_row(each)) for each in tried]
 
 
-_PAYMENT_COLUMNS = [column.name for column in payments.columns]
-_ATTEMPT_COLUMNS = [column.name for column in attempts.columns]
+# Plain strings: SQLAlchemy's own kind costs pydantic a dozen questions for each key of a document.
+_PAYMENT_COLUMNS = [f"{column.name}" for column in payments.columns]
+_ATTEMPT_COLUMNS = [f"{column.name}" for column in attempts.columns]
 _FINISHED_COLUMNS = [
     "outcome",
     "reason",
@@ -286,7 +289,7 @@ _FINISHED_COLUMNS = [
 ]
 
 
-_KEY_COLUMNS = [column.name for column in idempotency_keys.columns]
+_KEY_COLUMNS = [f"{column.name}" for column in idempotency_keys.columns]
 _EVENT_COLUMNS = ("payment_id", "version", "type", "changes", "at")
 _DOCUMENTS = frozenset({"order", "flags", "decision"})
 """The payment's large columns. They are set with a version only, so whoever holds the version has them already, and
@@ -314,7 +317,8 @@ class _Statements:
             ),
             dialect,
         )
-        holding = [sa.literal_column(f"'{status}'") for status in sorted(HOLDING_STATUSES)]
+        words = [f"'{status}'" for status in sorted(HOLDING_STATUSES)]
+        holding: list[sa.ColumnElement[str]] = [sa.literal_column(word) for word in words]
         self._holder_of = Prepared(
             sa.select(mine.id)
             .where(
@@ -388,7 +392,7 @@ class _Statements:
 
 
 def _change(was_free: bool, by_nobody: bool) -> sa.Update:
-    """The compare-and-set. `was_free`: no lease was on it when it was loaded; `by_nobody`: no lease of ours counts."""
+    """The compare-and-set. `was_free`: loaded without a lease on it; `by_nobody`: no lease of ours counts."""
     mine = payments.c
     holds = mine.lease_holder.is_(None) if was_free else mine.lease_holder == sa.bindparam("known_holder")
     free = sa.or_(mine.lease_until.is_(None), mine.lease_until <= sa.bindparam("at"))

@@ -1,4 +1,4 @@
-"""Statements whose SQL is written once: a payment runs a dozen, and SQLAlchemy spends more on wording each than on it.
+"""Statements whose SQL is worded once: a payment runs a dozen, and wording each costs more than running it.
 
 The statement is Core's, compiled for the database's dialect; its columns' types turn values into what the driver
 takes and back, as Core would have them do. Only the work of wording it again for every execution is left out.
@@ -57,17 +57,22 @@ class Prepared:
         return cursor
 
 
-def _as_core_says(
-    connection: sa.Connection, text: str, error: Exception, driver: Any, cursor: Any
-) -> sa.exc.DBAPIError | BaseException:
+def _as_core_says(connection: sa.Connection, text: str, error: Any, driver: Any, cursor: Any) -> BaseException:
     """The driver's error as SQLAlchemy raises it; a connection that it ended leaves the pool."""
     dialect = connection.dialect
     gone = dialect.is_disconnect(error, driver, cursor)
     if gone:
         connection.invalidate(error)
-    return sa.exc.DBAPIError.instance(
-        text, None, error, dialect.loaded_dbapi.Error, hide_parameters=True, connection_invalidated=gone, dialect=dialect
+    said: BaseException = sa.exc.DBAPIError.instance(
+        text,
+        None,
+        error,
+        dialect.loaded_dbapi.Error,
+        hide_parameters=True,
+        connection_invalidated=gone,
+        dialect=dialect,
     )
+    return said
 
 
 def _processors(types: Mapping[str, sa.types.TypeEngine[Any]], dialect: sa.Dialect) -> Mapping[str, Into]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -94,7 +95,7 @@ def refuse() -> None:
 
 
 def test_those_that_wait_share_a_commit(rows: Rows) -> None:
-    told = together(rows, *[lambda number=number: rows.write(number) for number in range(1, 6)])
+    told = together(rows, *[functools.partial(rows.write, number) for number in range(1, 6)])
     assert [each.error for each in told] == [None] * 6
     assert rows.numbers() == set(range(6))
     assert rows.commits == 1
@@ -172,7 +173,7 @@ def test_a_storm_of_writers_loses_nothing(rows: Rows) -> None:
         for number in range(base, base + 50):
             rows.write(number)
 
-    told = [Told(lambda base=base: many(base)) for base in range(0, 800, 100)]
+    told = [Told(functools.partial(many, base)) for base in range(0, 800, 100)]
     for each in told:
         each.join(60)
     assert [each.error for each in told] == [None] * 8

@@ -21,7 +21,7 @@ KEYS = tuple(definitions(("stripe", "adyen")))
 FLAGS: dict[str, Any] = new_document(definitions(("stripe", "adyen")).values())["flags"]
 
 
-def full_set(**changed: dict[str, Any]) -> dict[Any, Any]:
+def full_set(**changed: Any) -> dict[Any, Any]:
     """What a stream's first event brings, with these fields of the primary flag instead."""
     flags = copy.deepcopy(FLAGS)
     flags[PRIMARY_PROVIDER] |= changed
