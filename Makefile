@@ -72,6 +72,10 @@ flip-table: $(VENV)/installed  ## an hour of flapping, and a day of outages: wha
 console-pictures: $(VENV)/installed  ## pictures of every page of the console, for docs/; needs chromium; 5 minutes
 	CONSOLE_PICTURES=docs/console $(BIN)/pytest -q --timeout=600 tests/e2e/test_console_browser.py
 
+BENCH ?=
+bench: $(VENV)/installed  ## what the router costs beside what it is compared with, as a table and JSON; BENCH=--quick is 2 minutes
+	$(BIN)/python bench/speed.py $(BENCH)
+
 AGAINST ?= main
 bench-safety: $(VENV)/installed  ## payments/s against an earlier commit's (AGAINST=<tag or commit>); 2 minutes
 	$(BIN)/python bench/safety.py --against $(AGAINST)

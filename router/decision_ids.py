@@ -89,12 +89,16 @@ def _mac(begun: hmac.HMAC, payload: str, merchant: str) -> str:
     return _text(mac.digest()[:MAC_BYTES])
 
 
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+"""Made once: `json.dumps` makes one for every call that says how to encode."""
+
+
 def _packed(carried: Carried) -> str:
     names = list(carried.order)
     while True:
         at_ms = int(carried.at.timestamp() * 1000)
         parts = [_VERSION, carried.key, at_ms, carried.segment.key(), names, round(carried.propensity, 6)]
-        packed = json.dumps(parts, separators=(",", ":")).encode()
+        packed = _ENCODE(parts).encode()
         if len(packed) <= _PAYLOAD_BYTES or not names:
             return _text(packed)
         names.pop()  # whoever stands so far down is not tried

@@ -294,7 +294,10 @@ class ProviderHealth:
     def readiness(self, provider: str) -> Readiness:
         """What the decision has to know of a provider."""
         guarded = self._guarded[provider]
-        circuit = guarded.breaker.snapshot()
+        circuit, bulkhead = guarded.breaker.last, guarded.bulkhead
+        busy = bulkhead.in_use >= bulkhead.permits
+        if circuit is None:
+            return Readiness(State.CLOSED, 1.0, None, busy)
         share, why = 1.0, None
         if circuit.state is State.SLOW_START:
             share, why = circuit.share, f"slow start: {circuit.share:.0%} of its payments"
@@ -303,7 +306,7 @@ class ProviderHealth:
         withheld, held = None, self._restricted(provider)
         if held is not None:
             share, why, withheld = 0.0, held.why, held.why if held.withheld else None
-        return Readiness(circuit.state, share, why, guarded.bulkhead.in_use >= guarded.bulkhead.permits, withheld)
+        return Readiness(circuit.state, share, why, busy, withheld)
 
     def snapshot(self, provider: str) -> Snapshot:
         """A provider's circuit now."""

@@ -23,6 +23,10 @@ _MACHINE_ID = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _SHORTEST_ID = 32
+# In JSON as it is sent: digits enough for a card number, and a number that `_digits` would write otherwise than it
+# stands there (4.1e15, or one that rounding changes).
+_ENOUGH_DIGITS = re.compile(rb"\d(?:[ \-]{0,3}\d){12}")
+_FRACTION = re.compile(rb"(?:^|[\[:,\s])-?\d+[.eE]")
 # Order numbers that begin with a day of 2020 to 2039: measured, 9.6% of ORD-20261121-123456 and its kind pass the
 # rule. No scheme issues cards that begin with 20 (ISO/IEC 7812: Mastercard's second series is 2221 on, Mir's 2200).
 _DATED = re.compile(r"20[23]\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])", re.ASCII)
@@ -47,6 +51,19 @@ def contains_pan(value: Any) -> bool:
     return False
 
 
+def json_contains_no_pan(data: bytes) -> bool:
+    """Whether it is certain, of valid JSON as it was sent, that no card number stands in it.
+
+    One pass over the bytes, a tenth of what `contains_pan` takes over the values. It is not certain where text is
+    escaped or not ASCII, or a number has an exponent or a fraction: digits are then read otherwise than they stand.
+    Else every text and number stands in the data as `contains_pan` reads it, and no run of digits spans two of them,
+    for commas, colons, quotes and brackets are no separators of a card number's digits.
+    """
+    if not data.isascii() or b"\\" in data or _FRACTION.search(data) is not None:
+        return False
+    return _ENOUGH_DIGITS.search(data) is None or not _in_text(data.decode("ascii"))
+
+
 def _digits(number: float) -> str:
     if isinstance(number, int):
         return str(number)
@@ -61,8 +78,13 @@ def _in_text(text: str) -> bool:
         # Full-width and other digits read as digits to a person, and to whoever logs them.
         text = unicodedata.normalize("NFKC", text)
         text = "".join(str(unicodedata.decimal(each)) if each.isdecimal() else each for each in text)
-    if len(text) >= _SHORTEST_ID:
-        text = _MACHINE_ID.sub("|", text)
+    if not _in_runs(text):
+        return False
+    # Ids are looked for only then: taking them out cuts runs at the ends of whole groups, so it brings no new one.
+    return len(text) < _SHORTEST_ID or _in_runs(_MACHINE_ID.sub("|", text))
+
+
+def _in_runs(text: str) -> bool:
     return any(_in_run(run.group()) for run in _RUN.finditer(text) if len(run.group()) >= SHORTEST)
 
 

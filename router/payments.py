@@ -395,7 +395,7 @@ def _may_try_another(outcome: Outcome, plan: Plan) -> bool:
 
 def _on_record(plan: Plan) -> dict[str, Any]:
     """The columns that say by which flags and by which decision a payment was routed."""
-    return {"flags": dataclasses.asdict(plan.flags), "decision": plan.decision.to_json()}
+    return {"flags": plan.flags.to_json(), "decision": plan.decision.to_json()}
 
 
 def _new_payment(payment_id: str, merchant: str, order: Order, plan: Plan, now: dt.datetime) -> Payment:

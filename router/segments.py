@@ -7,6 +7,7 @@ holds the first thousand that are used.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from providers.brands import brand_word
@@ -81,6 +82,7 @@ def band(amount_minor: int) -> str:
     return LARGEST_BAND
 
 
+@lru_cache(maxsize=256)
 def _brand(told: str | None) -> str:
     if not told:
         return ""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from flask import Response, jsonify
+from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
 from providers import reported
 from router.api import views
+from router.api.answers import answer
 from router.api.gate import require
 from router.api.problems import RETRY_AFTER_UNAVAILABLE_S, Problem, ProblemError, invalid
 from router.decision_ids import MAXIMUM_CHARS
@@ -83,7 +84,7 @@ def blueprint(decisions: Decisions) -> APIBlueprint:
     )
     def decide(body: DecisionOrder) -> Response:
         decided = decisions.decide(body, merchant=require("payments").merchant)
-        return _answer(views.decided_json(decided))
+        return answer(views.decided_json(decided))
 
     @api.post(
         "/<decision_id>/outcome",
@@ -118,7 +119,7 @@ def blueprint(decisions: Decisions) -> APIBlueprint:
             retry = {"Retry-After": str(RETRY_AFTER_UNAVAILABLE_S)}
             detail = "The ledger is away. Tell the same outcome again: it counts once."
             raise ProblemError(503, "ledger-unavailable", detail, headers=retry) from None
-        response = _answer(views.outcome_json(path.decision_id, told))
+        response = answer(views.outcome_json(path.decision_id, told))
         if replayed:
             response.headers["Idempotent-Replayed"] = "true"
         return response
@@ -128,9 +129,3 @@ def blueprint(decisions: Decisions) -> APIBlueprint:
 
 def _conflict(kind: str, detail: str) -> ProblemError:
     return ProblemError(409, kind, f"provider: {detail}", errors=[{"field": "provider", "detail": detail}])
-
-
-def _answer(body: dict[str, Any]) -> Response:
-    response = jsonify(body)
-    response.headers["Cache-Control"] = "no-store"
-    return response

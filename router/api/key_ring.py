@@ -24,7 +24,7 @@ class KeyRing:
 
     def __init__(self, find: Callable[[str], Caller | None], *, bootstrap: str | None, clock: Clock) -> None:
         self._find = find
-        self._bootstrap = bootstrap
+        self._bootstrap = None if bootstrap is None else bootstrap.encode()
         self._house = Caller("default", SCOPES, "bootstrap key", is_house=True)
         self._clock = clock
         self._known: dict[str, tuple[Caller, float, float]] = {}
@@ -33,10 +33,20 @@ class KeyRing:
         self._used: dict[str, dt.datetime] = {}
         """By id: when the ledger was last asked for a key that is valid."""
 
+    def remembered(self, key: str) -> Caller | None:
+        """The same as `caller`, where the ledger need not be asked; None: it has to be, or the key is not valid."""
+        if self._bootstrap is not None and hmac.compare_digest(key.encode(), self._bootstrap):
+            return self._house
+        known = self._known.get(key)
+        if known is None or self._clock.monotonic() - known[1] >= KNOWN_KEY_FOR_S:
+            return None
+        return self._unless_expired(known[0])
+
     def caller(self, key: str) -> Caller | None:
         """The key's merchant and scopes; None for a key that is not valid. Raises LedgerUnavailableError."""
-        if self._bootstrap is not None and hmac.compare_digest(key.encode(), self._bootstrap.encode()):
-            return self._house
+        remembered = self.remembered(key)
+        if remembered is not None:
+            return remembered
         now = self._clock.monotonic()
         known = self._known.get(key)
         if known is not None and now - known[1] < KNOWN_KEY_FOR_S:

@@ -9,7 +9,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
-from router.api import views
+from router.api import answers, views
 from router.api.gate import idempotency_key, require
 from router.api.limiting import payment_refusal, refused
 from router.api.problems import Problem, ProblemError, invalid, response
@@ -223,7 +223,4 @@ def _modified(answer: Answer) -> Response:
 
 
 def _answer(answer: Answer, status: int) -> Response:
-    response = jsonify(views.payment_json(answer))
-    response.status_code = status
-    response.headers["Cache-Control"] = "no-store"
-    return response
+    return answers.answer(views.payment_json(answer), status)

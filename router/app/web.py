@@ -35,6 +35,7 @@ from router.api import payments as payments_api
 from router.api import reports as reports_api
 from router.api.key_ring import KeyRing
 from router.api.places import SPARE_THREADS, Places
+from router.api.quick import QuickDecisions
 from router.app.core import Core, build, several
 from router.app.limiting import add_limits, build_guard
 from router.app.loops import add_flag_watch, add_health, add_keys
@@ -70,7 +71,7 @@ from router.ledger.webhook_deliveries import DeliveryLedger
 from router.ledger.webhook_endpoints import EndpointLedger
 from router.loops import Loop, Loops
 from router.measuring.ledger_state import LedgerState, StateReader
-from router.measuring.observers import count_requests
+from router.measuring.observers import answered, count_requests
 from router.modifications import Modifications
 from router.overrides import Overrides
 from router.reconciliation.files import formats
@@ -180,6 +181,17 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     decisions = build_decisions(core, writer)
     app.register_api(decisions_api.blueprint(decisions))
     app.extensions["pointsman_decisions"] = (decisions, writer)
+    if core.tracing is None:  # a trace begins in Flask's own hooks
+        quick = QuickDecisions(
+            app.wsgi_app,
+            keys=ring,
+            decisions=decisions,
+            allowed=lambda caller: guard.request(caller.key_id, "make") is None,
+            answered=answered(core.measuring.catalogue, "decisions.decide"),
+            ids=core.ids,
+        )
+        app.extensions["pointsman_quick"] = quick
+        app.wsgi_app = quick  # type: ignore[method-assign]  # as Flask's documentation has it
     app.register_api(events.blueprint())
     app.register_api(attention.blueprint(AttentionLedger(core.database)))
     app.register_api(webhooks.blueprint(core.providers, Inbox(core.database), core.clock))

@@ -7,6 +7,7 @@ nothing: whoever is told so stops, and reads what the ledger says now.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from router.ledger import operations as operation_rows
 from router.ledger.actual_fees import fee_values
 from router.ledger.engine import Database
 from router.ledger.operations import Operation
+from router.ledger.prepared import Prepared, Reading
 from router.ledger.records import (
     HOLDING_STATUSES,
     Attempt,
@@ -40,6 +42,7 @@ class PaymentLedger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._statements = _Statements(database.engine.dialect)
 
     # ------------------------------------------------------------ writing
 
@@ -49,30 +52,28 @@ class PaymentLedger:
         `repeat` lets the reference be used again. Raises KeyTakenError or ReferenceInUseError, and then has
         written nothing.
         """
+        run = self._statements
         try:
             with self._database.write() as connection:
                 # The holder first: on PostgreSQL each query sees its own moment, and a twin of this request that
                 # commits in between must be told by its key, not taken for another order.
-                holder = None if repeat else _holder_of(connection, payment.merchant, payment.reference)
-                taken = idempotency_keys.c
-                if connection.scalar(
-                    sa.select(taken.payment_id).where(taken.merchant == payment.merchant, taken.key == key)
-                ):
+                holder = None if repeat else run.holder_of(connection, payment.merchant, payment.reference)
+                if run.key_of(connection, payment.merchant, key) is not None:
                     raise KeyTakenError
                 if holder is not None:
                     raise ReferenceInUseError(holder)
                 row = to_row({name: getattr(payment, name) for name in _PAYMENT_COLUMNS})
                 row["order"] = self._database.seals.order(row["order"], payment.id)
                 row["next_action"] = self._database.seals.action(row["next_action"], payment.id)
-                connection.execute(payments.insert(), row)
-                _insert_key(connection, payment.merchant, NewKey(key, fingerprint), payment.id, at=row["created_at"])
-                append_event(connection, payment.id, "created", row)
+                run.new_payment.run(connection, row)
+                run.add_key(connection, payment.merchant, NewKey(key, fingerprint), payment.id, at=row["created_at"])
+                run.add_event(connection, payment.id, "created", row)
                 if first is not None:
-                    self._insert_attempt(connection, first)
+                    run.new_attempt.run(connection, self._new_attempt_row(first))
         except sa.exc.IntegrityError as error:
             # Two requests in the same instant, both past the checks above: the unique keys decide.
             with self._database.read() as connection:
-                holder = None if repeat else _holder_of(connection, payment.merchant, payment.reference)
+                holder = None if repeat else run.holder_of(connection, payment.merchant, payment.reference)
             if self.find_key(payment.merchant, key) is not None:
                 raise KeyTakenError from None
             if holder is not None:
@@ -119,57 +120,43 @@ class PaymentLedger:
                 # What the worker does with it while it waits has no event, so the one that ends the waiting says
                 # what becomes of it.
                 values = dict.fromkeys(("next_try_at", "claimed_until", "dead_at")) | {"faults": 0} | values
-        holds = (
-            payments.c.lease_holder.is_(None)
-            if payment.lease_holder is None
-            else payments.c.lease_holder == payment.lease_holder
-        )
-        free = sa.or_(payments.c.lease_until.is_(None), payments.c.lease_until <= values["updated_at"])
-        if holder is not None:
-            free = sa.or_(free, payments.c.lease_holder == holder)
+        run = self._statements
         with self._one_of_two(payment), self._database.write() as connection:
-            if reopened and (other := _holder_of(connection, payment.merchant, payment.reference)) is not None:
+            if reopened and (other := run.holder_of(connection, payment.merchant, payment.reference)) is not None:
                 raise ReferenceInUseError(other)
-            row = (
-                connection.execute(
-                    payments.update()
-                    .where(payments.c.id == payment.id, payments.c.version == payment.version, holds, free)
-                    .values(values)
-                    .returning(payments)
-                )
-                .mappings()
-                .one_or_none()
-            )
+            row = run.change(connection, payment, values, holder)
             if row is None:
                 raise StaleError
-            append_event(connection, payment.id, event, values if note is None else {**values, "note": note})
+            run.add_event(connection, payment.id, event, values if note is None else {**values, "note": note})
             before = {each.id: each for each in read}
             for attempt in finished:
-                learned = self._attempt_row(attempt, _FINISHED_COLUMNS)
-                fee = fee_values(attempt, before.get(attempt.id))
-                connection.execute(attempts.update().where(attempts.c.id == attempt.id).values(learned | fee))
+                run.end_attempt(connection, attempt, self._attempt_row(attempt, _FINISHED_COLUMNS))
+                run.tell_fee(connection, attempt, before.get(attempt.id))
             for operation in operations:
                 operation_rows.write(connection, operation, new=False)
             if asked is not None:
                 operation_rows.write(connection, asked, new=True)
             if key is not None:
                 operation_id = None if asked is None else asked.id
-                _insert_key(connection, row["merchant"], key, payment.id, operation_id, at=values["updated_at"])
+                run.add_key(connection, payment.merchant, key, payment.id, operation_id, at=values["updated_at"])
             if started is not None:
-                self._insert_attempt(connection, started)
+                run.new_attempt.run(connection, self._new_attempt_row(started))
             if release_key:
                 connection.execute(idempotency_keys.delete().where(idempotency_keys.c.payment_id == payment.id))
-        return self._payment(row)
+        learned = from_row(row)
+        learned["next_action"] = self._database.seals.open_action(learned["next_action"], payment.id)
+        documents = {name: changes[name] for name in changes if name in _DOCUMENTS}
+        return dataclasses.replace(payment, **learned, **documents)
 
     def _attempt_row(self, attempt: Attempt, columns: Sequence[str]) -> dict[str, Any]:
         row = to_row({name: getattr(attempt, name) for name in columns})
         row["next_action"] = self._database.seals.action(attempt.next_action, attempt.payment_id)
         return row
 
-    def _insert_attempt(self, connection: sa.Connection, attempt: Attempt) -> None:
+    def _new_attempt_row(self, attempt: Attempt) -> dict[str, Any]:
         row = self._attempt_row(attempt, _ATTEMPT_COLUMNS)
         row["params"] = self._database.seals.json(attempt.params, f"params:{attempt.id}")
-        connection.execute(attempts.insert(), row)
+        return row
 
     @contextlib.contextmanager
     def _one_of_two(self, payment: Payment) -> Iterator[None]:
@@ -182,7 +169,7 @@ class PaymentLedger:
             if not _breaks(error, *_REFERENCE):
                 raise  # two events of one version, say: a fault in the ledger, which no replay mends
             with self._database.read() as connection:
-                holder = _holder_of(connection, payment.merchant, payment.reference)
+                holder = self._statements.holder_of(connection, payment.merchant, payment.reference)
             if holder is None:
                 raise StaleError from None  # it has just ended: the next try finds the reference free
             raise ReferenceInUseError(holder) from None
@@ -211,13 +198,8 @@ class PaymentLedger:
 
     def find_key(self, merchant: str, key: str) -> tuple[str, str] | None:
         """The fingerprint and the payment id that a merchant's idempotency key was consumed by, if it was."""
-        with self._database.read() as connection:
-            row = connection.execute(
-                sa.select(idempotency_keys.c.fingerprint, idempotency_keys.c.payment_id).where(
-                    idempotency_keys.c.merchant == merchant, idempotency_keys.c.key == key
-                )
-            ).one_or_none()
-        return None if row is None else (row[0], row[1])
+        with self._database.look() as connection:
+            return self._statements.key_of(connection, merchant, key)
 
     def load(self, payment_id: str) -> tuple[Payment, Sequence[Attempt], Sequence[Operation]] | None:
         """A payment with its attempts and operations, of one moment."""
@@ -321,8 +303,9 @@ def _breaks(error: sa.exc.IntegrityError, constraint: str, columns: str) -> bool
     return name == constraint if name is not None else str(error.orig).endswith(f": {columns}")
 
 
-_PAYMENT_COLUMNS = [column.name for column in payments.columns]
-_ATTEMPT_COLUMNS = [column.name for column in attempts.columns]
+# Plain strings: SQLAlchemy's own kind costs pydantic a dozen questions for each key of a document.
+_PAYMENT_COLUMNS = [f"{column.name}" for column in payments.columns]
+_ATTEMPT_COLUMNS = [f"{column.name}" for column in attempts.columns]
 _FINISHED_COLUMNS = [
     "outcome",
     "reason",
@@ -341,49 +324,140 @@ _FINISHED_COLUMNS = [
 ]
 
 
-def _holder_of(connection: sa.Connection, merchant: str, reference: str) -> str | None:
-    return connection.scalar(
-        sa.select(payments.c.id)
-        .where(
-            payments.c.merchant == merchant,
-            payments.c.reference == reference,
-            payments.c.status.in_(sorted(HOLDING_STATUSES)),
+_KEY_COLUMNS = [f"{column.name}" for column in idempotency_keys.columns]
+_EVENT_COLUMNS = ("payment_id", "version", "type", "changes", "at")
+_DOCUMENTS = frozenset({"order", "flags", "decision"})
+"""The payment's large columns. They are set with a version only, so whoever holds the version has them already, and
+no change needs to read them back."""
+_READ_BACK = [column for column in payments.columns if column.name not in _DOCUMENTS]
+
+
+class _Statements:
+    """What every payment runs, worded once."""
+
+    def __init__(self, dialect: sa.Dialect) -> None:
+        self._dialect = dialect
+        self.new_payment = Prepared(payments.insert().inline(), dialect, _PAYMENT_COLUMNS)
+        self._new_key = Prepared(idempotency_keys.insert().inline(), dialect, _KEY_COLUMNS)
+        self._new_event = Prepared(payment_events.insert().inline(), dialect, _EVENT_COLUMNS)
+        self.new_attempt = Prepared(attempts.insert().inline(), dialect, _ATTEMPT_COLUMNS)
+        this = attempts.c.id == sa.bindparam("this")
+        self._end_attempt = Prepared(attempts.update().where(this), dialect, _FINISHED_COLUMNS)
+        nobody_told = (attempts.c.fee_actual.is_(None), attempts.c.fee_currency.is_(None))
+        fee = ("fee_actual", "fee_currency")
+        self._first_fee = Prepared(attempts.update().where(this, *nobody_told), dialect, fee)
+        self._changes: dict[tuple[bool, bool, tuple[str, ...]], Prepared] = {}
+        self._row = Reading(_READ_BACK, dialect)
+        taken, mine = idempotency_keys.c, payments.c
+        self._key_of = Prepared(
+            sa.select(taken.fingerprint, taken.payment_id).where(
+                taken.merchant == sa.bindparam("merchant"), taken.key == sa.bindparam("key")
+            ),
+            dialect,
         )
-        .limit(1)
-    )
+        words = [f"'{status}'" for status in sorted(HOLDING_STATUSES)]
+        holding: list[sa.ColumnElement[str]] = [sa.literal_column(word) for word in words]
+        self._holder_of = Prepared(
+            sa.select(mine.id)
+            .where(
+                mine.merchant == sa.bindparam("merchant"),
+                mine.reference == sa.bindparam("reference"),
+                mine.status.in_(holding),
+            )
+            .limit(1),
+            dialect,
+        )
 
+    def key_of(self, connection: sa.Connection, merchant: str, key: str) -> tuple[str, str] | None:
+        """The fingerprint and the payment id that this key was consumed by."""
+        row = self._key_of.row(connection, {"merchant": merchant, "key": key})
+        return None if row is None else (row[0], row[1])
 
-def _insert_key(
-    connection: sa.Connection,
-    merchant: str,
-    new: NewKey,
-    payment_id: str,
-    operation_id: str | None = None,
-    *,
-    at: int,
-) -> None:
-    connection.execute(
-        idempotency_keys.insert(),
-        {
+    def holder_of(self, connection: sa.Connection, merchant: str, reference: str) -> str | None:
+        """The open or paid payment that has this reference."""
+        row = self._holder_of.row(connection, {"merchant": merchant, "reference": reference})
+        return None if row is None else str(row[0])
+
+    def change(
+        self, connection: sa.Connection, payment: Payment, values: Mapping[str, Any], holder: str | None
+    ) -> dict[str, Any] | None:
+        """Set these columns where the payment is as it was loaded and nobody else's lease runs; the row, read back.
+
+        None: it is not, and nothing was set.
+        """
+        kind = payment.lease_holder is None, holder is None, tuple(values)
+        statement = self._changes.get(kind)
+        if statement is None:
+            # As many as there are kinds of transitions: some dozens.
+            statement = self._changes[kind] = Prepared(_change(*kind[:2]), self._dialect, kind[2])
+        known = {"known_id": payment.id, "known_version": payment.version, "known_holder": payment.lease_holder}
+        row = statement.row(connection, {**values, **known, "at": values["updated_at"], "holder": holder})
+        return None if row is None else self._row.of(row)
+
+    def end_attempt(self, connection: sa.Connection, attempt: Attempt, row: Mapping[str, Any]) -> None:
+        """Write how an attempt stands."""
+        self._end_attempt.run(connection, {**row, "this": attempt.id})
+
+    def tell_fee(self, connection: sa.Connection, attempt: Attempt, read: Attempt | None) -> None:
+        """Write its fee where it was told anew, and none is settled (`actual_fees.fee_values`)."""
+        told = {"fee_actual": attempt.fee_actual, "fee_currency": attempt.fee_currency}
+        was = None if read is None else {"fee_actual": read.fee_actual, "fee_currency": read.fee_currency}
+        if told == was:
+            return
+        if was == {"fee_actual": None, "fee_currency": None}:
+            # As `fee_values` has it for this, the usual case, where nothing was read that a file could stand for.
+            self._first_fee.run(connection, {**told, "this": attempt.id})
+        else:
+            this = attempts.c.id == attempt.id
+            connection.execute(attempts.update().where(this).values(fee_values(attempt, read)))
+
+    def add_key(
+        self,
+        connection: sa.Connection,
+        merchant: str,
+        new: NewKey,
+        payment_id: str,
+        operation_id: str | None = None,
+        *,
+        at: int,
+    ) -> None:
+        """Consume an idempotency key."""
+        row = {
             "merchant": merchant,
             "key": new.key,
             "fingerprint": new.fingerprint,
             "payment_id": payment_id,
             "operation_id": operation_id,
             "created_at": at,
-        },
-    )
+        }
+        self._new_key.run(connection, row)
+
+    def add_event(self, connection: sa.Connection, payment_id: str, kind: str, changes: Mapping[str, Any]) -> None:
+        """As `append_event`."""
+        self._new_event.run(connection, _event(payment_id, kind, changes))
+
+
+def _change(was_free: bool, by_nobody: bool) -> sa.Update:
+    """The compare-and-set. `was_free`: loaded without a lease on it; `by_nobody`: no lease of ours counts."""
+    mine = payments.c
+    holds = mine.lease_holder.is_(None) if was_free else mine.lease_holder == sa.bindparam("known_holder")
+    free = sa.or_(mine.lease_until.is_(None), mine.lease_until <= sa.bindparam("at"))
+    if not by_nobody:
+        free = sa.or_(free, mine.lease_holder == sa.bindparam("holder"))
+    same = mine.id == sa.bindparam("known_id"), mine.version == sa.bindparam("known_version")
+    return payments.update().where(*same, holds, free).returning(*_READ_BACK)
 
 
 def append_event(connection: sa.Connection, payment_id: str, kind: str, changes: Mapping[str, Any]) -> None:
     """Add a payment's event to the caller's transaction: what it sets, its version and moment among it."""
-    connection.execute(
-        payment_events.insert(),
-        {
-            "payment_id": payment_id,
-            "version": changes["version"],
-            "type": kind,
-            "changes": changes,
-            "at": changes["updated_at"],
-        },
-    )
+    connection.execute(payment_events.insert(), _event(payment_id, kind, changes))
+
+
+def _event(payment_id: str, kind: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "payment_id": payment_id,
+        "version": changes["version"],
+        "type": kind,
+        "changes": changes,
+        "at": changes["updated_at"],
+    }

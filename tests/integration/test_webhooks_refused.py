@@ -228,8 +228,8 @@ def with_card_number(provider: str, place: str) -> Letter:
 def test_a_card_number_in_a_webhook_is_neither_stored_nor_logged(
     desk: Desk, provider: str, place: str, kept: int
 ) -> None:
-    """A field that is not kept does no harm; a notice that would carry it is dropped with an alert, and not asked
-    for again: the good one beside it in the batch is kept.
+    """A field that is not kept does no harm, and what the customer is shown is kept without it. A notice that would
+    carry it otherwise is dropped with an alert, and not asked for again: the good one beside it in the batch is kept.
     """
     letter = with_card_number(provider, place)
     before, logged_before = desk.shop.counts()["webhooks"], LOG.tell()

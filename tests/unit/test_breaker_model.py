@@ -293,6 +293,8 @@ class CircuitModel(RuleBasedStateMachine):
         seen = self.breaker.snapshot(self.circuit.now)
         last = self.last
         assert (seen.state, seen.last, self.breaker.state) == (self.state, last, self.state)
+        assert self.breaker.last is seen.last
+        assert seen.state is (State.CLOSED if last is None else last.state)  # what is read without the lock
         assert self.breaker.unwritten() == (self.unwritten[0] if self.unwritten else None)
         assert seen.version == (0 if last is None else last.version)
         assert seen.since == (START if last is None else last.began)

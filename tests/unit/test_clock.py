@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 
 import pytest
 
@@ -75,3 +76,25 @@ def test_the_machines_clock_is_aware_and_does_not_step_back() -> None:
     before = clock.monotonic()
     clock.sleep(0.01)
     assert clock.monotonic() - before >= 0.01
+
+
+def test_a_forked_child_makes_other_ids_than_its_parent() -> None:
+    """Random bytes are drawn many at a time: what is left of them must not be used twice."""
+    ids = TimeOrderedIds(ManualClock())
+    ids.new("pay")
+    come, go = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(go, "\n".join(ids.new("pay") for _ in range(50)).encode())
+        os._exit(0)
+    os.close(go)
+    with os.fdopen(come) as told:
+        theirs = set(told.read().split())
+    os.waitpid(child, 0)
+    assert len(theirs) == 50
+    assert not theirs & {ids.new("pay") for _ in range(50)}
+
+
+def test_ids_are_all_different_beyond_one_drawing() -> None:
+    ids = TimeOrderedIds(ManualClock())
+    assert len({ids.new("pay") for _ in range(10_000)}) == 10_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from typing import Any
@@ -192,3 +193,10 @@ def test_any_json_in_any_flag_gives_allowed_values(value: Any, key: str) -> None
     assert flags.unknown_outcome_policy in ("hold", "void-and-fail-over")
     assert all(isinstance(on, bool) for on in (*flags.enabled.values(), flags.cascade_on_soft_decline))
     assert isinstance(flags.maintenance_notice, str)
+
+
+def test_flags_are_kept_with_a_payment_field_by_field() -> None:
+    """As the standard library takes a dataclass apart: what a replay of decisions reads back."""
+    flags = RoutingFlags(primary="adyen", enabled={"stripe": False}, tuning=RoutingTuning(margin=0.2, explore=0.01))
+    assert flags.to_json() == dataclasses.asdict(flags)
+    assert list(flags.to_json()) == list(dataclasses.asdict(flags))

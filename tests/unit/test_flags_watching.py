@@ -21,7 +21,7 @@ KEYS = tuple(definitions(("stripe", "adyen")))
 FLAGS: dict[str, Any] = new_document(definitions(("stripe", "adyen")).values())["flags"]
 
 
-def full_set(**changed: dict[str, Any]) -> dict[Any, Any]:
+def full_set(**changed: Any) -> dict[Any, Any]:
     """What a stream's first event brings, with these fields of the primary flag instead."""
     flags = copy.deepcopy(FLAGS)
     flags[PRIMARY_PROVIDER] |= changed
@@ -164,3 +164,40 @@ def test_a_malformed_definition_changes_nothing() -> None:
         store.init({FEATURES: {PRIMARY_PROVIDER: {**primary(2), "variations": 7}}, SEGMENTS: {}})
     assert store.get(FEATURES, PRIMARY_PROVIDER)["version"] == 1
     assert store.pending() == ()
+
+
+def test_a_flag_is_the_same_for_everyone_while_nothing_singles_anybody_out() -> None:
+    store = WatchedStore(KEYS)
+    assert store.same_for_everyone(KEYS) == frozenset()
+    store.init(full_set())
+    assert store.same_for_everyone(KEYS) == frozenset(KEYS)
+    someone = [{"contextKind": "merchant", "variation": 1, "values": ["shop"]}]
+    rollout = {"variations": [{"variation": 0, "weight": 50_000}, {"variation": 1, "weight": 50_000}]}
+    for singles_out in (
+        {"targets": [{"variation": 1, "values": ["anna"]}]},
+        {"contextTargets": someone},
+        {"rules": [{"id": "r", "variation": 1, "clauses": []}]},
+        {"prerequisites": [{"key": AUTO_FLIP_ENABLED, "variation": 0}]},
+        {"fallthrough": {"rollout": rollout}},
+    ):
+        store.init(full_set(**singles_out))
+        assert store.same_for_everyone(KEYS) == frozenset(KEYS) - {PRIMARY_PROVIDER}, singles_out
+        # Switched off, it serves its one value, whatever its rules say.
+        store.init(full_set(**singles_out, on=False))
+        assert store.same_for_everyone(KEYS) == frozenset(KEYS), singles_out
+    store.delete(FEATURES, PRIMARY_PROVIDER, 99)
+    assert PRIMARY_PROVIDER not in store.same_for_everyone(KEYS)
+
+
+def test_any_change_is_another_generation() -> None:
+    store = WatchedStore(KEYS)
+    seen = [store.generation]
+    store.init(full_set())
+    seen.append(store.generation)
+    store.upsert(FEATURES, primary(7))
+    seen.append(store.generation)
+    store.delete(SEGMENTS, "friends", 1)
+    seen.append(store.generation)
+    assert len({id(each) for each in seen}) == len(seen)
+    store.upsert(FEATURES, primary(6))  # too late: it changes nothing
+    assert store.generation is seen[-1]

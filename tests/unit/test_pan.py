@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import string
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from router.pan import contains_pan
+from router.pan import contains_pan, json_contains_no_pan
 
 SEPARATORS = ["", " ", "-", "  ", " - ", "\u2010", "\u2013", "\u2212", "\u00a0", "\u2009", "\u3000"]
 ZEROS = {"ASCII": "0", "full-width": "\uff10", "Arabic": "\u0660", "Devanagari": "\u0966", "bold": "\U0001d7ce"}
@@ -234,3 +235,57 @@ def test_a_long_text_is_searched_in_no_time() -> None:
     ):
         contains_pan(text)
     assert time.monotonic() - began < 2
+
+
+# ---------------------------------------------------------------- JSON as it is sent
+
+
+def _as_sent(leaf: st.SearchStrategy[Any]) -> st.SearchStrategy[bytes]:
+    return st.builds(
+        lambda value, ascii_, indent, separators: json.dumps(
+            value, ensure_ascii=ascii_, indent=indent, separators=separators
+        ).encode(),
+        _nested(leaf),
+        st.booleans(),
+        st.sampled_from([None, 1]),
+        st.sampled_from([None, (",", ":"), (" , ", " : ")]),
+    )
+
+
+_machine_ids = st.uuids().map(str) | st.binary(min_size=16, max_size=64).map(bytes.hex)
+_numbers = st.integers(10**11, 10**20) | st.floats(1e11, 1e20) | pans().map(int) | pans().map(float)
+_near_pans = st.text("0123456789- abcdf", min_size=10, max_size=80)
+
+
+@given(_as_sent(written_pans() | pans() | _numbers | _machine_ids | _near_pans))
+def test_json_that_is_let_through_by_its_bytes_has_no_card_number_in_its_values(data: bytes) -> None:
+    assert not (json_contains_no_pan(data) and contains_pan(json.loads(data)))
+
+
+@given(_as_sent(_machine_ids | pans() | st.integers(0, 10**20) | _near_pans))
+def test_plain_json_is_judged_by_its_bytes_as_by_its_values(data: bytes) -> None:
+    assert json_contains_no_pan(data) is not contains_pan(json.loads(data))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"a": 4.111111111111111e15}',
+        b'{"a": 4111111111111110.9}',
+        b"4.111111111111111E15",
+        b'[41111111111111110e-1, "1"]',
+        b'{"a": "4111\\u0031111 11111111"}',
+        b'{"4111-1111 1111  1111": 1}',
+        '{"a": "4111\u20111111\u201111111111"}'.encode(),
+        '{"a": "\uff14111111111111111"}'.encode(),
+    ],
+)
+def test_digits_that_stand_otherwise_in_the_bytes_are_left_to_the_values(data: bytes) -> None:
+    assert not json_contains_no_pan(data)
+    assert contains_pan(json.loads(data))
+
+
+def test_parts_of_a_card_number_in_neighbouring_values_are_none() -> None:
+    data = b'["4111111111", "111111", 4111111111, 111111, {"4111111111": 111111}]'
+    assert json_contains_no_pan(data)
+    assert not contains_pan(json.loads(data))

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from providers.contract import DeclineClass, Health, ModificationKind, Money, Outcome, Timeouts
 from providers.stripe import StripeProvider
+from providers.stripe_wire import StripeWire
 from providers.transport import SendFailed
 from tests.contract.raw_server import RawServer, always, answer, refused_url, reset_unread
 
@@ -400,6 +401,7 @@ def test_no_call_raises_whatever_happens_inside(monkeypatch: pytest.MonkeyPatch)
 
     provider = StripeProvider(api_key=KEY, base_url=refused_url())
     monkeypatch.setattr(sdk.StripeClient, "raw_request", bug)
+    monkeypatch.setattr(StripeWire, "post", bug)
     outcome = provider.authorize(PARAMS, idempotency_key="k", timeouts=TIMEOUTS)
     assert (str(outcome.kind), outcome.health) == ("unknown", Health.PROVIDER_ERROR)
     assert str(provider.void("pi_1", idempotency_key="k", timeouts=TIMEOUTS).kind) == "unknown"
@@ -413,7 +415,7 @@ def test_an_order_to_stop_passes_through(monkeypatch: pytest.MonkeyPatch) -> Non
         raise KeyboardInterrupt
 
     provider = StripeProvider(api_key=KEY, base_url=refused_url())
-    monkeypatch.setattr(sdk.StripeClient, "raw_request", stop)
+    monkeypatch.setattr(StripeWire, "post", stop)
     with pytest.raises(KeyboardInterrupt):
         provider.authorize(PARAMS, idempotency_key="k", timeouts=TIMEOUTS)
 
@@ -432,7 +434,7 @@ def test_the_sdk_logs_neither_tokens_nor_answers(caplog: pytest.LogCaptureFixtur
 def test_a_failed_send_tells_only_its_word() -> None:
     """No address, no path, no key in the exception's text."""
     with pytest.raises(SendFailed) as caught:
-        StripeProvider(api_key=KEY, base_url=refused_url())._request("get", "/v1/balance", {}, None, TIMEOUTS)
+        StripeProvider(api_key=KEY, base_url=refused_url())._request("/v1/balance", {}, None, TIMEOUTS)
     assert str(caught.value) == "connection_refused"
 
 

@@ -1,0 +1,96 @@
+"""Statements whose SQL is worded once: a payment runs a dozen, and wording each costs more than running it.
+
+The statement is Core's, compiled for the database's dialect; its columns' types turn values into what the driver
+takes and back, as Core would have them do. Only the work of wording it again for every execution is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+Into = Callable[[Any], Any]
+
+
+class Prepared:
+    """One statement for one dialect. Thread-safe; it never changes.
+
+    `names`: the columns that an insert or an update sets, by their own names. Values are given by the names of the
+    statement's parameters; those that the statement holds itself (a limit) need not be.
+    """
+
+    def __init__(
+        self, statement: sa.Select[Any] | sa.Insert | sa.Update, dialect: sa.Dialect, names: Sequence[str] = ()
+    ) -> None:
+        compiled = statement.compile(dialect=dialect, column_keys=list(names) or None)
+        assert isinstance(compiled, sa.sql.compiler.SQLCompiler)
+        self._sql = str(compiled)
+        self._order = compiled.positiontup
+        self._fixed = {name: bind.value for name, bind in compiled.binds.items() if bind.value is not None}
+        self._names = tuple(compiled.binds)
+        self._errors = dialect.loaded_dbapi.Error
+        self._into = _processors({name: bind.type for name, bind in compiled.binds.items()}, dialect)
+
+    def run(self, connection: sa.Connection, values: Mapping[str, Any]) -> None:
+        """Execute it; it answers no rows."""
+        self._execute(connection, values)
+
+    def row(self, connection: sa.Connection, values: Mapping[str, Any]) -> Sequence[Any] | None:
+        """Its one row, in the driver's own values (`Reading` makes a record's of them); None: there is none."""
+        rows: Sequence[Sequence[Any]] = self._execute(connection, values).fetchall()
+        assert len(rows) < 2, "a statement about one row"
+        return rows[0] if rows else None
+
+    def _execute(self, connection: sa.Connection, values: Mapping[str, Any]) -> Any:
+        given, into = ({**self._fixed, **values} if self._fixed else values), self._into
+        taken = {name: into[name](given[name]) if name in into else given[name] for name in self._names}
+        driver = connection.connection.dbapi_connection
+        assert driver is not None
+        # The driver's own cursor: Core's result costs as much as the statement, and nothing of it is needed.
+        cursor = driver.cursor()
+        try:
+            cursor.execute(self._sql, taken if self._order is None else [taken[name] for name in self._order])
+        except self._errors as error:
+            raise _as_core_says(connection, self._sql, error, driver, cursor) from error
+        return cursor
+
+
+def _as_core_says(connection: sa.Connection, text: str, error: Any, driver: Any, cursor: Any) -> BaseException:
+    """The driver's error as SQLAlchemy raises it; a connection that it ended leaves the pool."""
+    dialect = connection.dialect
+    gone = dialect.is_disconnect(error, driver, cursor)
+    if gone:
+        connection.invalidate(error)
+    said: BaseException = sa.exc.DBAPIError.instance(
+        text,
+        None,
+        error,
+        dialect.loaded_dbapi.Error,
+        hide_parameters=True,
+        connection_invalidated=gone,
+        dialect=dialect,
+    )
+    return said
+
+
+def _processors(types: Mapping[str, sa.types.TypeEngine[Any]], dialect: sa.Dialect) -> Mapping[str, Into]:
+    found = {name: each.dialect_impl(dialect).bind_processor(dialect) for name, each in types.items()}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+class Reading:
+    """Rows of these columns, in this order, as Core would have read them."""
+
+    def __init__(self, columns: Sequence[sa.Column[Any]], dialect: sa.Dialect) -> None:
+        self._names = tuple(each.name for each in columns)
+        found = [(each.name, each.type.dialect_impl(dialect).result_processor(dialect, None)) for each in columns]
+        self._out = [(name, each) for name, each in found if each is not None]
+
+    def of(self, row: Sequence[Any]) -> dict[str, Any]:
+        """A row's values by their columns' names."""
+        values = dict(zip(self._names, row, strict=True))
+        for name, out in self._out:
+            values[name] = out(values[name])
+        return values

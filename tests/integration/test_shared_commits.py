@@ -1,0 +1,181 @@
+"""Writers that wait for SQLite at the same time share a commit, and each is told the truth about its own rows."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from router.ledger.engine import Database
+from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
+
+
+class Rows:
+    """A table of numbers, and how many commits wrote it."""
+
+    def __init__(self, path: Path) -> None:
+        self.database = Database(f"sqlite:///{path}")
+        with self.database.write() as connection:
+            connection.exec_driver_sql("CREATE TABLE numbers (number INTEGER PRIMARY KEY)")
+        self.commits = 0
+        self.fails: Callable[[], None] = lambda: None
+        sa.event.listen(self.database.engine, "commit", self._committed)
+
+    def _committed(self, connection: sa.Connection) -> None:
+        if connection.get_execution_options().get("ledger_write"):
+            self.fails()
+            self.commits += 1
+
+    def write(self, number: int, then: Callable[[], None] = lambda: None) -> None:
+        with self.database.write() as connection:
+            connection.exec_driver_sql("INSERT INTO numbers VALUES (?)", (number,))
+            then()
+
+    def numbers(self) -> set[int]:
+        with self.database.read() as connection:
+            return set(connection.exec_driver_sql("SELECT number FROM numbers").scalars())
+
+    def until_waiting(self, count: int) -> None:
+        until = time.monotonic() + 5
+        while self.database._writers._waiting < count:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Iterator[Rows]:
+    rows = Rows(tmp_path / "rows.db")
+    yield rows
+    rows.database.close()
+
+
+class Told(threading.Thread):
+    """A writer in a thread of its own, and what it was told."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__()
+        self._work = work
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test looks at it
+            self.error = error
+
+
+def together(rows: Rows, *others: Callable[[], None]) -> list[Told]:
+    """A writer of 0, and these, each of which waits for its turn before the first is done."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def first() -> None:
+        begun.set()
+        go_on.wait(5)
+
+    told = [Told(lambda: rows.write(0, first))]
+    begun.wait(5)
+    for number, other in enumerate(others, 1):
+        told.append(Told(other))
+        rows.until_waiting(number)
+    go_on.set()
+    for each in told:
+        each.join(10)
+        assert not each.is_alive()
+    return told
+
+
+def refuse() -> None:
+    raise KeyError("a refusal of this writer's own")
+
+
+def test_those_that_wait_share_a_commit(rows: Rows) -> None:
+    told = together(rows, *[functools.partial(rows.write, number) for number in range(1, 6)])
+    assert [each.error for each in told] == [None] * 6
+    assert rows.numbers() == set(range(6))
+    assert rows.commits == 1
+
+
+def test_nobody_is_answered_before_the_commit(rows: Rows) -> None:
+    """While the last of them still writes, the first is waiting, and nobody else sees its row."""
+    seen: list[object] = []
+    told: list[Told] = []
+
+    def look() -> None:
+        time.sleep(0.02)
+        seen.append(rows.numbers())
+
+    told += together(rows, lambda: rows.write(1, look))
+    assert seen == [set()]
+    assert rows.numbers() == {0, 1}
+
+
+def test_one_that_fails_takes_back_its_own_rows_only(rows: Rows) -> None:
+    told = together(
+        rows, lambda: rows.write(1), lambda: rows.write(2, refuse), lambda: rows.write(3), lambda: rows.write(1)
+    )
+    kinds = [type(each.error) for each in told]
+    assert rows.numbers() == {0, 1, 3}
+    assert sum(kind is sa.exc.IntegrityError for kind in kinds) == 1  # of the two that wrote 1
+    assert sum(kind is KeyError for kind in kinds) == 1
+
+
+def test_the_last_that_fails_leaves_the_others_committed(rows: Rows) -> None:
+    told = together(rows, lambda: rows.write(1, refuse))
+    assert [type(each.error) for each in told] == [type(None), KeyError]
+    assert rows.numbers() == {0}
+
+
+def test_the_first_that_fails_costs_the_next_nothing(rows: Rows) -> None:
+    with pytest.raises(KeyError):
+        rows.write(0, refuse)
+    rows.write(1)
+    assert rows.numbers() == {1}
+
+
+def test_a_commit_that_fails_fails_for_all_who_share_it(rows: Rows) -> None:
+    """The refused one too: what it met may have been another's row, which is not there after all."""
+
+    def fail() -> None:
+        raise sa.exc.OperationalError("COMMIT", None, OSError("the disk is gone"))
+
+    rows.fails = fail
+    told = together(rows, lambda: rows.write(1), lambda: rows.write(2, refuse))
+    assert sorted(type(each.error).__name__ for each in told) == [
+        "CommitUnknownError",
+        "CommitUnknownError",
+        "LedgerUnavailableError",
+    ]
+    assert all(isinstance(each.error, LedgerUnavailableError) for each in told)
+    assert issubclass(CommitUnknownError, LedgerUnavailableError)
+    assert rows.numbers() == set()
+    rows.fails = lambda: None
+    rows.write(3)
+    assert rows.numbers() == {3}
+
+
+def test_one_whose_follower_gives_up_commits_by_itself(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody was counted as waiting, and never comes."""
+    monkeypatch.setattr(rows.database._writers, "_waiting", 1)
+    rows.write(1)
+    assert rows.numbers() == {1}
+    rows.write(2)
+    assert rows.numbers() == {1, 2}
+
+
+def test_a_storm_of_writers_loses_nothing(rows: Rows) -> None:
+    def many(base: int) -> None:
+        for number in range(base, base + 50):
+            rows.write(number)
+
+    told = [Told(functools.partial(many, base)) for base in range(0, 800, 100)]
+    for each in told:
+        each.join(60)
+    assert [each.error for each in told] == [None] * 8
+    assert rows.numbers() == {base + number for base in range(0, 800, 100) for number in range(50)}
+    assert rows.commits < 400
