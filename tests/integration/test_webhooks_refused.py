@@ -220,8 +220,8 @@ def with_card_number(provider: str, place: str) -> Letter:
         ("adyen", "pspReference", 0),
         ("adyen", "reason", 1),
         ("stripe", "metadata", 0),
-        ("stripe", "client_secret", 0),
-        ("stripe", "url", 0),
+        ("stripe", "client_secret", 1),
+        ("stripe", "url", 1),
         ("stripe", "description", 1),
     ],
 )
