@@ -35,6 +35,9 @@ soak: $(VENV)/installed  ## half an hour at half of capacity, with faults: what 
 rolling: $(VENV)/installed  ## web processes replaced in turn while customers pay; 2 minutes
 	$(BIN)/python -m tests.load.rolling $(ROLLING)
 
+rotations: $(VENV)/installed  ## API keys, webhook secrets and encryption keys replaced while customers pay; 3 minutes
+	$(BIN)/python -m tests.load.rotation $(ROTATIONS)
+
 EXAMPLES ?= 200
 outside: $(VENV)/installed  ## every call of the OpenAPI document with sense and nonsense, and webhooks of noise; 10 minutes
 	$(BIN)/python -m tests.outside.described --examples $(EXAMPLES)

@@ -49,7 +49,7 @@ class Town:
         output, _ = process.communicate()
         return read(output)
 
-    def send(self, per_second: float, seconds: float) -> subprocess.Popen[str]:
+    def send(self, per_second: float, seconds: float, key: str = KEY) -> subprocess.Popen[str]:
         """The same, while something else goes on; `read` its output."""
         self._number += 1
         where = urlsplit(self.house.url)
