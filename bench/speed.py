@@ -321,7 +321,13 @@ def main() -> int:
     setting = f"{at}, {cores} cores, medians of {effort.turns} turns of {effort.seconds:g} s, load average {busy:.0f}"
     sys.stdout.write(f"\n{table(lines)}\n\n{setting}\n")
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    told = {"at": at, "cores": cores, "load_average": round(busy, 1), "turns": effort.turns, "seconds": effort.seconds}
+    told = {
+        "at": at,
+        "cores": cores,
+        "load_average": round(busy, 1),
+        "turns": effort.turns,
+        "seconds": effort.seconds,
+    }
     options.json.write_text(json.dumps(told | {"lines": [asdict(each) for each in lines]}, indent=1) + "\n")
     if options.page is not None:
         put_into(options.page, f"{table(lines)}\n\n{setting}.")
