@@ -92,9 +92,9 @@ def bare(ports: dict[str, int], *, processes: int = 1) -> Iterator[tuple[int, su
 
 @contextlib.contextmanager
 def router(
-    folder: Path, ports: dict[str, int], *, database: str | None = None, processes: int = 1
+    folder: Path, ports: dict[str, int], *, database: str | None = None, processes: int = 1, worker: bool = True
 ) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """The router's web and worker; the web's port and process."""
+    """The router's web, and its worker unless it is not wanted; the web's port and process."""
     port = free_port()
     folder.mkdir(exist_ok=True, parents=True)
     environment = {
@@ -109,6 +109,9 @@ def router(
     log = folder / "log"
     with _process([sys.executable, "-m", "router", "web"], environment, log) as web:
         wait_for(f"http://127.0.0.1:{port}/readyz", log=log)
+        if not worker:
+            yield port, web
+            return
         with _process([sys.executable, "-m", "router", "worker"], environment, log):
             yield port, web
 
@@ -136,7 +139,7 @@ def _process(
 
 def slow(ports: dict[str, int], latency_ms: int) -> None:
     """Let Stripe take so long for every call."""
-    body = json.dumps({"latency_ms": latency_ms}).encode()
+    body = json.dumps({"mode": "ok", "latency_ms": latency_ms}).encode()
     url = f"http://127.0.0.1:{ports['control']}/control/stripe"
     urllib.request.urlopen(urllib.request.Request(url, body, method="PUT"), timeout=5).close()
 

@@ -209,8 +209,10 @@ def _postgres_engine(url: sa.URL, pool_size: int) -> sa.Engine:
     def _look(connection: Any, record: Any, _proxy: Any) -> None:
         # A restarted server leaves dead connections in the pool: a write must not be the one to find out. A server
         # that ends a connection says so on its socket; only after a rest can it have gone without a word.
-        rested_s = time.monotonic() - record.info.get(_USED_AT, float("-inf"))
-        if rested_s < ASKED_AFTER_S and not _has_something_to_say(connection):
+        used_at = record.info.get(_USED_AT)
+        if used_at is None:
+            return  # made this moment; asked now, a server that goes again would look like a fault of ours
+        if time.monotonic() - used_at < ASKED_AFTER_S and not _has_something_to_say(connection):
             return
         try:
             engine.dialect.do_ping(connection)
