@@ -18,12 +18,17 @@ from typing import Any
 import psutil
 
 from bench.load import Load, words
+from router.sealing import new_key
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = "the-key-of-this-bench"
 READY_WITHIN_S = 60.0
 THREADS = 32
 """Of every web process, the bare application's too: the router's default."""
+
+
+ENCRYPTION_KEY = new_key()
+"""Tokens are sealed, as they are where a shop runs it."""
 
 
 def free_port() -> int:
@@ -105,6 +110,7 @@ def router(
         "ROUTER_WEB_THREADS": str(THREADS),
         "ROUTER_STRIPE_BASE_URL": f"http://127.0.0.1:{ports.get('stripe', 1)}",
         "ROUTER_ADYEN_BASE_URL": f"http://127.0.0.1:{ports.get('adyen', 1)}",
+        "ROUTER_ENCRYPTION_KEYS": ENCRYPTION_KEY,
     } | ({} if database is None else {"ROUTER_DATABASE_URL": database})
     log = folder / "log"
     with _process([sys.executable, "-m", "router", "web"], environment, log) as web:
