@@ -216,7 +216,7 @@ def direct(ports: dict[str, int], seconds: float, *, per_second: float) -> dict[
 def processes(effort: Effort, folder: Path) -> Iterator[Line]:
     """Processor time of a payment with two web processes beside one: the load and the database share the cores.
 
-    And the same of the bare endpoint, which shares nothing between its processes: what a busier machine adds by itself
+    And the same of the bare endpoint, which shares nothing between its processes: what a busy machine adds by itself
     (two virtual cores of one physical core slow each other down) is in both.
     """
     with town.sandbox() as ports, contextlib.ExitStack() as stack:
