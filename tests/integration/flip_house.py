@@ -85,8 +85,8 @@ class WebLater:
 class ByHand(Loops):
     """Loops that run when they are told to."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *told: Any) -> None:
+        super().__init__(*told)
         self.loops: dict[str, Callable[[], object]] = {}
 
     def add(self, loop: Loop) -> None:

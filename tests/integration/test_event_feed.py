@@ -17,6 +17,7 @@ from router.ledger.engine import Database
 from router.ledger.event_feed import START, EventFeed, FeedEvent, Position
 from router.ledger.migrate import migrate
 from router.ledger.payments import PaymentLedger
+from router.ledger.prepared import Prepared
 from router.ledger.relays import RelayLedger
 from router.ledger.tables import event_clock as clock_table
 from router.ledger.tables import payment_events, payments
@@ -194,20 +195,28 @@ def test_eight_writers_and_a_reader_at_once(database: Database) -> None:
     assert set(map(tuple, versions.values())) == {tuple(range(1, changes + 2))}
 
 
-def test_the_payments_row_is_the_first_that_a_transaction_writes(database: Database) -> None:
+def test_the_payments_row_is_the_first_that_a_transaction_writes(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On this rests the order of one payment: a transaction's id is from its first write, which must be that one."""
     written: list[list[str]] = []
 
     def begin(_connection: sa.Connection) -> None:
         written.append([])
 
-    def execute(*args: Any) -> None:
-        statement = args[2].lstrip()
+    def note(statement: str) -> None:
         if not statement.startswith(("SELECT", "PRAGMA", "BEGIN")):
             written[-1].append(" ".join(statement.split()[:3]))
 
+    prepared = Prepared._execute
+
+    def execute(statement: Prepared, connection: sa.Connection, values: Any) -> Any:
+        note(statement._sql)
+        return prepared(statement, connection, values)
+
     sa.event.listen(database.engine, "begin", begin)
-    sa.event.listen(database.engine, "before_cursor_execute", execute)
+    sa.event.listen(database.engine, "before_cursor_execute", lambda *args: note(args[2].lstrip()))
+    monkeypatch.setattr(Prepared, "_execute", execute)
     house = build_house(database, [FakeProvider("stripe")])
     house.pay()
     transactions = [each for each in written if any("payment_events" in statement for statement in each)]
