@@ -41,7 +41,7 @@ PROGRESS_S = 2.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command's exit code: 0, or 1 (some: 2) after one line on standard error that says what is wrong."""
-    options = _parser().parse_args(arguments)
+    options = command_parser().parse_args(arguments)
     command: Callable[[argparse.Namespace, Settings], int | None] = options.command
     try:
         settings = load_settings()
@@ -56,13 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """Every command with its options; what the documents say of them is checked against it."""
     parser = argparse.ArgumentParser(prog="pointsman", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
     def add(
         name: str, command: Callable[[argparse.Namespace, Settings], int | None], about: str
     ) -> argparse.ArgumentParser:
+        # argparse formats both with %, so a plain "95% intervals" would end --help in a traceback.
+        about = about.replace("%", "%%")
         sub = commands.add_parser(name, help=about, description=about)
         sub.set_defaults(command=command, decides=False)
         return sub

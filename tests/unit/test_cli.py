@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime as dt
 import getpass
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from router.cli import main
+from router.cli import command_parser, main
 from router.ledger.circuits import CircuitLedger
 from router.ledger.engine import Database
 from router.ledger.keys import KeyLedger
@@ -271,3 +272,17 @@ def test_circuits_of_a_ledger_without_tables_are_one_line(
     """It says what to do."""
     assert main(["breaker", *words]) == 1
     assert "pointsman migrate" in capsys.readouterr().err
+
+
+def test_every_command_tells_of_itself() -> None:
+    """`--help`, of `pointsman`, of each command and each thing that it can be told: no % in a line trips argparse."""
+    waiting = [command_parser()]
+    seen = 0
+    while waiting:
+        parser = waiting.pop()
+        assert parser.format_help().startswith("usage: pointsman"), parser.prog
+        seen += 1
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                waiting += action.choices.values()
+    assert seen > 40

@@ -14,7 +14,7 @@ import yaml
 
 from flags.bootstrap import as_plain
 from flags.definitions import definitions
-from router.cli import _parser
+from router.cli import command_parser
 from router.settings import PREFIX, PROVIDER_NAMES, Settings
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
@@ -57,7 +57,7 @@ def test_commands_are_ones_the_service_has() -> None:
     wanted += [container["args"] for pod in pods() for container in pod["containers"]]
     wanted.append(json.loads(re.findall(r"^CMD (\[.*\])$", DOCKERFILE, re.M)[-1]))
     for command in wanted:
-        assert callable(_parser().parse_args(command).command)
+        assert callable(command_parser().parse_args(command).command)
 
 
 @pytest.mark.parametrize("number", range(len(pods())))
