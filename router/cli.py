@@ -128,6 +128,7 @@ def _web(_options: argparse.Namespace, settings: Settings) -> int | None:
 def _worker(_options: argparse.Namespace, settings: Settings) -> int | None:
     from router.app.core import build
     from router.app.loops import create_worker
+    from router.app.worker_page import serve_figures
     from router.telemetry import logs
 
     stop = threading.Event()
@@ -145,8 +146,9 @@ def _worker(_options: argparse.Namespace, settings: Settings) -> int | None:
     core.health.sync_once()
     core.health.restore()
     core.override.refresh()
+    page = serve_figures(core)
     loops.start()
-    # A worker has no port: that it lives is seen by this file's age (deploy/).
+    # A worker needs no port: that it lives is seen by this file's age (deploy/).
     alive = settings.run_dir / "worker.alive"
     while True:
         if loops.are_alive:
@@ -154,6 +156,8 @@ def _worker(_options: argparse.Namespace, settings: Settings) -> int | None:
                 alive.touch()
         if stop.wait(ALIVE_EVERY_S):
             break
+    if page is not None:
+        page.shutdown()
     if loops.stop(settings.drain_seconds):
         core.close()
     return 0

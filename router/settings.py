@@ -168,6 +168,8 @@ class Settings(BaseSettings):
 
     metrics_token: SecretStr | None = None
     """Absent: whoever reaches the port may read /metrics, which holds no secret; else this is its bearer token."""
+    worker_metrics_bind: HostPort | None = None
+    """Where a worker answers /metrics for itself; absent: the web processes of its machine, or pod, tell of it."""
 
     flags_file: Path | None = None
     """Used when there is no LaunchDarkly key; by default `flags.json` in `run_dir`."""
