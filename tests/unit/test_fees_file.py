@@ -266,9 +266,9 @@ def test_a_file_is_read_from_its_path(tmp_path: Path) -> None:
     assert fee(load(path, providers=("stripe",), today=TODAY)) == Decimal("2.9")
 
 
-def test_the_readmes_example_is_sound() -> None:
+def test_the_documents_example_is_sound() -> None:
     """Whoever copies it begins with a file that starts the router."""
-    text = (Path(__file__).parents[2] / "README.md").read_text()
+    text = (Path(__file__).parents[2] / "docs/choosing.md").read_text()
     example = text.partition("```csv\n")[2].partition("```")[0]
     book = parse(example.encode(), providers=("stripe", "adyen"), today=TODAY)
     assert len(book.lines) == 8

@@ -1,4 +1,4 @@
-"""What the README tells finance of a choice by value is what the code does."""
+"""What docs/choosing.md tells finance of a choice by value is what the code does."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from flags.definitions import TUNING_BOUNDS
 from router.policy import EXPLORED
 from router.value import Terms, line, stakes
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-SECTION = README.split("## Choosing by value\n")[1].split("\n## ")[0]
+PAGE = (Path(__file__).parents[2] / "docs/choosing.md").read_text(encoding="utf-8")
+SECTION = PAGE.split("## Choosing by value\n")[1].split("\n## ")[0]
 
 
 def test_the_example_is_the_line_that_a_decision_prints() -> None:
