@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*##.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help:  ## say what can be made
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
 # An environment is good while the hashed files it came from are unchanged.
 $(VENV)/installed: requirements/dev.txt pyproject.toml
@@ -22,6 +22,17 @@ run: $(VENV)/installed  ## sandbox providers, web, worker and a little traffic; 
 # Compiled modules are kept, whatever the environment says: else each of four test processes compiles for 5 s.
 test: $(VENV)/installed  ## every test, on SQLite and on a real PostgreSQL
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist worksteal
+
+check: $(VENV)/installed  ## formatting, lint, types, import rules, known faults of packages; what CI holds a change to
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python .ci/audit.py requirements/runtime.txt
+
+format: $(VENV)/installed  ## mend formatting and imports
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 test-both: $(VENV)/installed  ## the same, and each test about the router on SQLite and on PostgreSQL; 8 minutes
 	ROUTER_TEST_BOTH=1 $(MAKE) test
@@ -127,17 +138,6 @@ audit: $(VENV)/installed  ## known faults of what the service runs on; says so a
 TRANSCRIPTS ?= --count 100000
 transcripts: $(VENV)/installed  ## 100,000 exchanges with card numbers planted: none is to be found anywhere; 15 minutes
 	$(BIN)/python -m tests.integration.transcripts $(TRANSCRIPTS)
-
-check: $(VENV)/installed  ## formatting, lint, types, import rules
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/python .ci/audit.py requirements/runtime.txt
-
-format: $(VENV)/installed  ## mend formatting and imports
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
 
 lock:  ## make the hashed requirement files anew (needs uv)
 	for f in build runtime dev; do uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

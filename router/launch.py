@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import secrets
@@ -12,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from providers.sandbox.server import SANDBOX_ADYEN_HMAC_KEY, SANDBOX_STRIPE_WEBHOOK_SECRET
-from router.clock import SystemClock, TimeOrderedIds
+from router.clock import Clock, SystemClock, TimeOrderedIds
 from router.demo import DemoTraffic
 from router.encryption_keys import FILE, KeyFile
 from router.sealing import new_key
@@ -47,9 +48,7 @@ def launch(settings: Settings, *, say: Callable[[str], None]) -> None:
 
     def accompany() -> None:
         base_url = f"http://{settings.bind}"
-        if not wait_until_ready(f"{base_url}/readyz", clock, READY_WITHIN_S, supervisor.stopping):
-            if not supervisor.stopping.is_set():
-                say(f"the router did not become ready within {READY_WITHIN_S:.0f} s; its log says why")
+        if not _becomes_ready(f"{base_url}/readyz", clock, supervisor.stopping, say=say):
             return
         _introduce(settings, base_url, key, pretend=pretend, say=say)
         if pretend:
@@ -66,6 +65,15 @@ def launch(settings: Settings, *, say: Callable[[str], None]) -> None:
 
     threading.Thread(target=accompany, name="accompany", daemon=True).start()
     supervisor.run()
+
+
+def _becomes_ready(url: str, clock: Clock, stopping: threading.Event, *, say: Callable[[str], None]) -> bool:
+    """Whether it did before it was stopped. A machine that is slow is told of, and not given up."""
+    if wait_until_ready(url, clock, READY_WITHIN_S, stopping):
+        return True
+    if not stopping.is_set():
+        say(f"the router is not ready after {READY_WITHIN_S:.0f} s (its log says why); addresses follow when it is")
+    return wait_until_ready(url, clock, math.inf, stopping)
 
 
 def _provider_urls(settings: Settings) -> Mapping[str, str]:
