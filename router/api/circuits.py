@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flags.contract import FlagContext, FlagSource
 from router.accounts import Accounts
-from router.api import views
+from router.api import operator_views
 from router.api.gate import require
 from router.api.paging import page_of
 from router.api.problems import Problem, ProblemError, invalid
@@ -72,13 +72,15 @@ def blueprint(
 
     def shown(name: str) -> dict[str, Any]:
         now = clock.now()
-        told = views.provider_json(health, name, flags.read(FlagContext()), now, appraiser.typical(now)[name])
-        return told | {"account": views.account_json(accounts.known(name))}
+        told = operator_views.provider_json(
+            health, name, flags.read(FlagContext()), now, appraiser.typical(now)[name]
+        )
+        return told | {"account": operator_views.account_json(accounts.known(name))}
 
     @api.get(
         "/v1/providers",
         summary="Every provider's circuit and health",
-        responses={200: views.ProviderList, 401: Problem, 403: Problem},
+        responses={200: operator_views.ProviderList, 401: Problem, 403: Problem},
         **secured,
     )
     def list_providers() -> Response:
@@ -88,13 +90,13 @@ def blueprint(
         except LedgerUnavailableError:
             # Whoever is on call wants to see the circuits in that hour above all.
             return jsonify({"providers": [shown(name) | {"recovery": None} for name in providers]})
-        rows = [shown(name) | {"recovery": views.recovery_json(recoveries.get(name))} for name in providers]
+        rows = [shown(name) | {"recovery": operator_views.recovery_json(recoveries.get(name))} for name in providers]
         return jsonify({"providers": rows})
 
     @api.get(
         "/v1/providers/<name>/transitions",
         summary="A circuit's history, newest first: who or what moved it, when and why",
-        responses={200: views.TransitionList, **dict.fromkeys((401, 403, 404, 422, 503), Problem)},
+        responses={200: operator_views.TransitionList, **dict.fromkeys((401, 403, 404, 422, 503), Problem)},
         **secured,
     )
     def list_transitions(path: ProviderPath, query: TransitionQuery) -> Response:
@@ -103,12 +105,15 @@ def blueprint(
         page, cursor = page_of(
             lambda limit: circuits.history(path.name, limit=limit, before=query.cursor), lambda each: each.version
         )
-        return jsonify({"transitions": [views.transition_json(each) for each in page], "next": cursor})
+        return jsonify({"transitions": [operator_views.transition_json(each) for each in page], "next": cursor})
 
     @api.post(
         "/v1/providers/<name>/breaker",
         summary="Order a circuit open, bypassed, only measured, back to automatic, or closed anew",
-        responses={200: views.TransitionView, **dict.fromkeys((400, 401, 403, 404, 409, 422, 503), Problem)},
+        responses={
+            200: operator_views.TransitionView,
+            **dict.fromkeys((400, 401, 403, 404, 409, 422, 503), Problem),
+        },
         **secured,
     )
     def order_breaker(path: ProviderPath, body: BreakerOrder) -> Response:
@@ -126,7 +131,7 @@ def blueprint(
             raise invalid("until", "an automatic circuit has no end") from None
         log.warning("override", provider=path.name, mode=body.mode, by=by, reason=body.reason)
         health.follow(transition)
-        return jsonify(views.transition_json(transition))
+        return jsonify(operator_views.transition_json(transition))
 
     def _known(name: str) -> None:
         if name not in providers:

@@ -13,7 +13,7 @@ from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ConfigDict, Field
 
 from flags.contract import FlagSource
-from router.api import views
+from router.api import operator_views
 from router.api.gate import require
 from router.api.paging import CursorQuery, page_of
 from router.api.problems import Problem, ProblemError
@@ -83,10 +83,10 @@ class Ready(BaseModel):
 
     ready: bool
     ledger: str
-    flags: views.FlagsView
+    flags: operator_views.FlagsView
     circuits: dict[str, str]
-    overrides: list[views.OverrideView]
-    parked: views.WaitingView | None = None
+    overrides: list[operator_views.OverrideView]
+    parked: operator_views.WaitingView | None = None
     """None: the ledger, which knows it, is away."""
     relays: dict[str, RelayLag] = Field(description="By name; one that has never run is not among them")
     webhooks: WebhookLag | None = None
@@ -131,18 +131,18 @@ def blueprint(
     @api.get(
         "/v1/flips",
         summary="What the router changed by itself",
-        responses={200: views.FlipList, 401: Problem, 403: Problem, 503: Problem},
+        responses={200: operator_views.FlipList, 401: Problem, 403: Problem, 503: Problem},
         **secured,
     )
     def list_flips(query: CursorQuery) -> Response:
         require("operate", "reports")
         page, cursor = page_of(lambda limit: flips.page(limit=limit, before=query.cursor), lambda each: each.id)
-        return jsonify({"flips": [views.flip_json(each) for each in page], "next": cursor})
+        return jsonify({"flips": [operator_views.flip_json(each) for each in page], "next": cursor})
 
     @api.post(
         "/v1/flips/<id>/restore",
         summary="End the flip's override, and have the flag serve again what it did, if nobody has touched it since",
-        responses={202: views.FlipView, **dict.fromkeys((400, 401, 403, 404, 409, 422, 503), Problem)},
+        responses={202: operator_views.FlipView, **dict.fromkeys((400, 401, 403, 404, 409, 422, 503), Problem)},
         **secured,
     )
     def restore_flip(path: FlipPath, body: RestoreOrder) -> tuple[Response, int]:
@@ -155,12 +155,12 @@ def blueprint(
         if flip is None:
             raise ProblemError(404, "not-found", "There is no flip of this id.")
         log.warning("restore_asked", flip=flip.id, by=by, reason=body.reason)
-        return jsonify(views.flip_json(flip)), 202
+        return jsonify(operator_views.flip_json(flip)), 202
 
     @api.get(
         "/v1/flags/changes",
         summary="What was changed of the flags, newest first, whoever changed it",
-        responses={200: views.FlagChangeList, **dict.fromkeys((401, 403, 422, 503), Problem)},
+        responses={200: operator_views.FlagChangeList, **dict.fromkeys((401, 403, 422, 503), Problem)},
         **secured,
     )
     def list_flag_changes(query: ChangesQuery) -> Response:
@@ -168,12 +168,12 @@ def blueprint(
         page, cursor = page_of(
             lambda limit: flag_values.page(limit=limit, before=query.cursor, key=query.key), lambda each: each.number
         )
-        return jsonify({"changes": [views.flag_change_json(each) for each in page], "next": cursor})
+        return jsonify({"changes": [operator_views.flag_change_json(each) for each in page], "next": cursor})
 
     @api.get(
         "/v1/incidents",
         summary="What went wrong with the providers, newest first",
-        responses={200: views.IncidentList, **dict.fromkeys((401, 403, 422, 503), Problem)},
+        responses={200: operator_views.IncidentList, **dict.fromkeys((401, 403, 422, 503), Problem)},
         **secured,
     )
     def list_incidents(query: CursorQuery) -> Response:
@@ -183,7 +183,7 @@ def blueprint(
         )
         moved = flips.of(each.id for each in page)
         now = clock.now()
-        rows = [views.incident_json(each, moved.get(each.id), now) for each in page]
+        rows = [operator_views.incident_json(each, moved.get(each.id), now) for each in page]
         return jsonify({"incidents": rows, "next": cursor})
 
     @api.get("/healthz", summary="Is this process alive", responses={200: Alive})
@@ -196,14 +196,14 @@ def blueprint(
         waiting = None
         if fault is None:
             with contextlib.suppress(LedgerUnavailableError):
-                waiting = views.waiting_json(parked.waiting(), clock.now())
+                waiting = operator_views.waiting_json(parked.waiting(), clock.now())
         response = jsonify(
             {
                 "ready": fault is None,
                 "ledger": fault or "ok",
-                "flags": views.flags_json(flags.status(), clock.now()),
+                "flags": operator_views.flags_json(flags.status(), clock.now()),
                 "circuits": {name: health.snapshot(name).state.value for name in providers},
-                "overrides": [views.override_json(each) for each in override.in_force],
+                "overrides": [operator_views.override_json(each) for each in override.in_force],
                 "parked": waiting,
                 # A ledger that is away must not be asked twice: the page would come too late to be of use.
                 "relays": relay_lags() if fault is None else {},

@@ -23,7 +23,7 @@ from flags.contract import (
     provider_enabled_key,
 )
 from flags.definitions import FlagDefinition, definitions, show
-from router.api import views
+from router.api import operator_views
 from router.console.parts import Parts, require
 
 CHANGES_SHOWN = 30
@@ -59,7 +59,7 @@ def add(pages: Blueprint, parts: Parts) -> None:
         return render_template(
             "console/flags.html",
             rows=rows,
-            status=views.flags_json(parts.flags.status(), at),
+            status=operator_views.flags_json(parts.flags.status(), at),
             overrides=parts.override.in_force,
             changes=parts.flag_values.page(limit=CHANGES_SHOWN),
             show=show,

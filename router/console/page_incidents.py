@@ -6,7 +6,7 @@ import structlog
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as BaseResponse
 
-from router.api import views
+from router.api import operator_views
 from router.api.paging import page_of
 from router.console.parts import Parts, an_id, asked, refuse, require, told
 from router.ledger.flips import RestoreRefusedError
@@ -29,7 +29,9 @@ def add(pages: Blueprint, parts: Parts) -> None:
         )
         moved = parts.flips.of(each.id for each in page)
         at = parts.clock.now()
-        rows = [(each, views.incident_json(each, moved.get(each.id), at), each.ended_at(at)) for each in page]
+        rows = [
+            (each, operator_views.incident_json(each, moved.get(each.id), at), each.ended_at(at)) for each in page
+        ]
         flips = parts.flips.newest(limit=FLIPS_SHOWN)
         return render_template("console/incidents.html", rows=rows, following=following, flips=flips, ended=ENDED)
 

@@ -11,7 +11,7 @@ from flask import Blueprint, Response, render_template, request
 
 from flags.changes import FlagChange
 from flags.contract import PRIMARY_PROVIDER, FlagContext
-from router.api import views
+from router.api import operator_views
 from router.console.history import RECENT
 from router.console.lanes import WINDOWS, Timeline, Window
 from router.console.parts import Parts, refuse, require
@@ -80,7 +80,7 @@ def _seen(parts: Parts, window: Window) -> dict[str, Any]:
     read = parts.flags.read(FlagContext())
     routed, override = parts.override.apply(read)
     terms = parts.appraiser.typical(at)
-    circuits = [views.provider_json(parts.health, name, read, at, terms[name]) for name in parts.providers]
+    circuits = [operator_views.provider_json(parts.health, name, read, at, terms[name]) for name in parts.providers]
     drawn: Timeline | None = None
     waiting: Waiting | None = None
     differing = 0

@@ -11,7 +11,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from providers.contract import Health, Timeouts
-from router.api.views import ProviderList, ProviderView, TransitionList, TransitionView
+from router.api.operator_views import ProviderList, ProviderView, TransitionList, TransitionView
 from router.clock import SystemClock
 from router.ledger.circuits import CircuitLedger
 from router.ledger.probes import ProbeLedger

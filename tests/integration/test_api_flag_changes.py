@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from flags.changes import Definition
 from flags.contract import PRIMARY_PROVIDER, SourceStatus
 from flags.filewriter import FileFlagWriter
-from router.api.views import FlagChangeList, FlagsView, flags_json
+from router.api.operator_views import FlagChangeList, FlagsView, flags_json
 from router.ledger.flag_values import FlagValueLedger
 from router.settings import PROVIDER_NAMES
 from tests.integration.conftest import OpenShop

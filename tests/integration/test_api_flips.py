@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from flags.contract import PRIMARY_PROVIDER
-from router.api.views import FlipList
+from router.api.operator_views import FlipList
 from router.ledger.flips import Flip, FlipLedger, FlipState
 from tests.fakes.threads import together
 from tests.integration.shop import Shop

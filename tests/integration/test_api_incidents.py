@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from router.api.operator_views import IncidentList
 from router.api.paging import PAGE
-from router.api.views import IncidentList
 from router.ledger.circuits import CircuitLedger
 from router.ledger.flips import Flip, FlipLedger
 from router.transitions import State, Transition, following

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from router.api.views import FlipList, ProviderList
+from router.api.operator_views import FlipList, ProviderList
 from tests.integration.conftest import OpenShop
 from tests.integration.shop import Shop, order
 
