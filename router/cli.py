@@ -239,4 +239,6 @@ def _show_attention(_options: argparse.Namespace, settings: Settings) -> int | N
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    # In one write, for `run` says what several threads have to say.
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

@@ -21,6 +21,10 @@ _DECLINE_SHARE = 0.08
 _ANSWER_S = 30.0
 """Longer than the router gives a payment (`ROUTER_DEADLINE_SECONDS`, 25), so that it is the router that gives up."""
 
+_AT_ONCE = 60
+"""Two payments a second, each waiting for its answer as long as one may: customers do not queue up behind one
+another, and with a provider that hangs a circuit opens only if several calls hang."""
+
 _LONGEST_WORD = 60
 """A line stays a line whatever an answer holds."""
 
@@ -63,22 +67,36 @@ class DemoTraffic:
         self._ids = ids
         self._rng = rng
         self._http = urllib3.PoolManager(
-            retries=False, timeout=urllib3.Timeout(connect=1.0, read=_ANSWER_S), headers={"User-Agent": "demo"}
+            maxsize=_AT_ONCE,
+            retries=False,
+            timeout=urllib3.Timeout(connect=1.0, read=_ANSWER_S),
+            headers={"User-Agent": "demo"},
         )
 
     def run(self, stop: threading.Event) -> None:
-        """Post payments at the pace until `stop` is set; after a slow answer none are made up for."""
+        """Post payments at the pace until `stop` is set, whatever the ones before wait for; `_AT_ONCE` at most."""
         if self._per_second <= 0:
             return
         interval_s = 1 / self._per_second
+        places = threading.BoundedSemaphore(_AT_ONCE)
         due = self._clock.monotonic()
         while not stop.wait(max(0.0, due - self._clock.monotonic())):
             due = max(due + interval_s, self._clock.monotonic())
-            self.run_once()
+            if places.acquire(blocking=False):
+                # Nobody waits for it at the end: Ctrl-C promises to be done within five seconds.
+                threading.Thread(target=self._visit, args=(self._payment(), places), name="demo", daemon=True).start()
+
+    def _visit(self, payment: Mapping[str, Any], places: threading.BoundedSemaphore) -> None:
+        try:
+            self._post(payment)
+        finally:
+            places.release()
 
     def run_once(self) -> Round:
         """Post one payment and say what became of it, in one line; never raises for the router's faults."""
-        payment = self._payment()
+        return self._post(self._payment())
+
+    def _post(self, payment: Mapping[str, Any]) -> Round:
         now, started = self._clock.now(), self._clock.monotonic()
         answer: Mapping[str, Any] | None = None
         try:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from router import demo
 from router.clock import ManualClock, SequentialIds, SystemClock
 from router.demo import DemoTraffic, format_minor
 
@@ -24,6 +25,9 @@ class FakeRouter:
     def __init__(self) -> None:
         self.status = 201
         self.body: bytes | None = b"{}"
+        self.answering = threading.Event()
+        """Cleared: every request waits."""
+        self.answering.set()
         self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         fake = self
 
@@ -31,6 +35,7 @@ class FakeRouter:
             def do_POST(self) -> None:
                 sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 fake.requests.append((self.path, dict(self.headers.items()), sent))
+                fake.answering.wait(10)
                 if fake.body is None:
                     self.connection.shutdown(socket.SHUT_RDWR)
                     return
@@ -230,6 +235,41 @@ def test_the_pace_is_kept_and_a_stop_is_prompt(router: FakeRouter) -> None:
     runner.join(0.5)
     assert not runner.is_alive()
     assert 6 <= len(router.requests) <= 12
+
+
+def test_payments_do_not_queue_up_behind_one_that_waits(router: FakeRouter) -> None:
+    """As with real customers: a provider that hangs is seen to hang by many, and its circuit opens."""
+    router.answering.clear()
+    said: list[str] = []
+    stop = threading.Event()
+    runner = threading.Thread(target=traffic(router.url, said, 50, SystemClock()).run, args=(stop,))
+    runner.start()
+    until = time.monotonic() + 10
+    while len(router.requests) < 12 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert len(router.requests) >= 12
+    assert said == []
+    stop.set()
+    runner.join(1)
+    assert not runner.is_alive()  # nor does a stop wait for them
+    router.answering.set()
+
+
+def test_no_more_wait_at_once_than_a_shop_would_have(router: FakeRouter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the pace: an outage must not fill this machine with threads."""
+    monkeypatch.setattr(demo, "_AT_ONCE", 3)
+    router.answering.clear()
+    stop = threading.Event()
+    runner = threading.Thread(target=traffic(router.url, [], 200, SystemClock()).run, args=(stop,))
+    runner.start()
+    until = time.monotonic() + 10
+    while len(router.requests) < 3 and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    stop.set()
+    runner.join(1)
+    assert len(router.requests) == 3
+    router.answering.set()
 
 
 def test_no_pace_means_no_traffic(router: FakeRouter) -> None:
