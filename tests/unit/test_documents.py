@@ -145,3 +145,16 @@ def test_every_page_is_reached_from_the_readme() -> None:
     """A page that nobody finds is not read."""
     linked = set(re.findall(r"\]\((docs/[a-z-]+\.md|deploy/README\.md)", (ROOT / "README.md").read_text()))
     assert linked == {str(page.relative_to(ROOT)) for page in PAGES if page.parent != ROOT}
+
+
+def test_the_plan_of_the_house_has_every_room() -> None:
+    """Each module of the top folders and of the ledger, and each package; `cli_*.py` stands for several."""
+    plan = (ROOT / "CONTRIBUTING.md").read_text()
+    modules = [
+        each for folder in ("flags", "providers", "router", "router/ledger") for each in (ROOT / folder).iterdir()
+    ]
+    rooms = {f"{each.name}/" if each.is_dir() else each.name for each in modules if not each.name.startswith("_")}
+    assert len(rooms) > 120
+    patterns = [each.replace("*", ".*") for each in re.findall(r"[a-z_*]+\.py", plan) if "*" in each]
+    told = {room for room in rooms if any(re.fullmatch(each, room) for each in patterns)}
+    assert {room for room in rooms - told if not re.search(rf"(?<![a-z_]){re.escape(room)}", plan)} == set()
