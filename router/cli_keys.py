@@ -28,7 +28,7 @@ KNOWN_WITHIN_S = 20.0
 
 def add_commands(add: Add) -> None:
     """Put the command beside the others."""
-    keys = add("keys", _list, "the encryption keys of the ledger: list, new, promote, rotate, retire")
+    keys = add("keys", _list, "the encryption keys of the ledger: list, new, promote, rotate, retire, forget")
     actions = keys.add_subparsers(metavar="action")
 
     def action(
@@ -39,7 +39,10 @@ def add_commands(add: Add) -> None:
         return sub
 
     action("list", _list, "the encryption keys by id, what the ledger needs of them, and which process has which")
-    action("new", _new, "add an encryption key that opens and does not seal yet; print it where no file holds them")
+    new = action("new", _new, "add an encryption key that opens and does not seal yet")
+    new.add_argument(
+        "--print", action="store_true", help="print it, and put it nowhere: for a secret store"
+    )
     action("promote", _promote, "seal with this key from now on, once every process has it").add_argument("id")
     action("rotate", _rotate, "seal everything under the first key, while the service runs; may be begun again")
     action("retire", _retire, "remove a key that nothing is sealed under any more").add_argument("id")
@@ -67,11 +70,14 @@ def _list(_options: argparse.Namespace, settings: Settings) -> int | None:
     return 0
 
 
-def _new(_options: argparse.Namespace, settings: Settings) -> int | None:
+def _new(options: argparse.Namespace, settings: Settings) -> int | None:
     from router.encryption_keys import key_file
     from router.sealing import key_id, new_key
 
     key, file = new_key(), key_file(settings)
+    if options.print:
+        print(key)
+        return 0
     if file is None:
         print(key)
         _say(

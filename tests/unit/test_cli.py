@@ -16,6 +16,7 @@ from router.cli import command_parser, main
 from router.ledger.circuits import CircuitLedger
 from router.ledger.engine import Database
 from router.ledger.keys import KeyLedger
+from router.sealing import Ring
 from router.transitions import State, following
 
 
@@ -272,6 +273,17 @@ def test_circuits_of_a_ledger_without_tables_are_one_line(
     """It says what to do."""
     assert main(["breaker", *words]) == 1
     assert "pointsman migrate" in capsys.readouterr().err
+
+
+def test_a_first_encryption_key_is_printed_and_kept_nowhere(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As deploy/compose.yaml says: whoever sets up a PostgreSQL has a checkout, and in it a ledger that is a file."""
+    assert main(["keys", "new", "--print"]) == 0
+    shown = capsys.readouterr()
+    assert len(Ring([shown.out.strip()]).ids) == 1
+    assert shown.err == ""
+    assert list(run_dir.iterdir()) == []
 
 
 def test_every_command_tells_of_itself() -> None:
