@@ -40,9 +40,7 @@ def add_commands(add: Add) -> None:
 
     action("list", _list, "the encryption keys by id, what the ledger needs of them, and which process has which")
     new = action("new", _new, "add an encryption key that opens and does not seal yet")
-    new.add_argument(
-        "--print", action="store_true", help="print it, and put it nowhere: for a secret store"
-    )
+    new.add_argument("--print", action="store_true", help="print it, and put it nowhere: for a secret store")
     action("promote", _promote, "seal with this key from now on, once every process has it").add_argument("id")
     action("rotate", _rotate, "seal everything under the first key, while the service runs; may be begun again")
     action("retire", _retire, "remove a key that nothing is sealed under any more").add_argument("id")
