@@ -180,8 +180,8 @@ def test_what_sqlite_takes_back_by_itself_is_known_not_to_be_there(rows: Rows) -
             finally:
                 driver = connection.connection.dbapi_connection
                 assert driver is not None
-                driver.execute("PRAGMA max_page_count = 1000000")  # type: ignore[attr-defined]  # SQLite's has it
-                assert not driver.in_transaction  # type: ignore[attr-defined]  # else this shows nothing
+                driver.execute("PRAGMA max_page_count = 1000000")
+                assert not driver.in_transaction  # else this shows nothing
 
     told = together(rows, fill)
     assert [type(each.error) for each in told] == [NotCommittedError] * 2
