@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import random
 import subprocess
 import sys
 import threading
@@ -272,6 +274,77 @@ def test_a_storm_of_writers_loses_nothing(rows: Rows) -> None:
     assert [each.error for each in told] == [None] * 8
     assert rows.numbers() == {base + number for base in range(0, 800, 100) for number in range(50)}
     assert rows.commits < 400
+
+
+class OwnError(Exception):
+    """A writer's own refusal."""
+
+
+def trouble(connection: sa.Connection, kind: int, number: int) -> None:
+    """What happens to one writer in the middle of its transaction; most of the time nothing."""
+    again = sa.text("INSERT INTO numbers VALUES (:number)"), {"number": number}
+    if kind == 0:
+        driver = connection.connection.dbapi_connection
+        assert driver is not None
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        try:
+            connection.exec_driver_sql("INSERT INTO large VALUES (zeroblob(100000))")
+        finally:
+            driver.execute("PRAGMA max_page_count = 1000000")
+    elif kind == 1:
+        raise OwnError
+    elif kind == 2:
+        connection.execute(*again)
+    elif kind == 3:
+        with contextlib.suppress(sa.exc.IntegrityError), connection.begin_nested():
+            connection.execute(*again)
+
+
+def test_in_a_storm_of_faults_each_is_told_the_truth(rows: Rows) -> None:
+    """Full disks, refusals and commits that fail, in eight threads: what was answered is there, whole; what was
+    refused is not, whoever shared its transaction.
+    """
+    with rows.database.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE halves (number INTEGER PRIMARY KEY)")
+        connection.exec_driver_sql("CREATE TABLE large (data BLOB)")
+    commits = random.Random(1)
+
+    def fail() -> None:
+        if commits.random() < 0.1:
+            raise sa.exc.OperationalError("COMMIT", None, OSError("the disk is gone"))
+
+    rows.fails = fail
+    told: dict[int, str] = {}
+
+    def write(number: int, kind: int) -> str:
+        try:
+            with rows.database.write() as connection:
+                connection.exec_driver_sql("INSERT INTO numbers VALUES (?)", (number,))
+                trouble(connection, kind, number)
+                connection.exec_driver_sql("INSERT INTO halves VALUES (?)", (number,))
+        except CommitUnknownError:
+            return "in doubt"
+        except (LedgerUnavailableError, OwnError, sa.exc.IntegrityError):
+            return "refused"
+        return "written"
+
+    def many(base: int) -> None:
+        kinds = random.Random(base)
+        for number in range(base, base + 60):
+            told[number] = write(number, kinds.randrange(30))
+
+    threads = [Told(functools.partial(many, base)) for base in range(0, 800, 100)]
+    for each in threads:
+        each.join(60)
+        assert not each.is_alive()
+    assert [each.error for each in threads] == [None] * 8
+    with rows.database.read() as connection:
+        halves = set(connection.exec_driver_sql("SELECT number FROM halves").scalars())
+    assert rows.numbers() == halves
+    assert {number for number, word in told.items() if word == "written"} <= halves
+    assert not {number for number, word in told.items() if word == "refused"} & halves
+    assert set(told.values()) == {"written", "refused", "in doubt"}
 
 
 WRITERS = """
