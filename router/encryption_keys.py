@@ -173,7 +173,10 @@ class EncryptionKeys:
         self.seals = Seals(ring, writes=writes)
         self.seals.look_again = self.look
         database.seals = self.seals
-        self._tell()
+        # A process starts beside a ledger that cannot be written (a full disk): it refuses payments, says why, and
+        # replays. Its keys are told by the loop, as soon as anything can be written.
+        with contextlib.suppress(LedgerUnavailableError):
+            self._tell()
 
     def run_once(self) -> int:
         """Take up a file that has changed, and tell the others which keys are here."""

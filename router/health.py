@@ -296,17 +296,17 @@ class ProviderHealth:
         guarded = self._guarded[provider]
         circuit, bulkhead = guarded.breaker.last, guarded.bulkhead
         busy = bulkhead.in_use >= bulkhead.permits
-        if circuit is None:
-            return Readiness(State.CLOSED, 1.0, None, busy)
+        state = State.CLOSED if circuit is None else circuit.state
         share, why = 1.0, None
-        if circuit.state is State.SLOW_START:
+        if circuit is not None and circuit.state is State.SLOW_START:
             share, why = circuit.share, f"slow start: {circuit.share:.0%} of its payments"
-        elif circuit.suspect:
+        elif circuit is not None and circuit.suspect:
             share, why = SUSPECT_SHARE, f"suspect: {SUSPECT_SHARE:.0%} of its payments"
+        # Also of one whose circuit has never left CLOSED: an account is restricted while the provider is well.
         withheld, held = None, self._restricted(provider)
         if held is not None:
             share, why, withheld = 0.0, held.why, held.why if held.withheld else None
-        return Readiness(circuit.state, share, why, busy, withheld)
+        return Readiness(state, share, why, busy, withheld)
 
     def snapshot(self, provider: str) -> Snapshot:
         """A provider's circuit now."""

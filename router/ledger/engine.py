@@ -20,7 +20,7 @@ from sqlalchemy import event
 
 from router.ledger.sealed import PLAIN
 from router.ledger.shared_commits import SharedCommits
-from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
+from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError, NotCommittedError
 
 BUSY_TIMEOUT_MS = 5_000
 """How long SQLite waits for another process's commit; a commit takes milliseconds, so this is hundreds of them."""
@@ -93,7 +93,7 @@ class Database:
                 committing = True
             self._times.wrote(time.perf_counter() - begun)
         except LedgerUnavailableError as error:
-            unknown = committing and not _is_refusal(error.__context__)
+            unknown = committing and not isinstance(error, NotCommittedError) and not _is_refusal(error.__context__)
             self._times.failed("commit_unknown" if unknown else "write")
             if unknown:
                 raise CommitUnknownError(str(error)) from None

@@ -57,7 +57,7 @@ class Seals:
         """An object as its row has it; one that is empty, or sealed already, stays as it is."""
         if not self.writes or not value or is_sealed(value):
             return value
-        return {INSIDE: self.text(json.dumps(value, separators=(",", ":"), ensure_ascii=False), of)}
+        return {INSIDE: self.text(json.dumps(value, separators=(",", ":")), of)}
 
     def open_json(self, value: Mapping[str, Any], of: str) -> Mapping[str, Any]:
         """The object of a row, its keys in the order in which they were written. Raises UnreadableError."""
@@ -72,7 +72,7 @@ class Seals:
         method = order.get("payment_method")
         if not self.writes or not isinstance(method, Mapping) or not method.get("tokens"):
             return order
-        text = json.dumps(method["tokens"], separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps(method["tokens"], separators=(",", ":"))
         tokens = {INSIDE: self.text(text, f"tokens:{payment_id}")}
         return {**order, "payment_method": {**method, "tokens": tokens}}
 

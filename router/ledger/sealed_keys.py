@@ -49,6 +49,10 @@ class SealedKeys:
 
     def use(self, key_id: str, *, now: dt.datetime) -> None:
         """Commit that this key is needed from now on, before anything is sealed under it."""
+        known = sa.select(sealing_keys.c.retired_at, sealing_keys.c.lost_at).where(sealing_keys.c.id == key_id)
+        with self._database.read() as connection:
+            if connection.execute(known).one_or_none() == (None, None):
+                return  # on record already: a process that starts beside a full disk need not write it again
         again = {"retired_at": None, "lost_at": None}
         insert = self._insert(sealing_keys).values(id=key_id, first_used_at=to_micros(now))
         with self._database.write() as connection:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import sqlalchemy as sa
 
-from router.ledger.unavailable import LedgerUnavailableError
+from router.ledger.unavailable import LedgerUnavailableError, NotCommittedError
 
 TOGETHER = 16
 """Writers of one commit: a few milliseconds of work, so that the first does not wait long for the last."""
@@ -33,7 +33,7 @@ class _Shared:
         self.members = 0
         """Writers that are done."""
         self.ended = threading.Event()
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
         """Why it was not committed."""
 
 
@@ -55,7 +55,7 @@ class SharedCommits:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
         """A turn, with what is written in it committed at the end. Raises what the commit raises, for each of those
-        that shared it.
+        that shared it; NotCommittedError where the transaction was taken back before.
         """
         self._take_turn()
         try:
@@ -70,8 +70,14 @@ class SharedCommits:
             yield shared.connection
             if shared.members:
                 shared.connection.exec_driver_sql("RELEASE mine")
-        except BaseException:
+            elif not _is_open(shared.connection):
+                raise NotCommittedError("taken back by SQLite, and not noticed")
+        except Exception:
             self._undo(shared)
+            raise
+        except BaseException:
+            with contextlib.suppress(Exception):  # whatever becomes of the others', this thread is to end
+                self._undo(shared)
             raise
         shared.members += 1
         self._commit_or_leave(shared)
@@ -82,19 +88,23 @@ class SharedCommits:
         while not shared.ended.wait(LEFT_ALONE_S):
             # Who waited may have given up. Whoever has the turn and finds it open takes it over, or ends it.
             if self._turn.acquire(blocking=False):
-                if self._open is shared:
-                    self._open = None
-                    self._end(shared)
-                self._turn.release()
+                try:
+                    if self._open is shared:
+                        self._open = None
+                        self._end(shared)
+                finally:
+                    self._turn.release()
         if shared.error is not None:
             raise shared.error
 
     def _take_turn(self) -> None:
         with self._counting:
             self._waiting += 1
-        taken = self._turn.acquire(timeout=self._patience_s)
-        with self._counting:
-            self._waiting -= 1
+        try:
+            taken = self._turn.acquire(timeout=self._patience_s)
+        finally:
+            with self._counting:
+                self._waiting -= 1
         if not taken:
             raise LedgerUnavailableError("this process's other commits take too long")
 
@@ -118,38 +128,63 @@ class SharedCommits:
 
     def _undo(self, shared: _Shared) -> None:
         """Take back what the writer whose turn it is has written, and nothing of the others'."""
-        try:
-            if not shared.members:
+        if not shared.members:
+            try:
                 shared.transaction.rollback()
-                shared.connection.close()
-                self._turn.release()
-                return
+            finally:
+                try:
+                    shared.connection.close()
+                finally:
+                    self._turn.release()
+            return
+        try:
             shared.connection.exec_driver_sql("ROLLBACK TO mine")
             shared.connection.exec_driver_sql("RELEASE mine")
         except BaseException as error:
-            if shared.members:
-                self._fail(shared, error)
-            self._turn.release()
-            raise
+            # SQLite has taken all of it back by itself, as it does when the disk is full or fails it in a statement
+            # (https://sqlite.org/lang_transaction.html#response_to_errors_within_a_transaction): no commit has begun.
+            # This writer is told so too: what it met may have been another's row, which is not there after all.
+            away = NotCommittedError(type(error).__name__)
+            try:
+                self._fail(shared, away)
+            finally:
+                self._turn.release()
+            if not isinstance(error, Exception):
+                raise
+            raise away from None
         self._commit_or_leave(shared)
         # It may have failed because of what the others wrote: nobody is told of that before it is on the disk.
         self._wait(shared)
 
     def _end(self, shared: _Shared) -> None:
-        """Commit for all; what it raises is told to each by its own wait."""
+        """Commit for all; what it raises is told to each by its own wait. Raises only what interrupts this thread."""
         try:
             shared.transaction.commit()
-        except BaseException as error:  # noqa: BLE001 - raised by everyone who shares it
+        except Exception as error:  # noqa: BLE001 - raised by everyone who shares it
             self._fail(shared, error)
+        except BaseException:
+            # It may have come before the commit, or after it: the others are told that, and not to end themselves.
+            self._fail(shared, LedgerUnavailableError("interrupted in a commit"))
+            raise
         else:
-            with contextlib.suppress(Exception):  # it is committed, whatever becomes of the connection
+            try:
+                with contextlib.suppress(Exception):  # it is committed, whatever becomes of the connection
+                    shared.connection.close()
+            finally:
+                shared.ended.set()
+
+    def _fail(self, shared: _Shared, error: Exception) -> None:
+        shared.error = error
+        try:
+            with contextlib.suppress(Exception):
+                shared.transaction.rollback()
+            with contextlib.suppress(Exception):
                 shared.connection.close()
+        finally:
             shared.ended.set()
 
-    def _fail(self, shared: _Shared, error: BaseException) -> None:
-        with contextlib.suppress(Exception):
-            shared.transaction.rollback()
-        with contextlib.suppress(Exception):
-            shared.connection.close()
-        shared.error = error
-        shared.ended.set()
+
+def _is_open(connection: sa.Connection) -> bool:
+    """Whether SQLite still has the transaction that was begun."""
+    driver = connection.connection.dbapi_connection
+    return driver is not None and bool(driver.in_transaction)

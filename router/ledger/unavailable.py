@@ -7,3 +7,7 @@ class LedgerUnavailableError(Exception):
 
 class CommitUnknownError(LedgerUnavailableError):
     """The ledger went away during a commit: what was to be written may be there, or not."""
+
+
+class NotCommittedError(LedgerUnavailableError):
+    """The ledger took a transaction back before its commit began: for sure, nothing of it is there."""

@@ -76,6 +76,70 @@ def test_what_is_written_is_read_again(ledger: PaymentLedger) -> None:
     assert ledger.find_key("shop", "k") == ("f", payment.id)
 
 
+CHANGED: dict[str, list[Any]] = {
+    "status": ["captured", "parked", "processing"],
+    "amount_captured": [2**53 + 1, 0],
+    "capture_pending": [True, False],
+    "told": [True, False],
+    "decline": [{"class": "soft", "n": [None, 1.5, "\u00e9"]}, {}, None],
+    "next_action": [{"type": "sdk", "z": 1, "a": "\U0001f4b3"}, None],
+    "dispute": [{"state": "won"}, None],
+    "flags": [{"primary": "adyen"}, {}],
+    "decision": [{"candidates": [{"value": 4.62, "eligible": True}]}],
+    "lease_until": [LATER, None],
+    "resolve_at": [NOW, None],
+    "next_try_at": [LATER, None],
+    "provider": ["adyen", None],
+}
+
+
+def test_what_a_change_answers_is_what_is_read_then(ledger: PaymentLedger) -> None:
+    """Each kind of value set and unset again, one by one and together, by a process that reads nothing between."""
+    payment = _create(ledger, _payment(lease_holder=None, lease_until=None))
+    steps = [{name: value} for name, values in CHANGED.items() for value in values]
+    steps += [{name: values[turn % len(values)] for name, values in CHANGED.items()} for turn in range(3)]
+    for number, changes in enumerate(steps):
+        now = NOW + dt.timedelta(hours=number + 1, microseconds=number)
+        payment = ledger.change(payment, changes, event="changed", now=now)
+        found = ledger.get(payment.id)
+        assert found is not None
+        assert found[0] == payment
+        assert {name: getattr(payment, name) for name in changes} == changes
+        assert json.dumps(found[0].next_action) == json.dumps(payment.next_action)
+
+
+def test_how_an_attempt_ended_is_read_again(ledger: PaymentLedger) -> None:
+    payment = _create(ledger, _payment())
+    ends: list[dict[str, Any]] = [
+        {
+            "outcome": "unknown",
+            "reason": "read_timeout",
+            "health": "provider_error",
+            "sends": 3,
+            "latency_us": 2**40,
+            "last_sent_at": LATER,
+        },
+        {
+            "outcome": "approved",
+            "provider_reference": "pi_1",
+            "capture": "done",
+            "was_approved": True,
+            "was_canceled": True,
+            "final_record": True,
+            "fee_actual": 87,
+            "fee_currency": "EUR",
+            "finished_at": LATER,
+        },
+        {"outcome": "declined", "decline": {"class": "soft"}, "next_action": {"b": 1, "a": 2}, "was_approved": False},
+        {"decline": None, "next_action": None, "reason": None, "last_sent_at": None},
+    ]
+    attempt = _attempt(payment)
+    for changes in ends:
+        before, attempt = attempt, dataclasses.replace(attempt, **changes)
+        payment = ledger.change(payment, {}, event="changed", now=NOW, holder="me", finished=[attempt], read=[before])
+        assert ledger.get(payment.id) == (payment, [attempt])
+
+
 @pytest.mark.parametrize(
     "held",
     [{"version": 0}, {"version": 2}, {"lease_holder": "somebody else"}, {"lease_holder": None}],

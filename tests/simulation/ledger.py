@@ -102,6 +102,15 @@ class SimDatabase(Database):
         finally:
             scheduler.in_transaction = False
 
+    @contextlib.contextmanager
+    def look(self) -> Iterator[sa.Connection]:
+        if self.scheduler is None:
+            with super().look() as connection:
+                yield connection
+            return
+        with self.read() as connection:
+            yield connection
+
     def _maybe_away(self, how: str) -> None:
         if self.fault is not None and self.fault(how):
             assert self.scheduler is not None

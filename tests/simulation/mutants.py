@@ -199,7 +199,7 @@ CAUGHT_BY = {
     "drop_the_fence": 5,
     "acknowledge_before_storing": 11,
     "capture_before_the_void_is_confirmed": 2,
-    "ignore_a_failed_capture": 2,
+    "ignore_a_failed_capture": 1,
     "give_up_until_checkout_asks_again": 74,
 }
 """A seed that was the first to catch each: tried first. When the router's steps change, another one is."""

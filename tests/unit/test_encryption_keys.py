@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from pydantic import SecretStr
 
 from router.clock import ManualClock, SequentialIds
@@ -15,6 +16,7 @@ from router.ledger.alerts import AlertLedger
 from router.ledger.engine import Database
 from router.ledger.sealed import UnreadableError
 from router.ledger.sealed_keys import GONE_AFTER, SealedKeys
+from router.ledger.unavailable import LedgerUnavailableError
 from router.sealing import Ring, key_id, new_key
 from router.settings import Settings, SettingsError
 from tests.fakes.ledger import fresh_ledger
@@ -59,6 +61,42 @@ def test_a_shared_ledger_is_never_sealed_under_a_key_of_one_machine(tmp_path: Pa
     ring = given_ring(settings(tmp_path, database_url="postgresql://db/x", encryption_keys=SecretStr(OLD)), make=True)
     assert ring is not None
     assert ring.ids == (key_id(OLD),)
+
+
+def test_a_process_starts_beside_a_full_disk_and_tells_of_its_keys_later(tmp_path: Path, database: Database) -> None:
+    """It has payments to refuse and answers to replay. Under a key that is not on record nothing is ever sealed."""
+    keys(tmp_path, database, encryption_keys=SecretStr(OLD))
+    SealedKeys(database).leave("web:1")
+    full = True
+
+    def refuse(connection: sa.Connection) -> None:
+        if full and connection.get_execution_options().get("ledger_write"):
+            raise sa.exc.OperationalError("BEGIN IMMEDIATE", None, OSError("the disk is full"))
+
+    sa.event.listen(database.engine, "begin", refuse)
+    clock = ManualClock()
+    process = keys(tmp_path, database, clock, encryption_keys=SecretStr(OLD))
+    assert process.seals.writes
+    with pytest.raises(LedgerUnavailableError):
+        process.run_once()
+    with pytest.raises(LedgerUnavailableError):
+        keys(tmp_path, database, encryption_keys=SecretStr(f"{NEW},{OLD}"))
+    full = False
+    assert SealedKeys(database).processes(now=clock.now()) == {}
+    process.run_once()
+    assert SealedKeys(database).processes(now=clock.now()) == {"web:1": (key_id(OLD),)}
+
+
+def test_a_key_that_was_retired_is_needed_again_once_a_process_seals_with_it(
+    tmp_path: Path, database: Database
+) -> None:
+    sealed = SealedKeys(database)
+    for end in (sealed.retire, sealed.lose):
+        keys(tmp_path, database, encryption_keys=SecretStr(OLD))
+        end(key_id(OLD), now=ManualClock().now())
+        assert not sealed.all()[0].is_needed
+    keys(tmp_path, database, encryption_keys=SecretStr(OLD))
+    assert sealed.all()[0].is_needed
 
 
 def test_a_lost_key_is_a_clear_refusal(tmp_path: Path, database: Database) -> None:

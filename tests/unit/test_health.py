@@ -9,13 +9,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from providers.contract import Health
+from router.accounts import Restriction
 from router.clock import ManualClock
+from router.fleet import FleetCounts
 from router.health import ProviderHealth
 from router.ledger.circuits import CircuitLedger
 from router.ledger.engine import Database
 from router.ledger.unavailable import LedgerUnavailableError
 from router.transitions import State, following
-from tests.fakes.house import a_health, move, teach
+from tests.fakes.house import BREAKERS, a_health, move, teach
 from tests.fakes.ledger import FlakyStore, circuit_rows
 
 
@@ -66,6 +68,32 @@ def test_every_signal_that_a_provider_can_send_is_understood(store: FlakyStore, 
     """A new signal must be mapped before it is used."""
     for signal in Health:
         teach(a_process(store, clock), signal, 1)
+
+
+@pytest.mark.parametrize("withheld", [True, False])
+@pytest.mark.parametrize("opened_once", [False, True])
+def test_a_restricted_account_counts_whatever_the_circuit_has_been_through(
+    store: FlakyStore, clock: ManualClock, *, withheld: bool, opened_once: bool
+) -> None:
+    """The usual case first: the provider is well, and its circuit has never moved."""
+    restriction = Restriction("account takes no payments", withheld)
+    fleet = FleetCounts(("stripe",), store=None, process="test", clock=clock)
+    health = ProviderHealth(
+        ("stripe",),
+        BREAKERS,
+        store=store,
+        fleet=fleet,
+        at_once=10,
+        clock=clock,
+        actor="test",
+        restricted=lambda _: restriction,
+    )
+    if opened_once:
+        move(health, "stripe", State.OPEN, clock)
+        move(health, "stripe", State.CLOSED, clock)
+    ready = health.readiness("stripe")
+    assert (ready.state, ready.share, ready.why) == (State.CLOSED, 0.0, restriction.why)
+    assert ready.withheld == (restriction.why if withheld else None)
 
 
 # ---------------------------------------------------------------- two processes, one ledger

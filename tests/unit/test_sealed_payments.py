@@ -87,6 +87,14 @@ def a_life(home: Home, database: Database, *, outage: bool = True) -> dict[str, 
     return lives
 
 
+HALF_A_CHARACTER = Outcome(
+    OutcomeKind.REQUIRES_ACTION,
+    Health.OK,
+    provider_reference="ref_h",
+    next_action={"type": "sdk", "ü": "half a character: \ud800", "a": 1.5},
+)
+
+
 def rotate(database: Database) -> int:
     *_, last = reseal(SealedRows(database), SystemClock(), batch=2)
     assert last.is_done
@@ -94,6 +102,17 @@ def rotate(database: Database) -> int:
 
 
 # ---------------------------------------------------------------- what is sealed
+
+
+def test_a_vendors_text_without_utf_8_is_sealed_and_read_as_it_came(home: Home, database: Database) -> None:
+    """Raised when the provider has acted, an error here would lose its answer, and each of the next ones."""
+    awaiting, attempts, _ = home.now(home.awaiting(HALF_A_CHARACTER))
+    assert awaiting.next_action == attempts[0].next_action == HALF_A_CHARACTER.next_action
+    assert list(awaiting.next_action or ()) == list(HALF_A_CHARACTER.next_action or ())
+    assert holds(database, ("half a character",)) == []
+    notice = Notice("n-2", NoticeKind.ATTEMPT, "x", provider_reference="ref_of_nobody", outcome=HALF_A_CHARACTER)
+    home.inbox.store("stripe", [notice], now=home.clock.now())
+    assert [each.notice.outcome for each in home.inbox.due(home.clock.now(), limit=9)] == [HALF_A_CHARACTER]
 
 
 def test_no_token_stands_in_the_ledger_and_all_is_read_as_it_was(home: Home, database: Database) -> None:

@@ -11,9 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stripe._encode import _api_encode
 
-from providers.contract import Timeouts
+from providers.contract import ChargeRequest, Money, Timeouts
+from providers.stripe_render import render
 from providers.stripe_wire import StripeWire, form
 from providers.transport import Answer, Transport, sending_within
+from router.ledger.engine import read, written
+from router.ledger.sealed import Seals
+from router.sealing import Ring, new_key
 
 _texts = st.text(st.characters(codec="utf-8"), max_size=12)
 _leaves = _texts | st.integers() | st.booleans() | st.none()
@@ -33,6 +37,36 @@ def test_a_form_is_the_sdk_s(params: dict[str, Any]) -> None:
 def test_a_list_is_numbered() -> None:
     params = {"expand": ["a.b", "c"], "items": [{"x": True, "y": [1]}], "nothing": [], "none": None}
     assert form(params) == by_the_sdk(params) == "expand[0]=a.b&expand[1]=c&items[0][x]=true&items[0][y][0]=1"
+
+
+_requests = st.builds(
+    ChargeRequest,
+    attempt_id=st.just("att_1"),
+    payment_id=st.just("pay_1"),
+    reference=_texts,
+    money=st.builds(
+        Money, st.integers(1, 99_000).map(lambda each: each * 100), st.sampled_from(["EUR", "JPY", "KWD"])
+    ),
+    capture=st.sampled_from(["automatic", "manual"]),
+    method=st.just("card"),
+    token=st.sampled_from(
+        ["pm_1", {"payment_method": "pm_1", "customer": "cus_1"}, {"customer": "cus_1", "payment_method": "pm_1"}]
+    ),
+    initiator=st.sampled_from(["customer", "merchant"]),
+    return_url=st.none() | _texts,
+)
+_seals = Seals(Ring([new_key()]))
+
+
+@given(_requests, st.booleans())
+def test_a_re_send_is_the_first_send_to_the_byte(request: ChargeRequest, tell_fee: bool) -> None:
+    """From the ledger, plain or sealed, comes what was sent: under its key anything else would be refused."""
+    params = render(request, tell_fee=tell_fee)
+    sent = form(params)
+    assert sent == by_the_sdk(dict(params))
+    assert form(read(written(params))) == sent
+    sealed = read(written(_seals.json(params, "params:att_1")))
+    assert form(_seals.open_json(sealed, "params:att_1")) == sent
 
 
 class Line(Transport):
