@@ -14,6 +14,7 @@ from router.ledger.keys import Caller
 from router.limits.guard import Guard
 from router.pan_written import holds_pan as contains_pan
 from router.pan_written import json_holds_no_pan
+from router.slow_bodies import WHOSE
 
 MAXIMUM_BODY_BYTES = 64 * 1024
 """A payment's body is about one kilobyte."""
@@ -71,6 +72,7 @@ def install(app: Flask, keys: KeyRing, guard: Guard | None = None) -> None:
         if not path.startswith("/v1/") or endpoint in OPEN_TO_ALL:
             return
         g.caller = caller = _authenticate(keys, asked)
+        asked.environ[WHOSE] = caller.merchant
         if guard is not None:
             check_rate(guard, caller)
         for prefix, scopes in SCOPES_BY_PATH.items():
