@@ -129,9 +129,14 @@ def _authenticate(keys: KeyRing, asked: Request) -> Caller:
     key = key_in(asked.headers.get("Authorization", ""))
     caller = keys.caller(key) if key else None
     if caller is None:
-        challenge = {"WWW-Authenticate": 'Bearer realm="pointsman"'}
-        raise ProblemError(401, "unauthenticated", "A valid API key is needed.", headers=challenge)
+        raise unauthenticated()
     return caller
+
+
+def unauthenticated() -> ProblemError:
+    """The 401 problem."""
+    challenge = {"WWW-Authenticate": 'Bearer realm="pointsman"'}
+    return ProblemError(401, "unauthenticated", "A valid API key is needed.", headers=challenge)
 
 
 def parse(data: bytes, *, optional: bool = False) -> dict[str, Any]:
