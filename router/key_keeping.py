@@ -1,9 +1,9 @@
 """Who may make, replace and end which API keys: one set of rules for the command line and the API.
 
 Nobody passes on more than they have: whoever calls with a key makes and replaces keys of its own merchant, with
-scopes of its own, that end no later than itself. And it is asked for anew: a key that was revoked works for some
-seconds more, and may not use them to make another. The house (the bootstrap key, and whoever may run `pointsman`) does so for every merchant. Ending a
-key needs less: any operator of its merchant may, whatever that key could do.
+scopes of its own, that end no later than it does. And it is looked at anew: a key that was revoked works for some
+seconds more, and may not use them to make another. The house (the bootstrap key, and whoever may run `pointsman`)
+does so for every merchant. Ending a key needs less: any operator of its merchant may, whatever that key could do.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def blueprint(keys: ApiKeys, clock: Clock) -> APIBlueprint:
 
     @api.errorhandler(BeyondOwnError)
     def _beyond(_error: BeyondOwnError) -> Response:
-        detail = "This key may make and replace keys of its own merchant, with scopes of its own, that end no later than it."
+        detail = "This key may make and replace keys of its own merchant, with scopes of its own, that end no later."
         return response(ProblemError(403, "forbidden", detail))
 
     @api.errorhandler(CallerOverError)

@@ -266,7 +266,9 @@ def test_nobody_makes_a_key_that_outlives_his_own(shop: Shop) -> None:
     assert kind(make(shop, guest["key"], expires_at=later)) == (403, "forbidden")
     answer = shop.send("POST", f"/v1/api-keys/{lasting['id']}/rotate", api_key=guest["key"])
     assert kind(answer) == (403, "forbidden")
-    replaced = shop.send("POST", f"/v1/api-keys/{guest['id']}/rotate", api_key=guest["key"], json={"grace_hours": 0.5})
+    replaced = shop.send(
+        "POST", f"/v1/api-keys/{guest['id']}/rotate", api_key=guest["key"], json={"grace_hours": 0.5}
+    )
     assert dt.datetime.fromisoformat((replaced.json or {})["expires_at"]) == ends
     # The grace's end is the replaced key's own, which it hands on.
     assert dt.datetime.fromisoformat(made(shop, guest["key"])["expires_at"]) < ends

@@ -129,15 +129,14 @@ def test_no_body_is_waited_for_before_its_key_is_known(shop: Shop, authorization
     """Else whoever sends half a body, without a key, holds a thread for as long as he likes."""
     shop.add_key("reader", merchant="shop", scopes=("reports",))
     shop.app.test_client().get("/v1/reports", headers={"Authorization": "Bearer reader"})  # remembered by now
-    environ = {
+    environ: dict[str, Any] = {
         "REQUEST_METHOD": "POST",
         "PATH_INFO": "/v1/decisions",
         "CONTENT_LENGTH": "999",
         "HTTP_AUTHORIZATION": authorization,
         "wsgi.input": Untouched(),
     }
-    full = EnvironBuilder().get_environ() | environ
-    answer = run_wsgi_app(shop.app.wsgi_app, full)
+    answer = run_wsgi_app(shop.app.wsgi_app, EnvironBuilder().get_environ() | environ)
     assert answer[1].split()[0] in ("401", "403")
 
 

@@ -105,7 +105,7 @@ def test_a_read_that_fails_is_over() -> None:
 
 
 def test_nobody_says_himself_whose_his_body_is() -> None:
-    """What the server passes on is a header, `HTTP_…`; and a name of ours that is there all the same is not believed."""
+    """The server passes headers on as `HTTP_…`; and a name of ours that is there all the same is not believed."""
     clock = ManualClock()
     app = SlowBodies(lambda environ, _start: [environ["wsgi.input"].read()], threads=4, monotonic=clock.monotonic)
     environ = {"CONTENT_LENGTH": "4", "PATH_INFO": "/webhooks/stripe", WHOSE: "mine", "wsgi.input": io.BytesIO(b"a")}
