@@ -1,8 +1,9 @@
 """Who may make, replace and end which API keys: one set of rules for the command line and the API.
 
 Nobody passes on more than they have: whoever calls with a key makes and replaces keys of its own merchant, with
-scopes of its own. The house (the bootstrap key, and whoever may run `pointsman`) does so for every merchant. Ending a
-key needs less: any operator of its merchant may, whatever that key could do.
+scopes of its own, that end no later than it does. And it is looked at anew: a key that was revoked works for some
+seconds more, and may not use them to make another. The house (the bootstrap key, and whoever may run `pointsman`)
+does so for every merchant. Ending a key needs less: any operator of its merchant may, whatever that key could do.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ class BeyondOwnError(KeyRefusedError):
     """The caller's own key may do less than the key that it asks for."""
 
 
+class CallerOverError(KeyRefusedError):
+    """The caller's own key opens nothing any more."""
+
+
 class NoSuchKeyError(KeyRefusedError):
     """There is no such key, or it is another merchant's."""
 
@@ -71,7 +76,7 @@ class ApiKeys:
         by: str,
         expires_at: dt.datetime | None = None,
     ) -> tuple[KeyRecord, str]:
-        """A new key, and the key itself, which nobody sees again.
+        """A new key, and the key itself, which nobody sees again; it ends with the caller's, if not before.
 
         Not idempotent, and cannot be: to answer the same again the key would have to be kept. Whoever lost the
         answer finds a key in the list that was never used, and revokes it. Raises KeyRefusedError.
@@ -88,6 +93,9 @@ class ApiKeys:
         if expires_at is not None and expires_at <= now:
             raise BadKeyError("expires_at", "must be in the future")
         _check_own(caller, merchant, scopes)
+        own_end = self._own_end(caller, now)
+        expires_at = expires_at or own_end
+        _check_end(own_end, expires_at)
         if self._ledger.count(merchant) >= KEYS_AT_MOST:
             raise TooManyKeysError
         key = new_key(self._below)
@@ -112,6 +120,7 @@ class ApiKeys:
         now, old = self._clock.now(), self.get(caller, key_id)
         # Whoever replaces a key holds the new one.
         _check_own(caller, old.merchant, old.scopes)
+        _check_end(self._own_end(caller, now), old.expires_at)
         key = new_key(self._below)
         until = now + dt.timedelta(hours=grace_h)
         record = self._ledger.rotate(key_id, key, hint=hint_of(key), by=by, now=now, old_until=until)
@@ -122,8 +131,10 @@ class ApiKeys:
     def revoke(self, caller: Caller | None, key_id: str, *, by: str, reason: str = "") -> KeyRecord:
         """End a key: no process takes it any more five seconds later. Raises KeyRefusedError."""
         _check_text("reason", reason, empty=True)
+        now = self._clock.now()
         self.get(caller, key_id)
-        self._ledger.revoke(key_id, by=by, reason=reason, now=self._clock.now())  # once more: it stays as it was
+        self._own_end(caller, now)
+        self._ledger.revoke(key_id, by=by, reason=reason, now=now)  # once more: it stays as it was
         return self.get(caller, key_id)
 
     def get(self, caller: Caller | None, key_id: str) -> KeyRecord:
@@ -146,6 +157,15 @@ class ApiKeys:
         self.get(caller, key_id)
         return self._ledger.changes(key_id)
 
+    def _own_end(self, caller: Caller | None, now: dt.datetime) -> dt.datetime | None:
+        """When the caller's own key ends, by the ledger; None: never. Raises CallerOverError where it has."""
+        if caller is None or caller.is_house:
+            return None
+        own = self._ledger.get(caller.key_id)
+        if own is None or not own.is_valid(now):
+            raise CallerOverError
+        return own.expires_at
+
 
 def _is_house(caller: Caller | None) -> bool:
     return caller is None or caller.is_house
@@ -155,6 +175,11 @@ def _check_own(caller: Caller | None, merchant: str, scopes: Collection[str]) ->
     if caller is None or caller.is_house:
         return
     if merchant != caller.merchant or not set(scopes) <= caller.scopes:
+        raise BeyondOwnError
+
+
+def _check_end(own: dt.datetime | None, expires_at: dt.datetime | None) -> None:
+    if own is not None and (expires_at is None or expires_at > own):
         raise BeyondOwnError
 
 

@@ -23,6 +23,8 @@ from pydantic import (
     StringConstraints,
 )
 
+from router.sealing import INSIDE
+
 MAXIMUM_AMOUNT = 999_999_999_999
 """Twelve digits of minor units: the largest that any vendor's interface takes."""
 
@@ -33,6 +35,14 @@ _PRINTABLE = re.compile(r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]*\Z")
 def _printable(value: str) -> str:
     if not _PRINTABLE.match(value):
         msg = "must not contain control characters"
+        raise ValueError(msg)
+    return value
+
+
+def _no_word_of_the_ledgers(value: str) -> str:
+    # Tokens of that name would look like what the ledger has sealed.
+    if value == INSIDE:
+        msg = "is no provider's name"
         raise ValueError(msg)
     return value
 
@@ -68,7 +78,9 @@ Url = Annotated[
 ]
 CountryCode = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 CurrencyCode = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$"), AfterValidator(_known_currency)]
-ProviderName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+ProviderName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$"), AfterValidator(_no_word_of_the_ledgers)
+]
 
 
 class _Strict(BaseModel):

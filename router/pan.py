@@ -31,6 +31,9 @@ _FRACTION = re.compile(rb"(?:^|[\[:,\s])-?\d+[.eE]")
 # rule. No scheme issues cards that begin with 20 (ISO/IEC 7812: Mastercard's second series is 2221 on, Mir's 2200).
 _DATED = re.compile(r"20[23]\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])", re.ASCII)
 
+_DOUBLED = bytes.maketrans(b"0123456789", b"0246813579")
+"""Luhn's: doubled, and the sum of its digits."""
+
 
 def contains_pan(value: Any) -> bool:
     """Whether a card number stands anywhere in a JSON value: text, number, key, however deep."""
@@ -49,6 +52,11 @@ def contains_pan(value: Any) -> bool:
         elif isinstance(each, int | float) and not isinstance(each, bool) and _in_text(_digits(each)):
             return True
     return False
+
+
+def is_pan(digits: str) -> bool:
+    """Whether these ASCII digits, 13 to 19 of them, are a card number by the rule."""
+    return digits[0] in "23456" and not _DATED.match(digits) and _luhn(digits)
 
 
 def json_contains_no_pan(data: bytes) -> bool:
@@ -96,16 +104,12 @@ def _in_run(run: str) -> bool:
             digits += group
             if len(digits) > LONGEST:
                 break
-            if len(digits) >= SHORTEST and digits[0] in "23456" and not _DATED.match(digits) and _luhn(digits):
+            if len(digits) >= SHORTEST and is_pan(digits):
                 return True
     return False
 
 
 def _luhn(digits: str) -> bool:
-    total = 0
-    for place, digit in enumerate(reversed(digits)):
-        number = int(digit)
-        if place % 2:
-            number = number * 2 - 9 if number > 4 else number * 2
-        total += number
-    return total % 10 == 0
+    ascii_ = digits.encode()
+    # A byte of a digit is 48 more than the digit.
+    return (sum(ascii_[::-2]) + sum(ascii_[-2::-2].translate(_DOUBLED)) - 48 * len(digits)) % 10 == 0

@@ -16,19 +16,21 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from router.pan import LONGEST, SHORTEST, contains_pan, json_contains_no_pan
+from router.pan import LONGEST, SHORTEST, contains_pan, is_pan, json_contains_no_pan
 
 _DIGIT = re.compile(r"\d")
 _ENCODED = re.compile(r"[%\\&]|[^\x00-\x7f]")
 # One written character: the ways of writing it that are decoded, longest first.
-_BYTE = r"(?:%(?:25)*|\\+x)"
+# Backslashes are read from the first of them, and in one go: tried from each, 64 KB of them took half a minute.
+_SLASHES = r"(?<!\\)\\++"
+_BYTE = rf"(?:%(?:25)*|{_SLASHES}x)"
 _MORE = rf"{_BYTE}[89ABab][0-9A-Fa-f]"
 _CHARACTER = re.compile(
     rf"(?P<utf8>{_BYTE}[CDcd][0-9A-Fa-f]{_MORE}|{_BYTE}[Ee][0-9A-Fa-f](?:{_MORE}){{2}}"
     rf"|{_BYTE}[Ff][0-7](?:{_MORE}){{3}})"
     r"|%(?:25)*(?P<percent>[0-9A-Fa-f]{2})"
-    r"|\\+u(?P<u4>[0-9A-Fa-f]{4})|\\+u\{0*(?P<ubrace>[0-9A-Fa-f]{1,6})\}|\\+U(?P<u8>[0-9A-Fa-f]{8})"
-    r"|\\+x(?P<x2>[0-9A-Fa-f]{2})|\\+(?P<space>[nrtbfv0])"
+    rf"|{_SLASHES}(?:u(?P<u4>[0-9A-Fa-f]{{4}})|u\{{0*(?P<ubrace>[0-9A-Fa-f]{{1,6}})\}}|U(?P<u8>[0-9A-Fa-f]{{8}})"
+    r"|x(?P<x2>[0-9A-Fa-f]{2})|(?P<space>[nrtbfv0]))"
     r"|&(?:amp;)*#(?:0*(?P<decimal>\d{1,7})|[xX]0*(?P<hex>[0-9A-Fa-f]{1,6}));|&(?P<nbsp>nbsp);"
     r"|(?P<plain>.)",
     re.DOTALL,
@@ -43,9 +45,10 @@ _MARKED = re.compile(
     r"(?<!\d)\d{1,16}(?P<mark>[._/,:;|*~'\"=#\u00b7\u2022])(?:\d{1,16}(?P=mark))*\d{1,16}(?!\d)", re.ASCII
 )
 _DIGITS = re.compile(r"\d+", re.ASCII)
-_OTHERWISE = re.compile(r"[%\\&]|[^\x00-\x7f]|\d[\x00-\x1f\x7f+._/,:;|*~'\"=#]+\d")
-"""What the plain rule does not read through."""
-_OTHERWISE_IN_JSON = re.compile(rb"[%&]|\d[\x00-\x1f\x7f+._/,:;|*~'\"=#]+\d")
+_ODD = r"[\x00-\x1f\x7f+._/,:;|*~'\"=#]"
+_OTHERWISE = re.compile(rf"[%\\&]|[^\x00-\x7f]|\d[ \-]*{_ODD}(?:{_ODD}|[ \-])*\d")
+"""What the plain rule does not read through; blanks and dashes may stand beside it."""
+_OTHERWISE_IN_JSON = re.compile(rf"[%&]|\d[ \-]*{_ODD}(?:{_ODD}|[ \-])*\d".encode())
 """The same in JSON as it is sent, where it is ASCII without a backslash; between two texts, too, which is no harm."""
 _CARDS_GROUPS = frozenset(
     {(4, 4, 4, 4), (4, 6, 5), (4, 6, 4), (8, 8), (6, 10), (6, 6, 4), (4, 4, 8), (5, 4, 4, 3), (4, 5, 6), (4, 4, 5)}
@@ -54,6 +57,7 @@ _CARDS_GROUPS = frozenset(
     | {(8, 11), (6, 13)}
 )
 """How cards print their numbers: ISO/IEC 7812-1 lengths in the schemes' groups."""
+_GROUPS = sorted({len(each) for each in _CARDS_GROUPS})
 # As in `router.pan`, which lets them off: random ids that pass for card numbers by chance.
 _MACHINE_ID = re.compile(
     r"(?<![0-9a-z])(?:(?=[0-9\-]{0,35}[a-f])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -147,27 +151,30 @@ def _in_runs(text: str) -> Iterator[tuple[int, int]]:
         if run.end() - run.start() < SHORTEST:
             continue
         groups = list(_DIGITS.finditer(text, run.start(), run.end()))
+        parts = [group.group() for group in groups]
         for first, begin in enumerate(groups):
             digits = ""
-            for group in groups[first:]:
-                digits += group.group()
+            for last in range(first, len(groups)):
+                digits += parts[last]
                 if len(digits) > LONGEST:
                     break
-                if len(digits) >= SHORTEST and digits[0] in "23456" and contains_pan(digits):
-                    yield begin.start(), group.end()
+                if len(digits) >= SHORTEST and is_pan(digits):
+                    yield begin.start(), groups[last].end()
 
 
 def _in_marked(text: str) -> Iterator[tuple[int, int]]:
     for run in _MARKED.finditer(text):
         groups = list(_DIGITS.finditer(text, run.start(), run.end()))
         lengths = [len(group.group()) for group in groups]
-        for first in range(len(groups)):
-            for last in range(first + 1, min(len(groups), first + LONGEST)):
-                shape = tuple(lengths[first : last + 1])
-                if shape in _CARDS_GROUPS or (last - first + 1 >= SHORTEST and set(shape) == {1}):
-                    digits = "".join(group.group() for group in groups[first : last + 1])
-                    if contains_pan(digits):
-                        yield groups[first].start(), groups[last].end()
+        single = 0
+        for first in reversed(range(len(groups))):
+            single = single + 1 if lengths[first] == 1 else 0
+            # Its first groups as a card has them; or its digits one by one.
+            shapes = {tuple(lengths[first : first + number]) for number in _GROUPS} & _CARDS_GROUPS
+            for number in (*map(len, shapes), *range(SHORTEST, min(single, LONGEST) + 1)):
+                last = first + number - 1
+                if is_pan("".join(group.group() for group in groups[first : last + 1])):
+                    yield groups[first].start(), groups[last].end()
 
 
 def _merged(found: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -10,8 +10,7 @@ Fernet (https://github.com/fernet/spec): AES-128-CBC under HMAC-SHA256, the mome
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
@@ -121,14 +120,3 @@ def is_sealed(value: object) -> bool:
 def key_of(sealed: str) -> str:
     """The id of the key that it was sealed under."""
     return sealed.removeprefix(PREFIX).partition(":")[0][:ID_CHARS]
-
-
-def keys_in(value: Any) -> Sequence[str]:
-    """The ids of all keys that anything in this value, to whatever depth, was sealed under."""
-    if isinstance(value, str):
-        return [key_of(value)] if value.startswith(PREFIX) else []
-    if isinstance(value, Mapping):
-        return [found for each in value.values() for found in keys_in(each)]
-    if isinstance(value, list | tuple):
-        return [found for each in value for found in keys_in(each)]
-    return []

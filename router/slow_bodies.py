@@ -4,12 +4,14 @@ Granian reads a request's head by itself, within its own time limit, and answers
 body is read by the thread that answers, for as long as its client likes, and a read once begun cannot be given up
 (measured with granian 2.8: to answer while another thread still reads stops the whole process). So a thread in four
 may be held by bodies that are late and from anybody (`/webhooks/…`, the console's forms), and a thread in two by one
-API key's: behind the gate a body is read only once its key is known. What comes then is told 503 before its body is
-read: a provider sends its webhook again, and a checkout is held up by nobody's bodies but its own.
+merchant's: behind the gate a body is read only once its key is known, and the gate says whose it is. What comes then
+is told 503 before its body is read: a provider sends its webhook again, and a checkout is held up by nobody's bodies
+but its own.
 
 A body that is there with its head, as an honest client's is, is read within microseconds. But a hundred slow ones can
 come within a moment, of which none is late yet: so there is a bound for all that are read at once, too, of which an
-honest load, that does more than read, stays clear.
+honest load, that does more than read, stays clear. A thread in eight is left to those that read none, whoever the
+others are: health checks, look-ups and refusals are answered.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from werkzeug.exceptions import ServiceUnavailable
 LATE_S = 1.0
 """64 KB over 1 Mbit/s take half of it."""
 RETRY_AFTER_S = 2
-BEHIND_THE_GATE = "/v1/"
+WHOSE = "pointsman.merchant"
+"""In a request's environment, once its key is known: the merchant. Not the header, which says one key many ways."""
 
 WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -38,44 +41,47 @@ class SlowBodies:
         self._app = app
         # Late ones, and all.
         self._of_anybody = (max(1, threads // 4), max(1, threads // 2))
-        self._of_a_key = (max(1, threads // 2), max(1, threads * 3 // 4))
+        self._of_a_merchant = (max(1, threads // 2), max(1, threads * 3 // 4))
+        self._in_all = max(1, threads - max(1, threads // 8))
+        self._under_way = 0
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._numbers = itertools.count()
-        self._reads: dict[str, dict[int, float]] = {}
+        self._reads: dict[str | None, dict[int, float]] = {}
         """By whose they are: when the reads under way began."""
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request."""
         if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ:
-            gated = environ.get("PATH_INFO", "").startswith(BEHIND_THE_GATE)
-            whose = environ.get("HTTP_AUTHORIZATION", "") if gated else ""
-            most = self._of_a_key if gated else self._of_anybody
-            environ["wsgi.input"] = _Body(environ["wsgi.input"], self, whose, most)
+            environ.pop(WHOSE, None)
+            environ["wsgi.input"] = _Body(environ["wsgi.input"], self, environ)
         return self._app(environ, start_response)
 
-    def begin(self, whose: str, most: tuple[int, int]) -> int:
+    def begin(self, whose: str | None) -> int:
         """A read begins; answers its number. Raises ServiceUnavailable where too many of theirs are read, or late.
 
-        `most`: so many late ones, and so many in all.
+        `whose`: the merchant's; None: anybody's.
         """
         now = self._monotonic()
+        late, all_ = self._of_anybody if whose is None else self._of_a_merchant
         with self._lock:
-            reads = self._reads.setdefault(whose, {})
-            late, all_ = most
-            if len(reads) >= late and (
-                len(reads) >= all_ or sum(now - began > LATE_S for began in reads.values()) >= late
+            reads = self._reads.get(whose, {})
+            if self._under_way >= self._in_all or (
+                len(reads) >= late
+                and (len(reads) >= all_ or sum(now - began > LATE_S for began in reads.values()) >= late)
             ):
                 raise ServiceUnavailable("Too many requests whose bodies are late.", retry_after=RETRY_AFTER_S)
             number = next(self._numbers)
-            reads[number] = now
+            self._reads.setdefault(whose, reads)[number] = now
+            self._under_way += 1
             return number
 
-    def end(self, whose: str, number: int) -> None:
+    def end(self, whose: str | None, number: int) -> None:
         """That read is over."""
         with self._lock:
             reads = self._reads[whose]
             del reads[number]
+            self._under_way -= 1
             if not reads:
                 del self._reads[whose]
 
@@ -83,11 +89,10 @@ class SlowBodies:
 class _Body:
     """A request's body."""
 
-    def __init__(self, inner: Any, guard: SlowBodies, whose: str, most: tuple[int, int]) -> None:
+    def __init__(self, inner: Any, guard: SlowBodies, environ: dict[str, Any]) -> None:
         self._inner = inner
         self._guard = guard
-        self._whose = whose
-        self._most = most
+        self._environ = environ
 
     def read(self, size: int = -1) -> bytes:
         return self._guarded(self._inner.read, size)
@@ -102,8 +107,9 @@ class _Body:
         return iter(self.readline, b"")
 
     def _guarded(self, read: Callable[..., bytes], size: int) -> bytes:
-        number = self._guard.begin(self._whose, self._most)
+        whose = self._environ.get(WHOSE)
+        number = self._guard.begin(whose)
         try:
             return read() if size is None or size < 0 else read(size)
         finally:
-            self._guard.end(self._whose, number)
+            self._guard.end(whose, number)

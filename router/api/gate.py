@@ -14,6 +14,7 @@ from router.ledger.keys import Caller
 from router.limits.guard import Guard
 from router.pan_written import holds_pan as contains_pan
 from router.pan_written import json_holds_no_pan
+from router.slow_bodies import WHOSE
 
 MAXIMUM_BODY_BYTES = 64 * 1024
 """A payment's body is about one kilobyte."""
@@ -71,6 +72,7 @@ def install(app: Flask, keys: KeyRing, guard: Guard | None = None) -> None:
         if not path.startswith("/v1/") or endpoint in OPEN_TO_ALL:
             return
         g.caller = caller = _authenticate(keys, asked)
+        asked.environ[WHOSE] = caller.merchant
         if guard is not None:
             check_rate(guard, caller)
         for prefix, scopes in SCOPES_BY_PATH.items():
@@ -127,9 +129,14 @@ def _authenticate(keys: KeyRing, asked: Request) -> Caller:
     key = key_in(asked.headers.get("Authorization", ""))
     caller = keys.caller(key) if key else None
     if caller is None:
-        challenge = {"WWW-Authenticate": 'Bearer realm="pointsman"'}
-        raise ProblemError(401, "unauthenticated", "A valid API key is needed.", headers=challenge)
+        raise unauthenticated()
     return caller
+
+
+def unauthenticated() -> ProblemError:
+    """The 401 problem."""
+    challenge = {"WWW-Authenticate": 'Bearer realm="pointsman"'}
+    return ProblemError(401, "unauthenticated", "A valid API key is needed.", headers=challenge)
 
 
 def parse(data: bytes, *, optional: bool = False) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.api.gate import require
+from router.api.gate import require, unauthenticated
 from router.api.paging import page_of
 from router.api.problems import Problem, ProblemError, invalid, response
 from router.api.views import moment
@@ -21,6 +21,7 @@ from router.key_keeping import (
     ApiKeys,
     BadKeyError,
     BeyondOwnError,
+    CallerOverError,
     KeyOverError,
     NoSuchKeyError,
     TooManyKeysError,
@@ -47,7 +48,7 @@ class NewKey(_Strict):
     )
     label: str = Field("", max_length=255, description="what it is for")
     merchant: Text80 | None = Field(None, description="another merchant's only with the house's key")
-    expires_at: Moment | None = Field(None, description="absent: never")
+    expires_at: Moment | None = Field(None, description="absent: never, or with the key that asks")
 
 
 class KeyRotation(_Strict):
@@ -134,8 +135,12 @@ def blueprint(keys: ApiKeys, clock: Clock) -> APIBlueprint:
 
     @api.errorhandler(BeyondOwnError)
     def _beyond(_error: BeyondOwnError) -> Response:
-        detail = "This key may make and replace keys of its own merchant, with scopes of its own."
+        detail = "This key may make and replace keys of its own merchant, with scopes of its own, that end no later."
         return response(ProblemError(403, "forbidden", detail))
+
+    @api.errorhandler(CallerOverError)
+    def _ended(_error: CallerOverError) -> Response:
+        return response(unauthenticated())
 
     @api.errorhandler(NoSuchKeyError)
     def _unknown(_error: NoSuchKeyError) -> Response:

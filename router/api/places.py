@@ -42,7 +42,8 @@ class Places:
         self._refused = refused
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] != "POST" or not environ["PATH_INFO"].startswith("/v1/payments"):
+        # `//v1/payments` is the same view's.
+        if environ["REQUEST_METHOD"] != "POST" or not environ["PATH_INFO"].lstrip("/").startswith("v1/payments"):
             return self._application(environ, start_response)  # asks no provider, or costs little
         if not self._places.acquire(blocking=False):
             self._refused()

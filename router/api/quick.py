@@ -22,6 +22,7 @@ from router.api.key_ring import KeyRing
 from router.clock import Ids
 from router.decisions import DecisionOrder, Decisions
 from router.ledger.keys import Caller
+from router.slow_bodies import WHOSE
 
 WsgiApp = Callable[..., Iterable[bytes]]
 PATH = "/v1/decisions"
@@ -58,8 +59,16 @@ class QuickDecisions:
         if not (length.isascii() and length.isdigit()) or int(length) > gate.MAXIMUM_BODY_BYTES:
             return self._views(environ, start_response)
         began = time.perf_counter()
-        data = environ["wsgi.input"].read(int(length))
-        answer = self._answer(environ.get("HTTP_AUTHORIZATION", ""), data) if len(data) == int(length) else None
+        # Before the body is waited for: whoever has no key holds no thread with one that is late.
+        caller = self._keys.remembered(gate.key_in(environ.get("HTTP_AUTHORIZATION", "")))
+        if caller is None or caller.scopes.isdisjoint(_SCOPES):
+            return self._views(environ, start_response)
+        environ[WHOSE] = caller.merchant
+        try:
+            data = environ["wsgi.input"].read(int(length))
+        except Exception:  # noqa: BLE001 - too many late ones, or the client is gone: the views meet it again
+            return self._views(environ, start_response)
+        answer = self._answer(caller, data) if len(data) == int(length) else None
         if answer is None:
             environ["wsgi.input"] = io.BytesIO(data)
             return self._views(environ, start_response)
@@ -74,12 +83,9 @@ class QuickDecisions:
         self._answered(began)
         return [answer]
 
-    def _answer(self, authorization: str, data: bytes) -> bytes | None:
+    def _answer(self, caller: Caller, data: bytes) -> bytes | None:
         """The decision's JSON; None: it is not for here to say what is to be answered."""
         try:
-            caller = self._keys.remembered(gate.key_in(authorization))
-            if caller is None or caller.scopes.isdisjoint(_SCOPES):
-                return None
             order = DecisionOrder.model_validate(gate.parse(data))
             if not self._allowed(caller):
                 return None

@@ -168,7 +168,6 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     gate.install(app, ring, guard)
     app.extensions["pointsman_limits"] = (ring, guard)
     problems.install(app)
-    app.wsgi_app = SlowBodies(app.wsgi_app, threads=settings.web_threads + SPARE_THREADS)  # type: ignore[method-assign]  # Flask's own way
     modifications = Modifications(
         ledger=core.ledger,
         journals=core.journals,
@@ -192,6 +191,8 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
         )
         app.extensions["pointsman_quick"] = quick
         app.wsgi_app = quick  # type: ignore[method-assign]  # as Flask's documentation has it
+    # In front of whatever reads bodies.
+    app.wsgi_app = SlowBodies(app.wsgi_app, threads=settings.web_threads + SPARE_THREADS)  # type: ignore[method-assign]  # Flask's own way
     app.register_api(events.blueprint())
     app.register_api(attention.blueprint(AttentionLedger(core.database)))
     app.register_api(webhooks.blueprint(core.providers, Inbox(core.database), core.clock))

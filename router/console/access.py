@@ -111,7 +111,7 @@ class Access:
         return session, f"{token}.{self._sign('session', token)}"
 
     def _by_key(self, word: str) -> tuple[Caller, str] | None:
-        caller = self._keys.find(word)
+        caller = self._keys.find(word, self._clock.now())
         return None if caller is None else (caller, f"{KEY}:{digest(word)}")
 
     def _by_bootstrap(self, word: str) -> tuple[Caller, str] | None:

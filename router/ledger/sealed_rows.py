@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from router.ledger.engine import Database
 from router.ledger.sealed import Seals
 from router.ledger.tables import attempts, payment_events, payments, secrets, webhook_endpoints, webhooks
-from router.sealing import INSIDE, Ring, SealError, is_sealed, keys_in
+from router.sealing import INSIDE, Ring, SealError, is_sealed, key_of
 
 Row = sa.RowMapping | Mapping[str, Any]
 Reseal = Callable[[Seals, Any, Row], Any]
@@ -30,6 +30,8 @@ class Place:
     table: sa.Table
     column: str
     reseal: Reseal
+    spots: Callable[[Any], Sequence[Any]]
+    """What of the value may be sealed. All else is a client's own words, which may look like it."""
     needs: tuple[str, ...] = ()
     """Columns beside its key that say what the value belongs to."""
 
@@ -77,21 +79,47 @@ def _notice(seals: Seals, notice: Any, row: Row) -> Any:
     return {**notice, "outcome": {**outcome, "next_action": action}}
 
 
+def _itself(value: Any) -> Sequence[Any]:
+    return (value,)
+
+
+def _in_order(order: Any) -> Sequence[Any]:
+    method = order.get("payment_method") if isinstance(order, Mapping) else None
+    return (method.get("tokens"),) if isinstance(method, Mapping) else ()
+
+
+def _in_changes(changes: Any) -> Sequence[Any]:
+    return (*_in_order(changes.get("order")), changes.get("next_action"))
+
+
+def _in_notice(notice: Any) -> Sequence[Any]:
+    outcome = notice.get("outcome")
+    return (outcome.get("next_action"),) if isinstance(outcome, Mapping) else ()
+
+
 PLACES = (
-    Place(secrets, "value", lambda seals, value, row: _text(seals, value, f"secret:{row['name']}")),
-    Place(webhook_endpoints, "secret", lambda seals, value, row: _text(seals, value, f"endpoint:{row['id']}")),
-    Place(webhook_endpoints, "old_secret", lambda seals, value, row: _text(seals, value, f"endpoint:{row['id']}")),
-    Place(payments, "order", lambda seals, value, row: _order(seals, value, row["id"])),
-    Place(payments, "next_action", lambda seals, value, row: _json(seals, value, f"action:{row['id']}")),
-    Place(attempts, "params", lambda seals, value, row: _json(seals, value, f"params:{row['id']}")),
+    Place(secrets, "value", lambda seals, value, row: _text(seals, value, f"secret:{row['name']}"), _itself),
+    Place(
+        webhook_endpoints, "secret", lambda seals, value, row: _text(seals, value, f"endpoint:{row['id']}"), _itself
+    ),
+    Place(
+        webhook_endpoints,
+        "old_secret",
+        lambda seals, value, row: _text(seals, value, f"endpoint:{row['id']}"),
+        _itself,
+    ),
+    Place(payments, "order", lambda seals, value, row: _order(seals, value, row["id"]), _in_order),
+    Place(payments, "next_action", lambda seals, value, row: _json(seals, value, f"action:{row['id']}"), _itself),
+    Place(attempts, "params", lambda seals, value, row: _json(seals, value, f"params:{row['id']}"), _itself),
     Place(
         attempts,
         "next_action",
         lambda seals, value, row: _json(seals, value, f"action:{row['payment_id']}"),
+        _itself,
         ("payment_id",),
     ),
-    Place(payment_events, "changes", _changes, ("payment_id",)),
-    Place(webhooks, "notice", _notice, ("provider", "notice_id")),
+    Place(payment_events, "changes", _changes, _in_changes, ("payment_id",)),
+    Place(webhooks, "notice", _notice, _in_notice, ("provider", "notice_id")),
 )
 
 
@@ -159,7 +187,9 @@ class SealedRows:
             text = row["sealed_text"]
             if text is None:
                 continue
-            for known_as in set(keys_in(json.loads(text) if _is_json(_columns(place)[1]) else text)):
+            value = json.loads(text) if _is_json(_columns(place)[1]) else text
+            sealed = [each for each in place.spots(value) if is_sealed(each)] if value else []
+            for known_as in {key_of(each if isinstance(each, str) else each[INSIDE]) for each in sealed}:
                 found[known_as] = found.get(known_as, 0) + 1
         return (rows[-1][key.name] if rows else None), found
 

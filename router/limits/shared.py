@@ -1,9 +1,12 @@
 """Rates that every process counts together, in a store of the `limits` library (Redis).
 
-Not with every request: a process takes slices, a fiftieth of what is allowed in a window, and lets its own requests
-have them one by one, for a second at most. So the store costs a request little, and each process lets at most one
-slice too many through. While the store is away each process goes by its own part of the rate, as without one: a store
-that fails refuses no payment.
+Not with every request: a process takes slices, a fiftieth of what is allowed in a window at most, and lets its own
+requests have them one by one, for a second at most. So the store costs a request little, and each process lets at
+most one slice too many through. A slice is as large as the one before was used, and doubles while they are used up:
+what is left of one is lost to all, and with whole slices a trickle at each of six processes would use up everything.
+
+While the store is away each process goes by its own part of the rate, as without one: a store that fails refuses no
+payment.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import structlog
 from limits.storage import Storage, storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from router.limits.rate import LocalRates, Pace, divided
+from router.limits.rate import NAMES_AT_MOST, LocalRates, Pace, divided
 
 log = structlog.get_logger("router.limits")
 
@@ -34,6 +37,7 @@ REFUSED_S = 0.1
 
 @dataclass(slots=True)
 class _Slice:
+    taken: int
     left: int
     until: float
     """In seconds of the monotonic clock."""
@@ -80,11 +84,12 @@ class SharedRates:
             if now < self._refused.get(name, -math.inf):
                 return REFUSED_S
             alone = now < self._away_until
+            wanted = 1 if kept is None else kept.taken * 2 if now < kept.until else max(1, kept.taken - kept.left)
         if alone:
             return self._take_alone(name, pace, now)
         window_s = max(1, math.ceil(pace.burst / pace.per_s))
         item = limits.RateLimitItemPerSecond(max(1, round(pace.per_s * window_s)), window_s)
-        size = max(1, item.amount // SLICES)
+        size = min(wanted, max(1, item.amount // SLICES))
         try:
             taken = size if self._limiter.hit(item, name, cost=size) else 0
             if not taken and size > 1 and self._limiter.hit(item, name):
@@ -104,7 +109,10 @@ class SharedRates:
             kept = self._slices.get(name)
             # Another thread may have brought one meanwhile.
             left = kept.left if kept is not None and now < kept.until else 0
-            self._slices[name] = _Slice(left + taken - 1, now + SLICE_S)
+            if kept is None and len(self._slices) >= NAMES_AT_MOST:
+                self._slices = {each: slice_ for each, slice_ in self._slices.items() if now < slice_.until}
+                self._refused = {each: until for each, until in self._refused.items() if now < until}
+            self._slices[name] = _Slice(left + taken, left + taken - 1, now + SLICE_S)
         return 0.0
 
     def give_back(self, name: str, pace: Pace) -> None:

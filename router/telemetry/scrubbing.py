@@ -46,7 +46,7 @@ _SHAPES = re.compile(
             r"(?<=_secret_)[A-Za-z0-9]{4,}",  # a client secret: the intent's id before it stays
             _BEFORE + r"AQE[A-Za-z0-9+/=.\-]{12,}[^\s\"'\\]*",  # Adyen's API keys
             _BEFORE + r"(?:sdk|api|mob|rel)-[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}",  # LaunchDarkly's
-            _BEFORE + r"eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]*)?",  # a JSON Web Token
+            _BEFORE + r"eyJ[A-Za-z0-9_\-]{8,2048}\.[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]*)?",  # a JSON Web Token
             r"(?i:(?<=bearer )|(?<=basic ))\s*[A-Za-z0-9+/=._~\-]{6,}",
             r"(?i:(?<=bearer%20)|(?<=basic%20))[A-Za-z0-9+/=._~%\-]{6,}",
             r"(?<=://)[^\s/@\"'<>]+(?=@)",  # a name and a password, or a DSN's key, in an address

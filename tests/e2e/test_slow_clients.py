@@ -93,13 +93,20 @@ def test_slow_clients_hold_up_nobody_else(web: Web) -> None:
         heads = clients(stack, web, 40, b"POST /v1/payments HTTP/1.1\r\nHost: x\r\nX-Slow: ")
         pays(web)
         # Ten times the threads; but no key, no body read.
-        clients(stack, web, 10 * THREADS, BODY.replace(b"the-key", b"no-key") % b"/v1/payments")
+        for path in (b"/v1/payments", b"/v1/decisions"):
+            clients(stack, web, 10 * THREADS, BODY.replace(b"the-key", b"no-key") % path)
         # Webhooks are anybody's until their body is read: half of the threads wait for them, the rest are refused.
         hooks = clients(stack, web, 4 * THREADS, BODY % b"/webhooks/stripe")
         time.sleep(1.5)
         hooks += clients(stack, web, THREADS, BODY % b"/webhooks/stripe")
         pays(web)
-        # With a key: half of them, and whoever reads is answered.
+        # With a key: three in four, however its header is worded; and who sends no body, or is refused, is answered.
+        with contextlib.ExitStack() as mine:
+            for word in (b"Bearer ", b"bearer ", b"BEARER ", b"Bearer  "):
+                clients(mine, web, 2 * THREADS, BODY.replace(b"Bearer ", word) % b"/v1/decisions")
+            time.sleep(1.5)
+            assert web.call("GET", "/healthz") == 200
+            assert web.call("POST", "/v1/payments", json=order()) == 503
         assert web.call("GET", "/healthz") == 200
         readers = clients(stack, web, 20, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
         pays(web)

@@ -240,3 +240,41 @@ def test_while_keys_are_replaced_under_load_no_request_fails(shop: Shop) -> None
     for each in tills:
         each.join()
     assert set(answers) == {200}
+
+
+def test_a_key_that_was_ended_ends_and_makes_no_other(shop: Shop) -> None:
+    """A process takes it for five seconds more: time enough for a thief to make one that nobody knows of."""
+    thief = made(shop, merchant="books", scopes=["operate", "payments"])
+    other = made(shop, merchant="books")
+    assert shop.send("GET", "/v1/api-keys", api_key=thief["key"]).status_code == 200  # remembered
+    assert shop.send("POST", f"/v1/api-keys/{thief['id']}/revoke").status_code == 200
+    assert kind(make(shop, thief["key"])) == (401, "unauthenticated")
+    for action in ("rotate", "revoke"):
+        answer = shop.send("POST", f"/v1/api-keys/{other['id']}/{action}", api_key=thief["key"])
+        assert kind(answer) == (401, "unauthenticated")
+    assert [each["state"] for each in _keys_of(shop, "books")] == ["valid"]
+
+
+def test_nobody_makes_a_key_that_outlives_his_own(shop: Shop) -> None:
+    """Neither one that was to end, nor one that was replaced and works on for its grace."""
+    until = (shop.core.clock.now() + dt.timedelta(hours=1)).strftime("%FT%TZ")
+    later = (shop.core.clock.now() + dt.timedelta(hours=2)).strftime("%FT%TZ")
+    lasting = made(shop, merchant="books", scopes=["operate", "payments"])
+    guest = made(shop, merchant="books", scopes=["operate", "payments"], expires_at=until)
+    ends = dt.datetime.fromisoformat(until)
+    assert dt.datetime.fromisoformat(made(shop, guest["key"])["expires_at"]) == ends
+    assert kind(make(shop, guest["key"], expires_at=later)) == (403, "forbidden")
+    answer = shop.send("POST", f"/v1/api-keys/{lasting['id']}/rotate", api_key=guest["key"])
+    assert kind(answer) == (403, "forbidden")
+    replaced = shop.send(
+        "POST", f"/v1/api-keys/{guest['id']}/rotate", api_key=guest["key"], json={"grace_hours": 0.5}
+    )
+    assert dt.datetime.fromisoformat((replaced.json or {})["expires_at"]) == ends
+    # The grace's end is the replaced key's own, which it hands on.
+    assert dt.datetime.fromisoformat(made(shop, guest["key"])["expires_at"]) < ends
+    assert shop.send("POST", f"/v1/api-keys/{lasting['id']}/rotate", api_key=lasting["key"]).status_code == 201
+    assert dt.datetime.fromisoformat(made(shop, lasting["key"])["expires_at"]) > ends
+
+
+def _keys_of(shop: Shop, merchant: str) -> list[dict[str, Any]]:
+    return list((shop.send("GET", f"/v1/api-keys?merchant={merchant}").json or {})["api_keys"])

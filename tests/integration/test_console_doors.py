@@ -298,3 +298,11 @@ def test_without_stand_ins_there_is_nothing_to_break(shop: Shop, sandbox: Sandbo
         assert person.get("/sandbox").status_code == 404
         assert person.send("/sandbox/stripe", {"mode": "down"}).status_code == 404
         assert "/console/sandbox" not in person.get("/now").text
+
+
+def test_a_login_is_a_small_form(shop: Shop) -> None:
+    """Anybody may send one, and each is looked through for card numbers first."""
+    guest = Visitor(shop)
+    guest.get("/login")
+    assert guest.send("/login", {"word": "4." * 10_000}).status_code == 413
+    assert guest.send("/login", {"word": "wrong " * 1000}).status_code == 401

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from werkzeug.test import Client, TestResponse
+from werkzeug.test import Client, EnvironBuilder, TestResponse, run_wsgi_app
 
 from router.api.quick import QuickDecisions
 from tests.integration.shop import API_KEY, Shop, order
@@ -115,3 +115,47 @@ def test_a_key_of_the_ledger_is_quick_once_it_is_known(shop: Shop) -> None:
     assert both.passed_on == 1
     assert both.ask(GOOD, "Bearer till").status_code == 200
     assert both.passed_on == 1
+
+
+class Untouched:
+    """A body that nobody may wait for."""
+
+    def read(self, size: int = -1) -> bytes:
+        raise AssertionError(f"{size} bytes were read")
+
+
+@pytest.mark.parametrize("authorization", ["", "Bearer nobody's", "Bearer reader"])
+def test_no_body_is_waited_for_before_its_key_is_known(shop: Shop, authorization: str) -> None:
+    """Else whoever sends half a body, without a key, holds a thread for as long as he likes."""
+    shop.add_key("reader", merchant="shop", scopes=("reports",))
+    shop.app.test_client().get("/v1/reports", headers={"Authorization": "Bearer reader"})  # remembered by now
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": "/v1/decisions",
+        "CONTENT_LENGTH": "999",
+        "HTTP_AUTHORIZATION": authorization,
+        "wsgi.input": Untouched(),
+    }
+    answer = run_wsgi_app(shop.app.wsgi_app, EnvironBuilder().get_environ() | environ)
+    assert answer[1].split()[0] in ("401", "403")
+
+
+def test_the_quick_door_is_behind_the_bound_for_late_bodies(shop: Shop) -> None:
+    """So that a key's late bodies are counted here as well, and refused in the same words."""
+    seen: list[str] = []
+
+    class Body:
+        def read(self, size: int = -1) -> bytes:
+            if len(seen) < 100:
+                seen.append(ask())
+            return GOOD[:size]
+
+    def ask() -> str:
+        builder = EnvironBuilder("/v1/decisions", method="POST", headers={"Authorization": KNOWN})
+        environ = builder.get_environ() | {"CONTENT_LENGTH": str(len(GOOD)), "wsgi.input": Body()}
+        return run_wsgi_app(shop.app.wsgi_app, environ)[1].split()[0]
+
+    assert ask() == "200"
+    assert seen[0] == "503"
+    assert set(seen[1:]) == {"200"}
+    assert len(seen) < 50

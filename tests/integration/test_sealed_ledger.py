@@ -15,8 +15,10 @@ from router.audit import verify
 from router.cli import main
 from router.encryption_keys import KeyFile
 from router.ledger.engine import Database
+from router.ledger.sealed_rows import SealedRows
 from router.ledger.tables import webhook_endpoints
 from router.ledger.webhook_endpoints import secrets_in_force
+from router.resealing import keys_in_use
 from router.sealing import Ring, key_id, new_key
 from router.webhooks_out_endpoints import Endpoints
 from tests.integration.conftest import OpenShop
@@ -189,3 +191,23 @@ def test_the_health_page_says_what_cannot_be_opened(shop: Shop) -> None:
         seals.ring = had
     assert shop.read(found["requires_action"]["id"])["status"] == "requires_action"
     assert (shop.send("GET", "/readyz").json or {})["sealing"]["unreadable"] == []
+
+
+SEAL_LIKE = "sealed:v1:{}:gAAAAABhZmFrZQ=="
+
+
+@pytest.mark.parametrize("seal", ["on", "off"])
+def test_what_a_client_words_like_a_seal_is_a_text_like_any_other(shops: OpenShop, seal: str) -> None:
+    """Nobody makes the ledger's keys look needed, nor his own payment look sealed, by what he sends."""
+    shop = shops(seal=seal)
+    old = key_id(new_key())
+    seals = {"sealed": SEAL_LIKE.format(old), "note": SEAL_LIKE.format(old)}
+    answer = shop.pay(metadata=seals)
+    assert answer.status_code == 201, answer.text
+    assert old not in keys_in_use(SealedRows(shop.core.database))
+    refused = shop.pay(payment_method=paying_with(sealed=SEAL_LIKE.format(old), stripe="pm_card_visa"))
+    assert refused.status_code == 422
+    assert [each["field"] for each in refused.get_json(force=True)["errors"]] == ["payment_method.tokens"]
+    assert shop.core.keys.seals.troubles() == {}
+    in_use = keys_in_use(SealedRows(shop.core.database)).get(key_id(ENCRYPTION_KEY), {})
+    assert {"payments.order", "attempts.params", "payment_events.changes"} <= in_use.keys() or seal == "off"

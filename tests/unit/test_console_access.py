@@ -63,7 +63,8 @@ class Store:
 class Keys:
     store: Store
 
-    def find(self, key: str) -> Caller | None:
+    def find(self, key: str, now: dt.datetime | None = None) -> Caller | None:
+        assert now is not None  # else one that has expired would open a session
         return self.store.find_key(key)
 
 

@@ -40,16 +40,29 @@ def test_a_slice_serves_many_requests() -> None:
     storage = BrokenStorage()
     rates = SharedRates(storage, processes=1)
     assert all(rates.take("a", PACE, 0.0) == 0 for _ in range(100))
-    assert storage.asked == 10
+    # Of 1, 2, 4 and 8, then of 10 each.
+    assert storage.asked == 13
 
 
 def test_processes_together_get_what_one_may() -> None:
     storage = BrokenStorage()
     house = [SharedRates(storage, processes=2) for _ in range(2)]
     passed = [sum(rates.take("a", PACE, 0.0) == 0 for _ in range(400)) for rates in house]
-    # The window's beginning may fall between two of them, which lets the first part of the next one in.
-    assert 500 <= sum(passed) <= 510
+    # What the first has left of its last slice is its own. And the window's beginning may fall between two of them,
+    # which lets the first part of the next one in.
+    assert 490 <= sum(passed) <= 510
     assert house[0].take("b", PACE, 0.0) == 0
+
+
+def test_a_trickle_at_many_processes_uses_up_little_of_what_all_may() -> None:
+    """What is left of a slice is lost: six processes' trickles, 24 requests a second, once used up 1,000 a second."""
+    storage = BrokenStorage()
+    house = [SharedRates(storage, processes=6) for _ in range(6)]
+    pace = Pace(1000, 20_000)
+    assert all(rates.take("a", pace, second / 4) == 0 for second in range(88) for rates in house)
+    with_one = SharedRates(storage, processes=1)
+    left = sum(with_one.take("a", pace, 0.0) == 0 for _ in range(20_000))
+    assert left > 18_000
 
 
 def test_a_refused_flood_does_not_flood_the_store() -> None:

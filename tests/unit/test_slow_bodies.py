@@ -10,7 +10,7 @@ import pytest
 from werkzeug.exceptions import ServiceUnavailable
 
 from router.clock import ManualClock
-from router.slow_bodies import LATE_S, SlowBodies
+from router.slow_bodies import LATE_S, WHOSE, SlowBodies
 
 
 class Late:
@@ -25,6 +25,9 @@ class Late:
 
 
 def answer(environ: dict[str, Any], _start: Any) -> Iterable[bytes]:
+    """As the gate does: behind `/v1/` nothing is read before it is known whose it is."""
+    if environ["PATH_INFO"].startswith("/v1/"):
+        environ[WHOSE] = environ["HTTP_AUTHORIZATION"].split()[-1]
     return [environ["wsgi.input"].read()]
 
 
@@ -58,14 +61,15 @@ def test_late_bodies_of_just_anybody_hold_a_thread_in_four() -> None:
     assert ask(app, io.BytesIO(b"next")) == b"next"
 
 
-def test_one_keys_late_bodies_hold_a_thread_in_two_and_hold_up_no_other_key() -> None:
+def test_one_merchants_late_bodies_hold_a_thread_in_two_and_hold_up_no_other() -> None:
     clock = ManualClock()
     app = SlowBodies(answer, threads=8, monotonic=clock.monotonic)
     mine = {"path": "/v1/payments", "key": "Bearer mine"}
 
     def inside() -> None:
-        with pytest.raises(ServiceUnavailable):
-            ask(app, io.BytesIO(b"next"), **mine)
+        for key in ("Bearer mine", "bearer mine", "Bearer  mine "):
+            with pytest.raises(ServiceUnavailable):
+                ask(app, io.BytesIO(b"next"), "/v1/payments", key)
         assert ask(app, io.BytesIO(b"other"), "/v1/payments", "Bearer other") == b"other"
         assert ask(app, io.BytesIO(b"hook")) == b"hook"
 
@@ -98,3 +102,33 @@ def test_a_read_that_fails_is_over() -> None:
             ask(app, Late(fail))
         clock.advance(2 * LATE_S)
     assert ask(app, io.BytesIO(b"next")) == b"next"
+
+
+def test_nobody_says_himself_whose_his_body_is() -> None:
+    """The server passes headers on as `HTTP_…`; and a name of ours that is there all the same is not believed."""
+    clock = ManualClock()
+    app = SlowBodies(lambda environ, _start: [environ["wsgi.input"].read()], threads=4, monotonic=clock.monotonic)
+    environ = {"CONTENT_LENGTH": "4", "PATH_INFO": "/webhooks/stripe", WHOSE: "mine", "wsgi.input": io.BytesIO(b"a")}
+
+    def inside() -> None:
+        with pytest.raises(ServiceUnavailable):
+            app(environ, lambda *_args: None)
+
+    nested(app, clock, 1, LATE_S * 1.1, inside)
+
+
+def test_a_thread_in_eight_waits_for_no_body_whoever_the_others_are() -> None:
+    """Many merchants, each within its own bounds."""
+    clock, merchants = ManualClock(), iter(range(100))
+    app = SlowBodies(answer, threads=16, monotonic=clock.monotonic)
+
+    def more(depth: int) -> None:
+        if depth:
+            key = f"Bearer {next(merchants)}"
+            assert ask(app, Late(lambda: more(depth - 1)), "/v1/payments", key) == b"late"
+        else:
+            with pytest.raises(ServiceUnavailable):
+                ask(app, io.BytesIO(b"next"), "/v1/payments", "Bearer next")
+
+    more(14)
+    assert ask(app, io.BytesIO(b"next"), "/v1/payments", "Bearer next") == b"next"
