@@ -164,7 +164,7 @@ def test_the_quick_door_is_behind_the_bound_for_late_bodies(shop: Shop) -> None:
 
     def ask() -> str:
         builder = EnvironBuilder("/v1/decisions", method="POST", headers={"Authorization": KNOWN})
-        environ = {**builder.get_environ(), "CONTENT_LENGTH": str(len(GOOD)), "wsgi.input": Body()}
+        environ: dict[str, Any] = {**builder.get_environ(), "CONTENT_LENGTH": str(len(GOOD)), "wsgi.input": Body()}
         return run_wsgi_app(shop.app.wsgi_app, environ)[1].split()[0]
 
     assert ask() == "200"
