@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from werkzeug.datastructures import Headers
 from werkzeug.test import Client, EnvironBuilder, TestResponse, run_wsgi_app
 
 from router.api.quick import QuickDecisions
@@ -163,7 +164,7 @@ def test_the_quick_door_is_behind_the_bound_for_late_bodies(shop: Shop) -> None:
             return GOOD[:size]
 
     def ask() -> str:
-        builder = EnvironBuilder("/v1/decisions", method="POST", headers={"Authorization": KNOWN})
+        builder = EnvironBuilder("/v1/decisions", method="POST", headers=Headers({"Authorization": KNOWN}))
         environ: dict[str, Any] = {**builder.get_environ(), "CONTENT_LENGTH": str(len(GOOD)), "wsgi.input": Body()}
         return run_wsgi_app(shop.app.wsgi_app, environ)[1].split()[0]
 
