@@ -132,6 +132,8 @@ def _encryption_keys(settings: Settings) -> Mapping[str, str]:
 
 def _introduce(settings: Settings, base_url: str, key: str, *, pretend: bool, say: Callable[[str], None]) -> None:
     where = "key as set" if settings.api_key is not None else f"key in {settings.run_dir / 'api-key'}"
+    # One that was set is somebody's, and what is said here ends up in a log.
+    shown = f"${PREFIX}API_KEY" if settings.api_key is not None else key
     command = Path(sys.executable).with_name("pointsman")
     say("")
     say(f"console   {base_url}/console   log in with the {where}, or set a password: {command} console password")
@@ -143,7 +145,7 @@ def _introduce(settings: Settings, base_url: str, key: str, *, pretend: bool, sa
     say("")
     say("pay:")
     say(
-        f"curl -i {base_url}/v1/payments -H 'Authorization: Bearer {key}' \\\n"
+        f'curl -i {base_url}/v1/payments -H "Authorization: Bearer {shown}" \\\n'
         "  -H \"Idempotency-Key: $(date +%s)-$$\" -H 'Content-Type: application/json' \\\n"
         '  -d \'{"reference": "ORD-\'$(date +%s)-$$\'", "amount": 1999, "currency": "EUR",'
         ' "payment_method": {"type": "card",'

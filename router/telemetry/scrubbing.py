@@ -13,6 +13,7 @@ import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 from pydantic import BaseModel, SecretStr
 from sentry_sdk.scrubber import DEFAULT_DENYLIST, DEFAULT_PII_DENYLIST
@@ -40,9 +41,10 @@ _SHAPES = re.compile(
         [
             r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
             # Stripe's secret, restricted, publishable and webhook keys; its payment methods, tokens and sources.
-            # Ours of earlier versions begin as its payment methods do; `pointsman api-keys` makes pman_live_….
+            # Ours of earlier versions begin as its payment methods do.
             _BEFORE
-            + r"(?:(?:sk|rk|pk)_(?:live|test)_|whsec_|(?:pm|pman|tok|src|btok|ek_live|ek_test)_)[A-Za-z0-9_\-+/=]+",
+            + r"(?:(?:sk|rk|pk)_(?:live|test)_|whsec_|(?:pm|tok|src|btok|ek_live|ek_test)_)[A-Za-z0-9_\-+/=]+",
+            r"pman_[A-Za-z0-9_]+",  # those that `pointsman api-keys` makes, whatever stands before
             r"(?<=_secret_)[A-Za-z0-9]{4,}",  # a client secret: the intent's id before it stays
             _BEFORE + r"AQE[A-Za-z0-9+/=.\-]{12,}[^\s\"'\\]*",  # Adyen's API keys
             _BEFORE + r"(?:sdk|api|mob|rel)-[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}",  # LaunchDarkly's
@@ -65,7 +67,7 @@ _NAMED = re.compile(
 """`api_key=…`, `"token": "…"`, `token%3D…`: a field and its value within a text."""
 _MAY_BE_NAMED = re.compile(r"(?i)key|secret|passw|token|auth|signature|cvc")
 _MAY_HAVE_SHAPE = re.compile(
-    r"(?i)-----BEGIN|[skpm]_|whsec_|tok_|src_|_secret_|AQE|-[0-9a-f]{4}-|eyJ|bearer|basic|://|cookie|session=|login="
+    r"(?i)-----BEGIN|[skpm]_|pman_|whsec_|tok_|src_|_secret_|AQE|-[0-9a-f]{4}-|eyJ|bearer|basic|://|cookie|session=|login="
 )
 
 _WORD = re.compile(r"(?!(?:pm|tok|src|btok|sk|rk|pk|ek|whsec)_)[a-z]+(?:_[a-z]+)*|[A-Z]{3}", re.ASCII)
@@ -176,13 +178,16 @@ def _words_of(value: Any) -> str:
 
 
 def secrets_of(settings: BaseModel) -> list[str]:
-    """Every secret among the settings, each of several apart, and the database's password."""
+    """Every secret among the settings, each of several apart, and the passwords in addresses."""
     found: list[str] = []
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
             text = value.get_secret_value()
             found += [text, *(part.strip() for part in text.split(","))]
-        elif isinstance(value, str) and (credentials := re.search(r"://[^/@:]*:([^@]+)@", value)):
-            found.append(credentials[1])
+        else:
+            text = value if isinstance(value, str) else ""
+        if credentials := re.search(r"://[^/@:]*:([^@]+)@", text):
+            # As it stands there, and as the driver reads it.
+            found += [credentials[1], unquote(credentials[1])]
     return found

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from werkzeug.datastructures import Headers
 from werkzeug.test import Client, EnvironBuilder, TestResponse, run_wsgi_app
 
 from router.api.quick import QuickDecisions
@@ -84,6 +85,18 @@ def test_a_usual_decision_is_answered_without_the_views(both: Both) -> None:
         (json.dumps(order(reference="4111 1111 1111 1111")).encode(), KNOWN, 422),
         (json.dumps(order(payment_method=NO_TOKENS, expires_at="2001-01-01T00:00:00Z")).encode(), KNOWN, 422),
         (b" " * 70_000, KNOWN, 413),
+        (b"\xef\xbb\xbf" + GOOD, KNOWN, 400),
+        (GOOD.decode().encode("utf-16"), KNOWN, 400),
+        (GOOD.replace(b"ORD", b"\xff"), KNOWN, 400),
+        (GOOD.replace(b"ORD", b"\\ud800"), KNOWN, 422),
+        (GOOD.replace(b"1999", b"NaN"), KNOWN, 400),
+        (GOOD.replace(b"1999", b"1e400"), KNOWN, 422),
+        (GOOD.replace(b"1999", b"9" * 5000), KNOWN, 400),
+        (GOOD + b"{}", KNOWN, 400),
+        (b"[" * 30_000, KNOWN, 400),
+        (GOOD.replace(b'"brand"', b'"country": "FR", "brand"'), KNOWN, 400),
+        (GOOD.replace(b"cus_1", b"4111\\n 1111\\n 1111\\n 1111"), KNOWN, 422),
+        (GOOD.replace(b"cus_1", b"4111 +1111 +1111 +1111"), KNOWN, 422),
     ],
 )
 def test_what_is_refused_is_refused_by_the_views(
@@ -136,7 +149,7 @@ def test_no_body_is_waited_for_before_its_key_is_known(shop: Shop, authorization
         "HTTP_AUTHORIZATION": authorization,
         "wsgi.input": Untouched(),
     }
-    answer = run_wsgi_app(shop.app.wsgi_app, EnvironBuilder().get_environ() | environ)
+    answer = run_wsgi_app(shop.app.wsgi_app, {**EnvironBuilder().get_environ(), **environ})
     assert answer[1].split()[0] in ("401", "403")
 
 
@@ -151,9 +164,8 @@ def test_the_quick_door_is_behind_the_bound_for_late_bodies(shop: Shop) -> None:
             return GOOD[:size]
 
     def ask() -> str:
-        builder = EnvironBuilder("/v1/decisions", method="POST", headers={"Authorization": KNOWN})
-        environ: dict[str, Any] = dict(builder.get_environ())
-        environ |= {"CONTENT_LENGTH": str(len(GOOD)), "wsgi.input": Body()}
+        builder = EnvironBuilder("/v1/decisions", method="POST", headers=Headers({"Authorization": KNOWN}))
+        environ: dict[str, Any] = {**builder.get_environ(), "CONTENT_LENGTH": str(len(GOOD)), "wsgi.input": Body()}
         return run_wsgi_app(shop.app.wsgi_app, environ)[1].split()[0]
 
     assert ask() == "200"

@@ -1,13 +1,17 @@
-"""What `pointsman run` says while it waits."""
+"""What `pointsman run` says while it waits, and when it is up."""
 
 from __future__ import annotations
 
 import http.server
 import socket
 import threading
+from pathlib import Path
+
+from pydantic import SecretStr
 
 from router.clock import ManualClock
-from router.launch import _becomes_ready
+from router.launch import _becomes_ready, _introduce
+from router.settings import Settings
 
 
 class _Well(http.server.BaseHTTPRequestHandler):
@@ -50,3 +54,15 @@ def test_a_stop_ends_the_wait_without_a_word() -> None:
     stopping.set()
     assert not _becomes_ready("http://127.0.0.1:1/readyz", ManualClock(), stopping, say=said.append)
     assert said == []
+
+
+def test_a_key_that_was_set_is_not_said_and_one_that_was_made_is(tmp_path: Path) -> None:
+    """The one was given by somebody who has it, and a log keeps what is said; the other is this run's alone."""
+    for given, shown in ((SecretStr("somebodys-own-key"), "$ROUTER_API_KEY"), (None, "pm_local_made")):
+        said: list[str] = []
+        settings = Settings(run_dir=tmp_path, api_key=given)
+        key = "pm_local_made" if given is None else given.get_secret_value()
+        _introduce(settings, "http://127.0.0.1:8080", key, pretend=True, say=said.append)
+        text = "\n".join(said)
+        assert f'-H "Authorization: Bearer {shown}"' in text
+        assert "somebodys-own-key" not in text

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from router.clock import SystemClock, TimeOrderedIds
+from router.key_format import new_key
 from router.pan_written import holds_pan, places
 from router.settings import Settings
 from router.telemetry.scrubbing import DEEPEST, REMOVED, Scrubber, secrets_of
@@ -207,3 +209,21 @@ def test_places_are_told_exactly() -> None:
 def test_figures_between_marks_are_no_cards_unless_grouped_like_one(text: str) -> None:
     """Order numbers and figures: a payment refused for them could never be paid."""
     assert not holds_pan(text)
+
+
+@pytest.mark.parametrize("before", ["", "key ", "'", "/v1/", "x-", "Xy", "_"])
+def test_a_key_of_our_own_is_taken_out_wherever_it_stands(before: str) -> None:
+    """As `pointsman api-keys` makes them: alone in a text, and with nothing that says what it is."""
+    key = new_key(random.Random(before).randrange)
+    assert SCRUBBER.text(f"{before}{key} was refused") in (f"{before}{REMOVED} was refused", f"{REMOVED} was refused")
+    assert key not in json.dumps(SCRUBBER.value({"event": "odd", "path": f"{before}{key}"}))
+
+
+def test_passwords_in_addresses_are_known_as_they_stand_and_as_they_are_read() -> None:
+    settings = Settings(
+        limits_store=SecretStr("redis://limits:hunter2hunter2@store:6379/0"),
+        database_url="postgresql://ledger:p%40ssw0rd99@db/ledger",
+    )
+    scrubber = Scrubber(secrets_of(settings))
+    for password in ("hunter2hunter2", "p%40ssw0rd99", "p@ssw0rd99"):
+        assert scrubber.text(f"cannot log in with {password}") == f"cannot log in with {REMOVED}"
