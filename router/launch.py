@@ -25,7 +25,7 @@ READY_WITHIN_S = 30.0
 
 def launch(settings: Settings, *, say: Callable[[str], None]) -> None:
     """Run until Ctrl-C. Raises AlreadyRunningError when this run directory is in use."""
-    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = _api_key(settings)
     urls = _provider_urls(settings)
     # Somebody's real provider must never be sent synthetic payments.

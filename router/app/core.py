@@ -130,7 +130,7 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     clock = clock or SystemClock()
     ids = ids or TimeOrderedIds(clock)
     fees = fee_book(settings, clock.now().date())
-    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    settings.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     measuring = Measuring(settings.run_dir, PROVIDER_NAMES, life=ids.new(role))
     counted = measuring.catalogue
     times = LedgerTimes(counted)

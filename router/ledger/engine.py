@@ -147,10 +147,17 @@ def translated() -> Iterator[None]:
         raise  # a conflict to be handled, or a fault of ours: neither goes away by waiting
     # DBAPIError: the database said no or is gone. TimeoutError: every pooled connection is busy.
     except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
-        # The driver's message may quote parameters; the class is enough to act on.
-        raise LedgerUnavailableError(
-            type(error.orig if isinstance(error, sa.exc.DBAPIError) else error).__name__
-        ) from None
+        raise LedgerUnavailableError(_in_words(error)) from None
+
+
+def _in_words(error: sa.exc.DBAPIError | sa.exc.TimeoutError) -> str:
+    """The driver's class and the database's own code: a full disk from a refused connection. Its message may quote
+    parameters, so it is not repeated.
+    """
+    orig = error.orig if isinstance(error, sa.exc.DBAPIError) else None
+    code = getattr(orig, "sqlite_errorname", None) or getattr(orig, "sqlstate", None)
+    name = type(error if orig is None else orig).__name__
+    return name if code is None else f"{name} ({code})"
 
 
 def _sqlite_engine(url: sa.URL, pool_size: int) -> sa.Engine:
