@@ -13,6 +13,7 @@ about a payment later joins the trace that the payment was made in: the ledger k
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import dataclasses
 import functools
@@ -114,10 +115,15 @@ class Tracing:
                 raise
 
     def tell(self, span: Span, **attributes: Any) -> None:
-        """Put attributes on a span, scrubbed; those that say nothing are left out."""
-        if span.is_recording():
-            for name, value in attributes.items():
-                if value is not None:
+        """Put attributes on a span, scrubbed; those that say nothing are left out.
+
+        Never raises: a trace that cannot be told must not cost a provider's answer, which is in the caller's hands.
+        """
+        if not span.is_recording():
+            return
+        for name, value in attributes.items():
+            if value is not None:
+                with contextlib.suppress(Exception):
                     span.set_attribute(name.replace("__", "."), self._scrubbed(name, value))
 
     def _scrubbed(self, name: str, value: Any) -> Any:

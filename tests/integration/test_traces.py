@@ -13,6 +13,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from providers.sandbox.server import Sandbox
+from router.telemetry.scrubbing import Scrubber
 from tests.integration.shop import Shop, open_shop, order
 from tests.integration.transcripts import Desk, desk
 
@@ -61,6 +62,22 @@ def traced_shop(collector_url: str, sandbox: Sandbox, folder: Path, **more: Any)
     url = f"sqlite:///{folder / 'ledger.db'}"
     with open_shop(url, sandbox, folder, otlp_endpoint=collector_url, **more) as shop:
         yield shop
+
+
+def test_a_trace_that_cannot_be_told_costs_no_payment_its_answer(
+    collector: Desk, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider has answered by then: what it said is written, whatever becomes of the span."""
+
+    def fault(_scrubber: Scrubber, _value: Any, _name: str = "") -> Any:
+        msg = "a fault of ours"
+        raise ValueError(msg)
+
+    with traced_shop(collector.url, sandbox, tmp_path) as shop:
+        monkeypatch.setattr(Scrubber, "value", fault)
+        answer = shop.pay()
+        monkeypatch.undo()
+        assert (answer.status_code, (answer.json or {})["status"]) == (201, "captured")
 
 
 def test_a_payment_is_one_tree_below_checkouts_own_span(collector: Desk, sandbox: Sandbox, tmp_path: Path) -> None:
