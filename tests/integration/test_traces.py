@@ -13,7 +13,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from providers.sandbox.server import Sandbox
-from router.telemetry.scrubbing import Scrubber
+from router.telemetry.traces import Tracing
 from tests.integration.shop import Shop, open_shop, order
 from tests.integration.transcripts import Desk, desk
 
@@ -69,14 +69,13 @@ def test_a_trace_that_cannot_be_told_costs_no_payment_its_answer(
 ) -> None:
     """The provider has answered by then: what it said is written, whatever becomes of the span."""
 
-    def fault(_scrubber: Scrubber, _value: Any, _name: str = "") -> Any:
+    def fault(_tracing: Tracing, _name: str, _value: Any) -> Any:
         msg = "a fault of ours"
         raise ValueError(msg)
 
     with traced_shop(collector.url, sandbox, tmp_path) as shop:
-        monkeypatch.setattr(Scrubber, "value", fault)
+        monkeypatch.setattr(Tracing, "_scrubbed", fault)
         answer = shop.pay()
-        monkeypatch.undo()
         assert (answer.status_code, (answer.json or {})["status"]) == (201, "captured")
 
 
