@@ -46,6 +46,9 @@ soak: $(VENV)/installed  ## half an hour at half of capacity, with faults: what 
 rolling: $(VENV)/installed  ## web processes replaced in turn while customers pay; 2 minutes
 	$(BIN)/python -m tests.load.rolling $(ROLLING)
 
+database-away: $(VENV)/installed  ## a PostgreSQL restarted, crashed, paused for ten seconds while customers pay; 3 minutes
+	$(BIN)/python -m tests.load.away $(AWAY)
+
 rotations: $(VENV)/installed  ## API keys, webhook secrets and encryption keys replaced while customers pay; 3 minutes
 	$(BIN)/python -m tests.load.rotation $(ROTATIONS)
 

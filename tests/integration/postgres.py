@@ -179,6 +179,21 @@ class Server:
             )
         _wait_for(self._process, self.databases.admin_url, self._folder / "log")
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Every process of it stands still, with its connections open, as on a machine that is swapped out."""
+        assert self._process is not None
+        server = psutil.Process(self._process.pid)
+        standing = [server, *server.children(recursive=True)]
+        for each in standing:
+            each.suspend()
+        try:
+            yield
+        finally:
+            for each in standing:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.resume()
+
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
         """Signal it, and wait until all of it is gone: SIGINT is "fast", SIGQUIT "immediate", SIGKILL a crash."""
         server, self._process = self._process, None
