@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from iso4217 import Currency
 from pydantic import ValidationError
@@ -62,6 +62,9 @@ BODIES = st.fixed_dictionaries(
 )
 
 
+@settings(
+    suppress_health_check=[HealthCheck.too_slow]
+)  # the first draw compiles patterns: a second on a busy machine
 @given(BODIES)
 def test_a_sound_body_is_taken_and_survives_the_ledger(body: dict[str, Any]) -> None:
     """What a worker reads back later is the same order with the same fingerprint."""
