@@ -53,11 +53,11 @@ class Prepared:
         try:
             cursor.execute(self._sql, taken if self._order is None else [taken[name] for name in self._order])
         except self._errors as error:
-            raise _as_core_says(connection, self._sql, error, driver, cursor) from error
+            raise as_core_says(connection, self._sql, error, driver, cursor) from error
         return cursor
 
 
-def _as_core_says(connection: sa.Connection, text: str, error: Any, driver: Any, cursor: Any) -> BaseException:
+def as_core_says(connection: sa.Connection, text: str, error: Any, driver: Any, cursor: Any) -> BaseException:
     """The driver's error as SQLAlchemy raises it; a connection that it ended leaves the pool."""
     dialect = connection.dialect
     gone = dialect.is_disconnect(error, driver, cursor)
