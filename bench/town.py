@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -48,8 +49,9 @@ class Side:
     body: str
     web: subprocess.Popen[bytes]
     key: str = ""
-    number: int = field(default_factory=lambda: int(time.time() * 10) % 10**9)
-    """Of the last request: another one in every run, and shorter than a card number."""
+    number: int = field(default_factory=lambda: secrets.randbelow(10**8) * 1000)
+    """Of the last request, shorter than a card number. Sides that share a ledger must not share numbers: a key that was
+    used is answered again, for next to nothing."""
 
     def load(self, seconds: float, *, connections: int = 8, per_second: float | None = None) -> dict[str, Any]:
         """One run: what the generator says of it, and `cpu_us`, the web processes' own time for a request."""
