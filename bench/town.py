@@ -50,8 +50,8 @@ class Side:
     web: subprocess.Popen[bytes]
     key: str = ""
     number: int = field(default_factory=lambda: secrets.randbelow(10**8) * 1000)
-    """Of the last request, shorter than a card number. Sides that share a ledger must not share numbers: a key that was
-    used is answered again, for next to nothing."""
+    """Of the last request, shorter than a card number. Sides that share a ledger must not share numbers: a key that
+    was used is answered again, for next to nothing."""
 
     def load(self, seconds: float, *, connections: int = 8, per_second: float | None = None) -> dict[str, Any]:
         """One run: what the generator says of it, and `cpu_us`, the web processes' own time for a request."""
