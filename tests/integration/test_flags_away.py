@@ -134,6 +134,7 @@ def test_away_at_start_the_last_known_rules_and_targets_serve_until_it_is_back(
         )
         fake.update(provider_enabled_key("adyen"), on=False)
         before = start(fake.uri)
+        wait_for(lambda: before.flags.status().state == "valid")  # on a busy machine it starts without its flags
         before.watch.run_once()
         before.flags.close()
     begun = time.monotonic()
@@ -293,6 +294,7 @@ def test_a_wrong_value_among_the_last_known_is_reported_once(ledger: FlagValueLe
     with FakeLaunchDarkly(new_flags(), port=port) as fake:
         fake.update(PRIMARY_PROVIDER, variations=[7, "adyen"])
         before = start(fake.uri)
+        wait_for(lambda: before.flags.status().state == "valid")  # on a busy machine it starts without its flags
         before.watch.run_once()
         before.flags.close()
     after = start(f"http://127.0.0.1:{port}")
