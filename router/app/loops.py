@@ -6,6 +6,8 @@ import datetime as dt
 import os
 import random
 import socket
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 
@@ -115,53 +117,12 @@ def create_worker(core: Core) -> Loops:
     add_health(loops, core, patience=1.0)
     add_flag_watch(loops, core)
     add_keys(loops, core)
-    parked = Parked(
-        providers=tuple(core.providers),
-        ledger=ParkedLedger(core.database),
-        payments=core.payments,
-        health=core.health,
-        clock=core.clock,
-        ids=core.ids,
-        # Who finds a provider's places taken is put off, and would wait for a minute where one second is enough.
-        at_once=min(core.settings.parked_at_once, core.settings.calls_at_once),
-        most_per_s=core.settings.parked_per_second,
-        retry_s=core.settings.parked_retry_seconds,
-        is_enabled=lambda name: core.flags.read(FlagContext()).is_enabled(name),
-        stopping=lambda: loops.stopping,
-    )
+    parked = build_parked(core, stopping=lambda: loops.stopping)
     loops.add(Loop("parked", parked.run_once, lambda: parked.wait(PARKED_INTERVAL_S), parked.wake))
-    resolver = Resolver(
-        ledger=core.ledger,
-        journals=core.journals,
-        sender=core.inquirer,
-        providers=core.providers,
-        settings=ResolverSettings(core.settings.deadline_seconds, core.settings.resend_max_age_seconds),
-        clock=core.clock,
-        held_back=core.health.held_back,
-    )
-    notices = Notices(
-        inbox=Inbox(core.database),
-        ledger=core.ledger,
-        journals=core.journals,
-        clock=core.clock,
-        resend_max_age_s=core.settings.resend_max_age_seconds,
-    )
+    resolver, notices = build_resolver(core), build_notices(core)
     loops.add(Loop("notices", notices.run_once, loops.pause(NOTICES_INTERVAL_S)))
     loops.add(Loop("resolver", resolver.run_once, loops.pause(RESOLVE_INTERVAL_S)))
-    housekeeping = Housekeeping(
-        upkeep=Upkeep(core.database),
-        scores=ScoreLedger(core.database),
-        decisions=DecisionLedger(core.database),
-        deliveries=DeliveryLedger(core.database),
-        ledger=core.ledger,
-        journals=core.journals,
-        sender=core.inquirer,
-        providers=core.providers,
-        action_expires_s=core.settings.action_expires_seconds,
-        deadline_s=core.settings.deadline_seconds,
-        clock=core.clock,
-        stopping=lambda: loops.stopping,
-    )
+    housekeeping = build_housekeeping(core, stopping=lambda: loops.stopping)
     loops.add(Loop("housekeeping", housekeeping.run_once, loops.pause(HOUSEKEEPING_INTERVAL_S)))
     watch = AccountWatch(
         core.providers,
@@ -181,6 +142,66 @@ def create_worker(core: Core) -> Loops:
     _add_kafka(loops, core)
     _add_webhooks_out(loops, core)
     return loops
+
+
+def build_parked(core: Core, **more: Any) -> Parked:
+    """The loop over parked payments; `more` as `Parked` has it."""
+    return Parked(
+        providers=tuple(core.providers),
+        ledger=ParkedLedger(core.database),
+        payments=core.payments,
+        health=core.health,
+        clock=core.clock,
+        ids=core.ids,
+        # Who finds a provider's places taken is put off, and would wait for a minute where one second is enough.
+        at_once=min(core.settings.parked_at_once, core.settings.calls_at_once),
+        most_per_s=core.settings.parked_per_second,
+        retry_s=core.settings.parked_retry_seconds,
+        is_enabled=lambda name: core.flags.read(FlagContext()).is_enabled(name),
+        **more,
+    )
+
+
+def build_resolver(core: Core) -> Resolver:
+    """The loop over payments in doubt."""
+    return Resolver(
+        ledger=core.ledger,
+        journals=core.journals,
+        sender=core.inquirer,
+        providers=core.providers,
+        settings=ResolverSettings(core.settings.deadline_seconds, core.settings.resend_max_age_seconds),
+        clock=core.clock,
+        held_back=core.health.held_back,
+    )
+
+
+def build_notices(core: Core) -> Notices:
+    """The loop over the inbox."""
+    return Notices(
+        inbox=Inbox(core.database),
+        ledger=core.ledger,
+        journals=core.journals,
+        clock=core.clock,
+        resend_max_age_s=core.settings.resend_max_age_seconds,
+    )
+
+
+def build_housekeeping(core: Core, *, stopping: Callable[[], bool] = lambda: False) -> Housekeeping:
+    """The loop over what is old."""
+    return Housekeeping(
+        upkeep=Upkeep(core.database),
+        scores=ScoreLedger(core.database),
+        decisions=DecisionLedger(core.database),
+        deliveries=DeliveryLedger(core.database),
+        ledger=core.ledger,
+        journals=core.journals,
+        sender=core.inquirer,
+        providers=core.providers,
+        action_expires_s=core.settings.action_expires_seconds,
+        deadline_s=core.settings.deadline_seconds,
+        clock=core.clock,
+        stopping=stopping,
+    )
 
 
 def _add_webhooks_out(loops: Loops, core: Core) -> None:

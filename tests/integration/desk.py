@@ -11,10 +11,9 @@ import sqlalchemy as sa
 from werkzeug.test import TestResponse
 
 from providers.sandbox.server import SANDBOX_ADYEN_HMAC_KEY, SANDBOX_STRIPE_WEBHOOK_SECRET
-from router.ledger.inbox import Inbox
+from router.app.loops import build_notices, build_resolver
 from router.ledger.tables import payments
 from router.notices import Notices
-from router.resolver import Resolver, ResolverSettings
 from router.settings import PROVIDER_NAMES
 from tests.integration.shop import Shop
 from tests.unit.webhook_receiver import Receiver, until
@@ -39,16 +38,7 @@ class Desk:
 
     def resolve(self, rounds: int = 1) -> int:
         """Let the resolver work, as if each time that it waits for were over; how many payments it settled."""
-        core = self.shop.core
-        resolver = Resolver(
-            ledger=core.ledger,
-            journals=core.journals,
-            sender=core.inquirer,
-            providers=core.providers,
-            settings=ResolverSettings(core.settings.deadline_seconds, core.settings.resend_max_age_seconds),
-            clock=core.clock,
-            held_back=core.health.held_back,
-        )
+        resolver = build_resolver(self.shop.core)
         settled = 0
         for _ in range(rounds):
             self.change_all("resolve_at = 0 WHERE resolve_at IS NOT NULL")
@@ -64,14 +54,7 @@ class Desk:
 
     def notices(self) -> Notices:
         """The worker's loop over the inbox."""
-        core = self.shop.core
-        return Notices(
-            inbox=Inbox(core.database),
-            ledger=core.ledger,
-            journals=core.journals,
-            clock=core.clock,
-            resend_max_age_s=core.settings.resend_max_age_seconds,
-        )
+        return build_notices(self.shop.core)
 
     def change_all(self, change: str) -> None:
         """Change rows of payments behind the router's back."""

@@ -25,10 +25,10 @@ from providers.sandbox.server import Sandbox
 from router import sending
 from router.app import core as composition
 from router.app.core import Core
+from router.app.loops import build_parked
 from router.app.web import create_app
 from router.ledger.engine import Database
 from router.ledger.keys import KeyLedger
-from router.ledger.parked import ParkedLedger
 from router.ledger.tables import (
     event_clock,
     flag_changes,
@@ -181,17 +181,7 @@ class Shop:
 
     def parked(self) -> Parked:
         """The worker's loop over parked payments."""
-        core = self.core
-        return Parked(
-            providers=tuple(core.providers),
-            ledger=ParkedLedger(core.database),
-            payments=core.payments,
-            health=core.health,
-            clock=core.clock,
-            ids=core.ids,
-            retry_s=core.settings.parked_retry_seconds,
-            start=lambda task: task(),
-        )
+        return build_parked(self.core, start=lambda task: task())
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ import pytest
 import sqlalchemy as sa
 
 from providers.contract import OutcomeKind, Timeouts
+from router.app.loops import build_housekeeping
 from router.audit import verify
 from router.housekeeping import Done, Housekeeping
 from router.ledger.alerts import Alert, AlertLedger
 from router.ledger.counts import CountLedger, CountRow, hour_of
 from router.ledger.probes import Probe, ProbeLedger
 from router.ledger.tables import idempotency_keys, webhooks
-from router.ledger.upkeep import Upkeep
 from tests.integration.conftest import OpenShop
 from tests.integration.shop import Shop, paying_with
 
@@ -24,17 +24,7 @@ SOON_S = 0.05
 
 def housekeeping(shop: Shop) -> Housekeeping:
     """The worker's loop."""
-    core = shop.core
-    return Housekeeping(
-        upkeep=Upkeep(core.database),
-        ledger=core.ledger,
-        journals=core.journals,
-        sender=core.inquirer,
-        providers=core.providers,
-        action_expires_s=core.settings.action_expires_seconds,
-        deadline_s=core.settings.deadline_seconds,
-        clock=core.clock,
-    )
+    return build_housekeeping(shop.core)
 
 
 def test_an_abandoned_payment_is_canceled_in_the_providers_books(shops: OpenShop) -> None:

@@ -12,13 +12,13 @@ import pytest
 import sqlalchemy as sa
 
 from router.app.core import build
+from router.app.loops import build_housekeeping
 from router.clock import ManualClock, SystemClock
-from router.housekeeping import SCORE_HOURS_KEPT_S, SCORE_MINUTES_KEPT_S, SCORES_KEPT_S, Housekeeping
+from router.housekeeping import SCORE_HOURS_KEPT_S, SCORE_MINUTES_KEPT_S, SCORES_KEPT_S
 from router.ledger.engine import Database
 from router.ledger.migrate import migrate
 from router.ledger.scores import DAY_S, HOUR_S, MINUTE_S, ScoreLedger
 from router.ledger.tables import score_counts
-from router.ledger.upkeep import Upkeep
 from router.score_sharing import EXCHANGE_INTERVAL_S, ScoreSharing
 from router.scores import Score, Scores
 from router.segments import Segment, segment
@@ -168,17 +168,7 @@ def test_housekeeping_merges_and_forgets(shop: Shop, age_s: int, widths: list[in
     old = Process(core.database, clock, "web:old")
     old.hear(1)
     old.sharing.tell()
-    tidy = Housekeeping(
-        upkeep=Upkeep(core.database),
-        scores=ScoreLedger(core.database),
-        ledger=core.ledger,
-        journals=core.journals,
-        sender=core.inquirer,
-        providers=core.providers,
-        action_expires_s=core.settings.action_expires_seconds,
-        deadline_s=core.settings.deadline_seconds,
-        clock=core.clock,
-    )
+    tidy = build_housekeeping(core)
     assert tidy.run_once().scores == changed
     assert tidy.run_once().scores == 0
     found = [row for row in rows(core.database) if row[3] < clock.now().timestamp() + MINUTE_S]
