@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from router.ledger.records import from_row, to_row
 from router.ledger.tables import operations
+from router.ledger.together import Insert, Step, Update
 
 OperationKind = Literal["capture", "void", "refund"]
 OperationState = Literal["started", "unknown", "received", "done", "refused", "failed"]
@@ -60,16 +61,17 @@ class Operation:
         return self.state in (*UNSETTLED, "received") and self.sends > len(self.failures)
 
 
-_COLUMNS = [column.name for column in operations.columns]
+_COLUMNS = [f"{column.name}" for column in operations.columns]
 
 
-def write(connection: sa.Connection, operation: Operation, *, new: bool) -> None:
-    """Insert a new operation, or write how one stands now."""
+_NEW = Insert(operations, _COLUMNS)
+_AGAIN = Update(operations, _COLUMNS, where=[lambda given: operations.c.id == given("this", operations.c.id.type)])
+
+
+def step(operation: Operation, *, new: bool) -> Step:
+    """A new operation's row, or how one stands now."""
     row = to_row({name: getattr(operation, name) for name in _COLUMNS} | {"failures": list(operation.failures)})
-    if new:
-        connection.execute(operations.insert(), row)
-    else:
-        connection.execute(operations.update().where(operations.c.id == operation.id).values(row))
+    return (_NEW, row) if new else (_AGAIN, {**row, "this": operation.id})
 
 
 def of_payment(connection: sa.Connection, payment_id: str) -> list[Operation]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ from router.ledger.records import (
 )
 from router.ledger.tables import attempts, idempotency_keys, payment_events, payments, to_micros
 from router.ledger.tables import operations as operation_table
+from router.ledger.together import Given, Insert, Step, Together, Update
 
 NEVER = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 """Before anything was due."""
@@ -43,6 +45,8 @@ class PaymentLedger:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._statements = _Statements(database.engine.dialect)
+        self._together = Together(database)
+        self._read_back = Reading(_READ_BACK, database.engine.dialect)
 
     # ------------------------------------------------------------ writing
 
@@ -52,35 +56,35 @@ class PaymentLedger:
         `repeat` lets the reference be used again. Raises KeyTakenError or ReferenceInUseError, and then has
         written nothing.
         """
-        run = self._statements
+        row = to_row({name: getattr(payment, name) for name in _PAYMENT_COLUMNS})
+        row["order"] = self._database.seals.order(row["order"], payment.id)
+        row["next_action"] = self._database.seals.action(row["next_action"], payment.id)
+        new_key = NewKey(key, fingerprint)
+        steps: list[Step] = [
+            (_NEW_PAYMENT if repeat else _NEW_REFERENCE, {**row, "new_key": key}),
+            _key_step(payment.merchant, new_key, payment.id, at=row["created_at"]),
+            _event_step(payment.id, "created", row),
+        ]
+        if first is not None:
+            steps.append((_NEW_ATTEMPT, self._new_attempt_row(first)))
+        broken: sa.exc.IntegrityError | None = None
         try:
-            with self._database.write() as connection:
-                # The holder first: on PostgreSQL each query sees its own moment, and a twin of this request that
-                # commits in between must be told by its key, not taken for another order.
-                holder = None if repeat else run.holder_of(connection, payment.merchant, payment.reference)
-                if run.key_of(connection, payment.merchant, key) is not None:
-                    raise KeyTakenError
-                if holder is not None:
-                    raise ReferenceInUseError(holder)
-                row = to_row({name: getattr(payment, name) for name in _PAYMENT_COLUMNS})
-                row["order"] = self._database.seals.order(row["order"], payment.id)
-                row["next_action"] = self._database.seals.action(row["next_action"], payment.id)
-                run.new_payment.run(connection, row)
-                run.add_key(connection, payment.merchant, NewKey(key, fingerprint), payment.id, at=row["created_at"])
-                run.add_event(connection, payment.id, "created", row)
-                if first is not None:
-                    run.new_attempt.run(connection, self._new_attempt_row(first))
+            if self._together.commit(steps) is not None:
+                return
         except sa.exc.IntegrityError as error:
-            # Two requests in the same instant, both past the checks above: the unique keys decide.
-            with self._database.read() as connection:
-                holder = None if repeat else run.holder_of(connection, payment.merchant, payment.reference)
-            if self.find_key(payment.merchant, key) is not None:
-                raise KeyTakenError from None
-            if holder is not None:
-                raise ReferenceInUseError(holder) from None
-            if not _breaks(error, *_REFERENCE):
-                raise
-            raise KeyTakenError from None  # its holder has just ended: the next try finds the reference free
+            # Two requests in the same instant, each past the other's conditions: the unique keys decide.
+            broken = error
+        # The holder first: on PostgreSQL each query sees its own moment, and a twin of this request that commits in
+        # between must be told by its key, not taken for another order.
+        with self._database.look() as connection:
+            holder = None if repeat else self._statements.holder_of(connection, payment.merchant, payment.reference)
+        if self.find_key(payment.merchant, key) is not None:
+            raise KeyTakenError
+        if holder is not None:
+            raise ReferenceInUseError(holder)
+        if broken is not None and not _breaks(broken, *_REFERENCE):
+            raise broken
+        raise KeyTakenError  # its holder has just ended: the next try finds the reference free
 
     def change(
         self,
@@ -120,33 +124,56 @@ class PaymentLedger:
                 # What the worker does with it while it waits has no event, so the one that ends the waiting says
                 # what becomes of it.
                 values = dict.fromkeys(("next_try_at", "claimed_until", "dead_at")) | {"faults": 0} | values
-        run = self._statements
-        with self._one_of_two(payment), self._database.write() as connection:
-            if reopened and (other := run.holder_of(connection, payment.merchant, payment.reference)) is not None:
-                raise ReferenceInUseError(other)
-            row = run.change(connection, payment, values, holder)
-            if row is None:
-                raise StaleError
-            run.add_event(connection, payment.id, event, values if note is None else {**values, "note": note})
-            before = {each.id: each for each in read}
-            for attempt in finished:
-                run.end_attempt(connection, attempt, self._attempt_row(attempt, _FINISHED_COLUMNS))
-                run.tell_fee(connection, attempt, before.get(attempt.id))
-            for operation in operations:
-                operation_rows.write(connection, operation, new=False)
-            if asked is not None:
-                operation_rows.write(connection, asked, new=True)
-            if key is not None:
-                operation_id = None if asked is None else asked.id
-                run.add_key(connection, payment.merchant, key, payment.id, operation_id, at=values["updated_at"])
-            if started is not None:
-                run.new_attempt.run(connection, self._new_attempt_row(started))
-            if release_key:
-                connection.execute(idempotency_keys.delete().where(idempotency_keys.c.payment_id == payment.id))
-        learned = from_row(row)
+        steps = [
+            _change_step(payment, values, holder),
+            _event_step(payment.id, event, values if note is None else {**values, "note": note}),
+        ]
+        rest: list[sa.Update | sa.Delete] = []
+        """What is no usual payment's, and is written by Core in the same transaction."""
+        before = {each.id: each for each in read}
+        for attempt in finished:
+            row = {**self._attempt_row(attempt, [*_FINISHED_COLUMNS, *_FEE]), "this": attempt.id}
+            fee = _fee_kind(attempt, before.get(attempt.id))
+            if fee is None:
+                fees = fee_values(attempt, before.get(attempt.id))
+                rest.append(attempts.update().where(attempts.c.id == attempt.id).values(fees))
+            steps.append((fee or _ENDED_ATTEMPT, row))
+        if started is not None:
+            steps.append((_NEW_ATTEMPT, self._new_attempt_row(started)))
+        steps.extend(operation_rows.step(operation, new=False) for operation in operations)
+        if asked is not None:
+            steps.append(operation_rows.step(asked, new=True))
+        if key is not None:
+            operation_id = None if asked is None else asked.id
+            steps.append(_key_step(payment.merchant, key, payment.id, operation_id, at=values["updated_at"]))
+        if release_key:
+            rest.append(idempotency_keys.delete().where(idempotency_keys.c.payment_id == payment.id))
+        with self._one_of_two(payment):
+            if reopened or rest:
+                changed = self._change_with(payment, steps, rest, reopened=reopened)
+            else:
+                changed = self._together.commit(steps)
+        if changed is None:
+            raise StaleError
+        learned = from_row(self._read_back.of(changed))
         learned["next_action"] = self._database.seals.open_action(learned["next_action"], payment.id)
         documents = {name: changes[name] for name in changes if name in _DOCUMENTS}
         return dataclasses.replace(payment, **learned, **documents)
+
+    def _change_with(
+        self, payment: Payment, steps: Sequence[Step], rest: Sequence[sa.Update | sa.Delete], *, reopened: bool
+    ) -> Sequence[Any] | None:
+        """The steps, and what goes with them into the same transaction."""
+        with self._database.write() as connection:
+            if reopened:
+                holder = self._statements.holder_of(connection, payment.merchant, payment.reference)
+                if holder is not None:
+                    raise ReferenceInUseError(holder)
+            changed = self._together.run(connection, steps)
+            if changed is not None:
+                for statement in rest:
+                    connection.execute(statement)
+            return changed
 
     def _attempt_row(self, attempt: Attempt, columns: Sequence[str]) -> dict[str, Any]:
         row = to_row({name: getattr(attempt, name) for name in columns})
@@ -333,40 +360,14 @@ _READ_BACK = [column for column in payments.columns if column.name not in _DOCUM
 
 
 class _Statements:
-    """What every payment runs, worded once."""
+    """What is looked up for every payment, worded once."""
 
     def __init__(self, dialect: sa.Dialect) -> None:
-        self._dialect = dialect
-        self.new_payment = Prepared(payments.insert().inline(), dialect, _PAYMENT_COLUMNS)
-        self._new_key = Prepared(idempotency_keys.insert().inline(), dialect, _KEY_COLUMNS)
-        self._new_event = Prepared(payment_events.insert().inline(), dialect, _EVENT_COLUMNS)
-        self.new_attempt = Prepared(attempts.insert().inline(), dialect, _ATTEMPT_COLUMNS)
-        this = attempts.c.id == sa.bindparam("this")
-        self._end_attempt = Prepared(attempts.update().where(this), dialect, _FINISHED_COLUMNS)
-        nobody_told = (attempts.c.fee_actual.is_(None), attempts.c.fee_currency.is_(None))
-        fee = ("fee_actual", "fee_currency")
-        self._first_fee = Prepared(attempts.update().where(this, *nobody_told), dialect, fee)
-        self._changes: dict[tuple[bool, bool, tuple[str, ...]], Prepared] = {}
-        self._row = Reading(_READ_BACK, dialect)
-        taken, mine = idempotency_keys.c, payments.c
-        self._key_of = Prepared(
-            sa.select(taken.fingerprint, taken.payment_id).where(
-                taken.merchant == sa.bindparam("merchant"), taken.key == sa.bindparam("key")
-            ),
-            dialect,
-        )
-        words = [f"'{status}'" for status in sorted(HOLDING_STATUSES)]
-        holding: list[sa.ColumnElement[str]] = [sa.literal_column(word) for word in words]
-        self._holder_of = Prepared(
-            sa.select(mine.id)
-            .where(
-                mine.merchant == sa.bindparam("merchant"),
-                mine.reference == sa.bindparam("reference"),
-                mine.status.in_(holding),
-            )
-            .limit(1),
-            dialect,
-        )
+        taken = idempotency_keys.c
+        same = taken.merchant == sa.bindparam("merchant"), taken.key == sa.bindparam("key")
+        self._key_of = Prepared(sa.select(taken.fingerprint, taken.payment_id).where(*same), dialect)
+        holder = sa.select(payments.c.id).where(_holds(_named)).limit(1)
+        self._holder_of = Prepared(holder, dialect)
 
     def key_of(self, connection: sa.Connection, merchant: str, key: str) -> tuple[str, str] | None:
         """The fingerprint and the payment id that this key was consumed by."""
@@ -378,74 +379,110 @@ class _Statements:
         row = self._holder_of.row(connection, {"merchant": merchant, "reference": reference})
         return None if row is None else str(row[0])
 
-    def change(
-        self, connection: sa.Connection, payment: Payment, values: Mapping[str, Any], holder: str | None
-    ) -> dict[str, Any] | None:
-        """Set these columns where the payment is as it was loaded and nobody else's lease runs; the row, read back.
 
-        None: it is not, and nothing was set.
-        """
-        kind = payment.lease_holder is None, holder is None, tuple(values)
-        statement = self._changes.get(kind)
-        if statement is None:
-            # As many as there are kinds of transitions: some dozens.
-            statement = self._changes[kind] = Prepared(_change(*kind[:2]), self._dialect, kind[2])
-        known = {"known_id": payment.id, "known_version": payment.version, "known_holder": payment.lease_holder}
-        row = statement.row(connection, {**values, **known, "at": values["updated_at"], "holder": holder})
-        return None if row is None else self._row.of(row)
-
-    def end_attempt(self, connection: sa.Connection, attempt: Attempt, row: Mapping[str, Any]) -> None:
-        """Write how an attempt stands."""
-        self._end_attempt.run(connection, {**row, "this": attempt.id})
-
-    def tell_fee(self, connection: sa.Connection, attempt: Attempt, read: Attempt | None) -> None:
-        """Write its fee where it was told anew, and none is settled (`actual_fees.fee_values`)."""
-        told = {"fee_actual": attempt.fee_actual, "fee_currency": attempt.fee_currency}
-        was = None if read is None else {"fee_actual": read.fee_actual, "fee_currency": read.fee_currency}
-        if told == was:
-            return
-        if was == {"fee_actual": None, "fee_currency": None}:
-            # As `fee_values` has it for this, the usual case, where nothing was read that a file could stand for.
-            self._first_fee.run(connection, {**told, "this": attempt.id})
-        else:
-            this = attempts.c.id == attempt.id
-            connection.execute(attempts.update().where(this).values(fee_values(attempt, read)))
-
-    def add_key(
-        self,
-        connection: sa.Connection,
-        merchant: str,
-        new: NewKey,
-        payment_id: str,
-        operation_id: str | None = None,
-        *,
-        at: int,
-    ) -> None:
-        """Consume an idempotency key."""
-        row = {
-            "merchant": merchant,
-            "key": new.key,
-            "fingerprint": new.fingerprint,
-            "payment_id": payment_id,
-            "operation_id": operation_id,
-            "created_at": at,
-        }
-        self._new_key.run(connection, row)
-
-    def add_event(self, connection: sa.Connection, payment_id: str, kind: str, changes: Mapping[str, Any]) -> None:
-        """As `append_event`."""
-        self._new_event.run(connection, _event(payment_id, kind, changes))
+# ---------------------------------------------------------------- the rows of a commit (`together`)
 
 
-def _change(was_free: bool, by_nobody: bool) -> sa.Update:
-    """The compare-and-set. `was_free`: loaded without a lease on it; `by_nobody`: no lease of ours counts."""
+def _named(name: str, kind: sa.types.TypeEngine[Any]) -> sa.BindParameter[Any]:
+    return sa.bindparam(name, type_=kind)
+
+
+def _holds(given: Given, table: Any = payments) -> sa.ColumnElement[bool]:
+    """A payment that has this reference: any that is open or paid, whether or not the database keeps it to one."""
+    words = [f"'{status}'" for status in sorted(HOLDING_STATUSES)]
+    holding: list[sa.ColumnElement[str]] = [sa.literal_column(word) for word in words]
+    mine = table.c
+    return sa.and_(
+        mine.merchant == given("merchant", mine.merchant.type),
+        mine.reference == given("reference", mine.reference.type),
+        mine.status.in_(holding),
+    )
+
+
+def _reference_taken(given: Given) -> sa.ColumnElement[bool]:
+    others = payments.alias("others")
+    return sa.exists(sa.select(others.c.id).where(_holds(given, others)))
+
+
+def _key_taken(given: Given) -> sa.ColumnElement[bool]:
+    taken = idempotency_keys.c
+    same = taken.merchant == given("merchant", taken.merchant.type), taken.key == given("new_key", taken.key.type)
+    return sa.exists(sa.select(taken.key).where(*same))
+
+
+def _this_attempt(given: Given) -> sa.ColumnElement[bool]:
+    return attempts.c.id == given("this", attempts.c.id.type)
+
+
+_NEW_PAYMENT = Insert(payments, _PAYMENT_COLUMNS, unless=[_key_taken])
+_NEW_REFERENCE = Insert(payments, _PAYMENT_COLUMNS, unless=[_key_taken, _reference_taken])
+_NEW_KEY = Insert(idempotency_keys, _KEY_COLUMNS)
+_NEW_EVENT = Insert(payment_events, _EVENT_COLUMNS)
+_NEW_ATTEMPT = Insert(attempts, _ATTEMPT_COLUMNS)
+_ENDED_ATTEMPT = Update(attempts, _FINISHED_COLUMNS, where=[_this_attempt])
+_NOBODY_TOLD = sa.and_(attempts.c.fee_actual.is_(None), attempts.c.fee_currency.is_(None))
+_FEE = ("fee_actual", "fee_currency")
+_ENDED_WITH_FEE = Update(
+    attempts, [*_FINISHED_COLUMNS, *_FEE], where=[_this_attempt], only_over=dict.fromkeys(_FEE, _NOBODY_TOLD)
+)
+
+
+def _fee_kind(attempt: Attempt, read: Attempt | None) -> Update | None:
+    """How an attempt's end is written with its fee, in the two usual cases; None: `fee_values` has what to write.
+
+    A fee that was not told anew is left alone; one that was, where nothing was read that a file could stand for, is
+    written over nothing only.
+    """
+    told = (attempt.fee_actual, attempt.fee_currency)
+    was = None if read is None else (read.fee_actual, read.fee_currency)
+    if told == was:
+        return _ENDED_ATTEMPT
+    return _ENDED_WITH_FEE if was == (None, None) else None
+
+
+def _key_step(merchant: str, new: NewKey, payment_id: str, operation_id: str | None = None, *, at: int) -> Step:
+    """An idempotency key is consumed."""
+    row = {
+        "merchant": merchant,
+        "key": new.key,
+        "fingerprint": new.fingerprint,
+        "payment_id": payment_id,
+        "operation_id": operation_id,
+        "created_at": at,
+    }
+    return _NEW_KEY, row
+
+
+def _event_step(payment_id: str, kind: str, changes: Mapping[str, Any]) -> Step:
+    return _NEW_EVENT, _event(payment_id, kind, changes)
+
+
+@functools.cache
+def _change_kind(was_free: bool, by_nobody: bool, names: tuple[str, ...]) -> Update:
+    """The compare-and-set of these columns. `was_free`: loaded without a lease on it; `by_nobody`: no lease of ours
+    counts. There are as many as kinds of transitions: some dozens.
+    """
     mine = payments.c
-    holds = mine.lease_holder.is_(None) if was_free else mine.lease_holder == sa.bindparam("known_holder")
-    free = sa.or_(mine.lease_until.is_(None), mine.lease_until <= sa.bindparam("at"))
-    if not by_nobody:
-        free = sa.or_(free, mine.lease_holder == sa.bindparam("holder"))
-    same = mine.id == sa.bindparam("known_id"), mine.version == sa.bindparam("known_version")
-    return payments.update().where(*same, holds, free).returning(*_READ_BACK)
+
+    def same(given: Given) -> sa.ColumnElement[bool]:
+        holder = given("known_holder", mine.lease_holder.type)
+        holds = mine.lease_holder.is_(None) if was_free else mine.lease_holder == holder
+        version = mine.version == given("known_version", mine.version.type)
+        return sa.and_(mine.id == given("known_id", mine.id.type), version, holds)
+
+    def free(given: Given) -> sa.ColumnElement[bool]:
+        ours = [] if by_nobody else [mine.lease_holder == given("holder", mine.lease_holder.type)]
+        at = given("at", mine.lease_until.type)
+        return sa.or_(mine.lease_until.is_(None), mine.lease_until <= at, *ours)
+
+    return Update(payments, names, where=[same, free], read=_READ_BACK)
+
+
+def _change_step(payment: Payment, values: Mapping[str, Any], holder: str | None) -> Step:
+    """Set these columns where the payment is as it was loaded and nobody else's lease runs; its row is read back."""
+    kind = _change_kind(payment.lease_holder is None, holder is None, tuple(values))
+    known = {"known_id": payment.id, "known_version": payment.version, "known_holder": payment.lease_holder}
+    return kind, {**values, **known, "at": values["updated_at"], "holder": holder}
 
 
 def append_event(connection: sa.Connection, payment_id: str, kind: str, changes: Mapping[str, Any]) -> None:

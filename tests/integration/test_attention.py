@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from jsonschema import Draft202012Validator
 
 from providers.contract import Notice, NoticeKind
 from providers.sandbox.server import Sandbox
 from router.cli import main
-from router.ledger.unavailable import LedgerUnavailableError
+from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
 from tests.integration.desk import OTHER
 from tests.integration.shop import order
 from tests.integration.till import AMOUNT, Till, problem, till_shop
@@ -172,23 +174,24 @@ def test_a_payment_whose_first_commit_was_lost_from_sight_is_not_said_to_be_unch
     till: Till, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is on record, and a worker carries it out: 503 `outcome-unknown`; the same key finds it."""
-    ledger, dialect, asked = type(till.shop.core.ledger), till.shop.core.database.engine.dialect, order()
-    create, commit = ledger.create, dialect.do_commit
+    ledger, database, asked = type(till.shop.core.ledger), till.shop.core.database, order()
+    create, way = ledger.create, "write" if database.is_sqlite else "write_at_once"
+    write = getattr(database, way)
 
     def create_and_lose(*args: Any, **named: Any) -> None:
-        monkeypatch.setattr(dialect, "do_commit", commit_and_lose)
-        create(*args, **named)
+        with monkeypatch.context() as within:
+            within.setattr(database, way, write_and_lose)
+            monkeypatch.setattr(ledger, "get", away)
+            create(*args, **named)
 
     here = threading.get_ident()
 
-    def commit_and_lose(connection: Any) -> None:
-        commit(connection)
-        if threading.get_ident() != here:
-            return  # a process counts and follows by itself, meanwhile
-        monkeypatch.setattr(dialect, "do_commit", commit)
-        monkeypatch.setattr(ledger, "get", away)
-        msg = "the connection is gone"
-        raise dialect.loaded_dbapi.OperationalError(msg)
+    @contextlib.contextmanager
+    def write_and_lose() -> Iterator[sa.Connection]:
+        with write() as connection:
+            yield connection
+        if threading.get_ident() == here:  # a process counts and follows by itself, meanwhile
+            raise CommitUnknownError("the connection is gone")
 
     def away(*_args: Any) -> Any:
         raise LedgerUnavailableError

@@ -1,0 +1,161 @@
+"""Rows that are written in one commit, of which the first decides: the same on both databases."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from router.ledger.engine import Database
+from router.ledger.prepared import Prepared
+from router.ledger.together import Given, Insert, Step, Together, Update
+from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
+
+SHOWN = sa.MetaData()
+HEADS = sa.Table(
+    "heads_of_a_test",
+    SHOWN,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("version", sa.Integer),
+    sa.Column("order", sa.JSON(none_as_null=True)),
+)
+LINES = sa.Table(
+    "lines_of_a_test",
+    SHOWN,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("head", sa.Text, sa.ForeignKey(HEADS.c.id)),
+    sa.Column("on", sa.Boolean),
+    sa.Column("amount", sa.BigInteger),
+    sa.Column("fee", sa.BigInteger),
+)
+
+
+def _taken(given: Given) -> sa.ColumnElement[bool]:
+    return sa.exists(sa.select(LINES.c.id).where(LINES.c.id == given("line", LINES.c.id.type)))
+
+
+def _as_loaded(given: Given) -> sa.ColumnElement[bool]:
+    version = HEADS.c.version == given("known", HEADS.c.version.type)
+    return sa.and_(HEADS.c.id == given("this", HEADS.c.id.type), version)
+
+
+NEW_HEAD = Insert(HEADS, ["id", "version", "order"], unless=[_taken])
+CHANGED = Update(HEADS, ["version"], where=[_as_loaded], read=[HEADS.c.id, HEADS.c.version])
+NEW_LINE = Insert(LINES, ["id", "head", "on", "amount", "fee"])
+ENDED = Update(
+    LINES,
+    ["amount", "fee"],
+    where=[lambda given: LINES.c.id == given("this", LINES.c.id.type)],
+    only_over={"fee": LINES.c.fee.is_(None)},
+)
+HEAD = {"id": "h", "version": 1, "order": {"b": [1, "ü"], "a": None}, "line": "1"}
+
+
+def _line(name: str, **more: Any) -> dict[str, Any]:
+    return {"id": name, "head": "h", "on": True, "amount": 2**60, "fee": None, **more}
+
+
+@pytest.fixture
+def heads(database: Database) -> Iterator[Database]:
+    with database.write() as connection:
+        SHOWN.drop_all(connection)
+        SHOWN.create_all(connection)
+    yield database
+    with database.write() as connection:
+        SHOWN.drop_all(connection)
+
+
+def _rows(database: Database, table: sa.Table) -> list[dict[str, Any]]:
+    with database.read() as connection:
+        return [dict(row) for row in connection.execute(table.select().order_by(table.c.id)).mappings()]
+
+
+def test_all_is_written_and_two_of_a_kind_keep_their_own_values(heads: Database) -> None:
+    together = Together(heads)
+    assert together.commit([(NEW_HEAD, HEAD), (NEW_LINE, _line("1")), (NEW_LINE, _line("2", on=False, amount=7))])
+    assert _rows(heads, HEADS) == [{"id": "h", "version": 1, "order": HEAD["order"]}]
+    assert _rows(heads, LINES) == [_line("1"), _line("2", on=False, amount=7)]
+
+
+def test_a_first_step_that_finds_no_row_has_nothing_written(heads: Database) -> None:
+    together = Together(heads)
+    assert together.commit([(NEW_HEAD, HEAD), (NEW_LINE, _line("1"))])
+    before = _rows(heads, HEADS), _rows(heads, LINES)
+    stale = {"this": "h", "known": 9, "version": 10}
+    end = (ENDED, {"this": "1", "amount": 1, "fee": 1})
+    assert together.commit([(CHANGED, stale), (NEW_LINE, _line("2")), end]) is None
+    assert together.commit([(NEW_HEAD, {**HEAD, "id": "other"}), (NEW_LINE, _line("3"))]) is None
+    assert (_rows(heads, HEADS), _rows(heads, LINES)) == before
+    found = together.commit([(CHANGED, stale | {"known": 1, "version": 2}), (NEW_LINE, _line("2")), end])
+    assert found is not None
+    assert tuple(found) == ("h", 2)
+    assert _rows(heads, LINES) == [_line("1", amount=1, fee=1), _line("2")]
+
+
+def test_what_is_set_over_nothing_only_stays_once_it_is_set(heads: Database) -> None:
+    together = Together(heads)
+    together.commit([(NEW_HEAD, HEAD), (NEW_LINE, _line("1"))])
+    for version, fee in ((2, 5), (3, 6)):
+        change = {"this": "h", "known": version - 1, "version": version}
+        together.commit([(CHANGED, change), (ENDED, {"this": "1", "amount": fee, "fee": fee})])
+    assert _rows(heads, LINES) == [_line("1", amount=6, fee=5)]
+
+
+def test_a_conflict_of_one_step_takes_all_back(heads: Database) -> None:
+    together = Together(heads)
+    with pytest.raises(sa.exc.IntegrityError):
+        together.commit([(NEW_HEAD, HEAD), (NEW_LINE, _line("1")), (NEW_LINE, _line("1"))])
+    assert (_rows(heads, HEADS), _rows(heads, LINES)) == ([], [])
+
+
+def test_of_many_that_change_the_same_row_at_once_one_does(heads: Database) -> None:
+    """The condition is judged by the row as the one before left it, and the other steps by the first."""
+    together, found = Together(heads), []
+    together.commit([(NEW_HEAD, HEAD)])
+    begin = threading.Barrier(6)
+
+    def change(name: str) -> None:
+        begin.wait()
+        steps: list[Step] = [(CHANGED, {"this": "h", "known": 1, "version": 2}), (NEW_LINE, _line(name))]
+        found.append((together.commit(steps), name))
+
+    threads = [threading.Thread(target=change, args=(f"{number}",)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    winners = [name for row, name in found if row is not None]
+    assert (len(found), len(winners)) == (6, 1)
+    assert [row["id"] for row in _rows(heads, LINES)] == winners
+
+
+@pytest.mark.parametrize("ledger_url", ["postgres"], indirect=True)
+@pytest.mark.parametrize(
+    ("ended_by", "unknown"), [("pg_cancel_backend", False), ("pg_terminate_backend", True)], ids=["no", "gone"]
+)
+def test_postgresql_s_no_is_no_and_its_silence_is_not(database: Database, ended_by: str, unknown: bool) -> None:
+    """A statement of its own is committed as it ends: who lost its connection does not know whether it did."""
+    end = Prepared(
+        sa.select(getattr(sa.func, ended_by)(sa.func.pg_backend_pid()), sa.func.pg_sleep(5)), _dialect(database)
+    )
+    with pytest.raises(LedgerUnavailableError) as caught, database.write_at_once() as connection:
+        end.row(connection, {})
+    assert isinstance(caught.value, CommitUnknownError) is unknown
+    with database.write_at_once() as connection:
+        assert connection.scalar(sa.text("SELECT 1")) == 1
+
+
+@pytest.mark.parametrize("ledger_url", ["postgres"], indirect=True)
+def test_what_could_not_be_sent_is_not_there(database: Database) -> None:
+    """The server is not reached: no commit is in doubt."""
+    nowhere = Database(database.engine.url.set(host="127.0.0.1", port=1).render_as_string(hide_password=False))
+    with pytest.raises(LedgerUnavailableError) as caught, nowhere.write_at_once():
+        raise AssertionError("there is no connection")
+    assert not isinstance(caught.value, CommitUnknownError)
+
+
+def _dialect(database: Database) -> sa.Dialect:
+    return database.engine.dialect
