@@ -6,9 +6,11 @@ takes and back, as Core would have them do. Only the work of wording it again fo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 
 Into = Callable[[Any], Any]
@@ -26,12 +28,17 @@ class Prepared:
     ) -> None:
         compiled = statement.compile(dialect=dialect, column_keys=list(names) or None)
         assert isinstance(compiled, sa.sql.compiler.SQLCompiler)
-        self._sql = str(compiled)
-        self._order = compiled.positiontup
+        self._sql, self._order = str(compiled), compiled.positiontup
+        self._cursor: Callable[[Any], Any] = _cursor_of
+        types = {name: bind.type for name, bind in compiled.binds.items()}
+        self._into = _processors(types, dialect)
+        if dialect.driver == "psycopg":
+            self._sql, self._order = _numbered(self._sql)
+            self._cursor = psycopg.RawCursor
+            self._into |= {name: _in_words for name, each in types.items() if isinstance(each, sa.Integer)}
         self._fixed = {name: bind.value for name, bind in compiled.binds.items() if bind.value is not None}
         self._names = tuple(compiled.binds)
         self._errors = dialect.loaded_dbapi.Error
-        self._into = _processors({name: bind.type for name, bind in compiled.binds.items()}, dialect)
 
     def run(self, connection: sa.Connection, values: Mapping[str, Any]) -> None:
         """Execute it; it answers no rows."""
@@ -49,12 +56,45 @@ class Prepared:
         driver = connection.connection.dbapi_connection
         assert driver is not None
         # The driver's own cursor: Core's result costs as much as the statement, and nothing of it is needed.
-        cursor = driver.cursor()
+        cursor = self._cursor(driver)
         try:
             cursor.execute(self._sql, taken if self._order is None else [taken[name] for name in self._order])
         except self._errors as error:
             raise as_core_says(connection, self._sql, error, driver, cursor) from error
         return cursor
+
+
+def _cursor_of(driver: Any) -> Any:
+    return driver.cursor()
+
+
+_NAMED = re.compile(r"%\((\w+)\)s|%%")
+
+
+def _numbered(text: str) -> tuple[str, list[str]]:
+    """Psycopg's own way to write parameters as PostgreSQL's, and their order.
+
+    Psycopg reads a statement anew for every execution where it is long, which costs more than executing it; one with
+    the server's own parameters (its raw cursor's) it passes on.
+    """
+    order: list[str] = []
+
+    def number(found: re.Match[str]) -> str:
+        name = found[1]
+        if name is None:
+            return "%"
+        if name not in order:
+            order.append(name)
+        return f"${order.index(name) + 1}"
+
+    return _NAMED.sub(number, text), order
+
+
+def _in_words(value: int | None) -> str | None:
+    """A number whose type the statement says (`$1::BIGINT`): psycopg would name the least that it fits into, and the
+    server then prepares the statement once for each.
+    """
+    return None if value is None else str(value)
 
 
 def as_core_says(connection: sa.Connection, text: str, error: Any, driver: Any, cursor: Any) -> BaseException:
@@ -75,7 +115,7 @@ def as_core_says(connection: sa.Connection, text: str, error: Any, driver: Any, 
     return said
 
 
-def _processors(types: Mapping[str, sa.types.TypeEngine[Any]], dialect: sa.Dialect) -> Mapping[str, Into]:
+def _processors(types: Mapping[str, sa.types.TypeEngine[Any]], dialect: sa.Dialect) -> dict[str, Into]:
     found = {name: each.dialect_impl(dialect).bind_processor(dialect) for name, each in types.items()}
     return {name: each for name, each in found.items() if each is not None}
 
