@@ -133,7 +133,7 @@ class CircuitLedger:
             newest = of_one.where(table.c.version < opening.version).order_by(table.c.version.desc()).limit(1)
 
     def _read(self, query: sa.Select[tuple[object, ...]]) -> Sequence[Transition]:
-        with self._database.read() as connection:
+        with self._database.look() as connection:
             return [_from_row(row) for row in connection.execute(query).mappings()]
 
 

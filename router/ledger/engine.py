@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import sqlalchemy as sa
+from psycopg.pq import TransactionStatus
 from pydantic_core import PydanticSerializationError, from_json, to_json
 from sqlalchemy import event
 
@@ -74,8 +75,7 @@ class Database:
         self.engine = _sqlite_engine(parsed, pool_size) if self.is_sqlite else _postgres_engine(parsed, pool_size)
         self._writer = self.engine.execution_options(ledger_write=True)
         self._writers = SharedCommits(self._writer, patience_s=BUSY_TIMEOUT_MS / 1000)
-        alone = {"ledger_look": True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
-        self._looker = self.engine.execution_options(**alone)
+        self._alone = self.engine.execution_options(ledger_alone=True)
         # SQLite's snapshot lasts as long as the transaction; PostgreSQL must be asked for one.
         self._reader = (
             self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
@@ -105,7 +105,8 @@ class Database:
         """For one statement that is a transaction of its own, on PostgreSQL. Raises as `write`."""
         sent, begun = False, time.perf_counter()
         try:
-            with translated(), self._looker.connect() as connection:
+            with translated(), self._alone.connect() as connection:
+                _transact(connection, alone=True)
                 sent = True
                 yield connection
             self._times.wrote(time.perf_counter() - begun)
@@ -128,7 +129,9 @@ class Database:
     @contextlib.contextmanager
     def look(self) -> Iterator[sa.Connection]:
         """For one query, which needs no transaction to be of one moment. Raises LedgerUnavailableError."""
-        with translated(), self._looker.connect() as connection:
+        with translated(), self._alone.connect() as connection:
+            if not self.is_sqlite:
+                _transact(connection, alone=True)
             yield connection
 
     @contextlib.contextmanager
@@ -209,7 +212,7 @@ def _sqlite_engine(url: sa.URL, pool_size: int) -> sa.Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: sa.Connection) -> None:
         options = connection.get_execution_options()
-        if options.get("ledger_look"):
+        if options.get("ledger_alone"):
             return  # one query is of one moment by itself
         # To the driver itself, as prepared statements go: by way of Core it costs a tenth of the transaction.
         driver: Any = connection.connection.dbapi_connection
@@ -228,6 +231,7 @@ def _postgres_engine(url: sa.URL, pool_size: int) -> sa.Engine:
         pool_size=pool_size,
         max_overflow=10,
         pool_timeout=5,
+        pool_reset_on_return=None,
         hide_parameters=True,
         json_serializer=written,
         json_deserializer=read,
@@ -236,6 +240,15 @@ def _postgres_engine(url: sa.URL, pool_size: int) -> sa.Engine:
             "options": f"-c statement_timeout={POSTGRES_STATEMENT_TIMEOUT_MS}",
         },
     )
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        _transact(connection, alone=bool(connection.get_execution_options().get("ledger_alone")))
+
+    @event.listens_for(engine, "reset")
+    def _reset(connection: Any, _record: Any, state: Any) -> None:
+        if not state.terminate_only and connection.info.transaction_status != TransactionStatus.IDLE:
+            connection.rollback()
 
     @event.listens_for(engine, "checkin")
     def _given_back(_connection: Any, record: Any) -> None:
@@ -256,6 +269,17 @@ def _postgres_engine(url: sa.URL, pool_size: int) -> sa.Engine:
             raise sa.exc.InvalidatePoolError from None
 
     return engine
+
+
+def _transact(connection: sa.Connection, *, alone: bool) -> None:
+    """Have psycopg begin transactions, or leave each statement to be its own.
+
+    Said when it changes, and left so when the connection goes back: a payment's are nearly all alone, and
+    SQLAlchemy's own way, by the isolation level, says it twice for each.
+    """
+    driver: Any = connection.connection.dbapi_connection
+    if driver.autocommit != alone:
+        driver.autocommit = alone
 
 
 _USED_AT = "used_at"

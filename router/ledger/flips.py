@@ -313,7 +313,7 @@ class FlipLedger:
         """The overrides in force, newest first: asked several times a second, of an index that is nearly empty."""
         table = primary_overrides
         query = table.select().where(table.c.ended_at.is_(None)).order_by(table.c.began_at.desc())
-        with self._database.read() as connection:
+        with self._database.look() as connection:
             return [
                 Override(row.flip_id, row.from_value, row.to_value, from_micros(row.began_at))
                 for row in connection.execute(query)

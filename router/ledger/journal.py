@@ -81,9 +81,8 @@ class Journal:
         self.on_record = list(attempts)
         """The attempts as the ledger has them: without what was learned and could not be written yet."""
 
-    def _patiently(self) -> tenacity.Retrying:
-        """A commit that fails is tried again for some seconds: a provider's answer is worth waiting for."""
-        until = self._clock.monotonic() + COMMIT_PATIENCE_S
+    def _patiently(self, until: float) -> tenacity.Retrying:
+        """A commit that has failed is tried again for some seconds: a provider's answer is worth waiting for."""
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(LedgerUnavailableError),
             stop=lambda _state: self._clock.monotonic() >= until,
@@ -182,6 +181,7 @@ class Journal:
 
     def _change(self, changes: Mapping[str, Any], event: str, **more: Any) -> None:
         now, was = self._clock.now(), self.payment
+        until = self._clock.monotonic() + COMMIT_PATIENCE_S
         unseen = False
 
         def change() -> Payment:
@@ -205,7 +205,12 @@ class Journal:
 
         try:
             try:
-                self.payment = self._patiently()(change)
+                try:
+                    self.payment = change()
+                except LedgerUnavailableError:
+                    if self._clock.monotonic() >= until:
+                        raise
+                    self.payment = self._patiently(until)(change)
             except StaleError:
                 # The first try may have been committed unseen; then the payment is as that commit left it.
                 found = self._ledger.get(self.payment.id)
