@@ -1,10 +1,10 @@
 """READ FIRST: one payment, from checkout's request to its outcome.
 
-    checkout ──▶ create ──▶ has this key made a payment already?          _replay
-                        ──▶ flags, circuits, fees ──▶ decision            planning, policy
+    checkout ──▶ create ──▶ flags, circuits, fees ──▶ decision            planning, policy
                         ──▶ for each provider, in the decision's order:   _pay
                               do its circuit and its bulkhead let us?     health.admit
-                              COMMIT "attempt started"                    journal.start
+                              COMMIT "attempt started"; the first one     journal.start
+                                asks: has this key made one already?      _replay
                               call the provider; learn how it is          sender.authorize, health.Call
                               may another provider be tried?              _may_try_another
                         ──▶ COMMIT where the payment stands               _finish
@@ -141,10 +141,21 @@ class Payments:
         nothing will be. Except for its kind CommitUnknownError: the payment may be on record, and then the worker
         carries it out.
         """
-        fingerprint = order.fingerprint()
-        replay = self._replay(merchant, key, fingerprint)
-        if replay is not None:
-            return replay
+        new = NewKey(key, order.fingerprint())
+        try:
+            return self._take(order, merchant, new)
+        except (PaymentRefusedError, KeyTakenError) as refusal:
+            # The commit that takes the payment looks at the key, and nothing before it. What refuses a new payment
+            # does not refuse the one that this key has made: whoever lost an answer learns it all the same.
+            replay = self._replay(merchant, new.key, new.fingerprint)
+            if replay is not None:
+                return replay
+            if isinstance(refusal, KeyTakenError):
+                raise RequestInProgressError from None
+            raise
+
+    def _take(self, order: Order, merchant: str, new: NewKey) -> Answer:
+        """A new payment. Raises KeyTakenError where the key has made one; ours has sent nothing then."""
         if order.expires_at is not None and order.expires_at <= self._clock.now():
             raise AlreadyExpiredError
         deadline = self._clock.monotonic() + self._settings.deadline_s
@@ -153,16 +164,9 @@ class Payments:
         if not plan.decision.possible:
             raise NoEligibleProviderError(plan.decision)
         payment = _new_payment(payment_id, merchant, order, plan, self._clock.now())
-        journal = self._journals.new(payment, NewKey(key, fingerprint), repeat=order.allow_repeat_reference)
+        journal = self._journals.new(payment, new, repeat=order.allow_repeat_reference)
         may_wait = parked_terms.may_wait(order, self._when_unavailable(merchant))
-        try:
-            return self._pay(journal, order, plan, deadline, may_wait=may_wait)
-        except KeyTakenError:
-            # Another request with this key came between our look and our first commit; ours has sent nothing.
-            replay = self._replay(merchant, key, fingerprint)
-            if replay is None:
-                raise RequestInProgressError from None
-            return replay
+        return self._pay(journal, order, plan, deadline, may_wait=may_wait)
 
     def replay(self, order: Order, *, merchant: str, key: str) -> Answer | None:
         """The payment that this key made, as it now stands, and nothing else: None when the key is new.
