@@ -86,9 +86,11 @@ def _value(value: object) -> str:
 def _pairs(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in params.items():
         name = f"{prefix}[{key}]" if prefix else key
-        if value is None:
+        if type(value) is str:  # most of them; a question after a mapping is a slow one
+            yield name, value
+        elif value is None:
             continue
-        if isinstance(value, Mapping):
+        elif isinstance(value, Mapping):
             yield from _pairs(value, name)
         elif isinstance(value, list | tuple):
             yield from _pairs({str(number): each for number, each in enumerate(value)}, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any, cast
 
 from flask import Flask, Request, g, request
@@ -11,7 +12,7 @@ from router.api.key_ring import KeyRing
 from router.api.limiting import check_rate
 from router.api.problems import ProblemError, invalid
 from router.ledger.keys import Caller
-from router.limits.guard import Guard
+from router.limits.guard import Guard, Refusal
 from router.pan_written import holds_pan as contains_pan
 from router.pan_written import json_holds_no_pan
 from router.slow_bodies import WHOSE
@@ -60,6 +61,20 @@ class StrictRequest(Request):
         return self.strict_body
 
 
+TRIED = "pointsman.tried"
+"""In the WSGI environment: the request's `Tried`, where it was tried in front of the views (`router.api.quick`)."""
+
+
+@dataclass(slots=True)
+class Tried:
+    """What became of it there; its key's rate is counted."""
+
+    refusal: Refusal | None = None
+    """By its merchant's quota."""
+    error: Exception | None = None
+    """What making it raised: its view raises it."""
+
+
 def install(app: Flask, keys: KeyRing, guard: Guard | None = None) -> None:
     """Put the gate before every view under `/v1/`; `guard` knows the callers' limits."""
     app.request_class = StrictRequest
@@ -73,7 +88,7 @@ def install(app: Flask, keys: KeyRing, guard: Guard | None = None) -> None:
             return
         g.caller = caller = _authenticate(keys, asked)
         asked.environ[WHOSE] = caller.merchant
-        if guard is not None:
+        if guard is not None and TRIED not in asked.environ:
             check_rate(guard, caller)
         for prefix, scopes in SCOPES_BY_PATH.items():
             if path.startswith(prefix):
@@ -108,8 +123,12 @@ def _require(caller: Caller, *scopes: str) -> Caller:
 
 
 def idempotency_key() -> str:
-    """The request's Idempotency-Key: 1 to 255 visible ASCII characters. Raises a problem naming the header."""
-    key = request.headers.get("Idempotency-Key")
+    """The request's Idempotency-Key, as `sound_key` has it."""
+    return sound_key(request.headers.get("Idempotency-Key"))
+
+
+def sound_key(key: str | None) -> str:
+    """An Idempotency-Key: 1 to 255 visible ASCII characters. Raises a problem naming the header."""
     if key is None or not key:
         raise invalid("Idempotency-Key", "this header is required", status=400)
     if len(key) > 255 or not all("!" <= each <= "~" for each in key):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from flask import Response, jsonify
+from flask import Response, g, jsonify, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
 from router.api import answers, views
-from router.api.gate import idempotency_key, require
+from router.api.gate import TRIED, Tried, idempotency_key, require
 from router.api.limiting import payment_refusal, refused
 from router.api.problems import Problem, ProblemError, invalid, response
 from router.api.request_ids import log_payment
@@ -123,11 +123,9 @@ def blueprint(payments: Payments, modifications: Modifications, guard: Guard | N
     def create_payment(body: Order) -> Response:
         caller = require("payments")
         answer = _created(payments, guard, caller, body)
-        log_payment(answer)
-        response = _answer(answer, 202 if answer.payment.status in NOT_YET else 201)
-        response.headers["Location"] = f"/v1/payments/{answer.payment.id}"
-        if answer.replayed:
-            response.headers["Idempotent-Replayed"] = "true"
+        log_payment(answer, g.monotonic() - g.begun)
+        response = _answer(answer, status_of(answer))
+        response.headers.update(headers_of(answer))
         return response
 
     modified: dict[str, Any] = {
@@ -201,18 +199,37 @@ def blueprint(payments: Payments, modifications: Modifications, guard: Guard | N
 def _created(payments: Payments, guard: Guard | None, caller: Caller, order: Order) -> Answer:
     """The payment: a new one within the caller's limits, one that was made before whatever they say."""
     key = idempotency_key()
-    refusal = payment_refusal(guard, caller)
+    tried: Tried | None = request.environ.get(TRIED)
+    if tried is not None and tried.error is not None:
+        raise tried.error
+    refusal = payment_refusal(guard, caller) if tried is None else tried.refusal
     if refusal is None:
-        answer = payments.create(order, merchant=caller.merchant, key=key)
-        if answer.replayed and guard is not None:
-            guard.not_made(caller.merchant)
-        return answer
+        return created(payments, guard, caller, order, key)
     known = payments.replay(order, merchant=caller.merchant, key=key)
     if known is None:
         if guard is not None:
             guard.tell(refusal.limit)
         raise refused(refusal)
     return known
+
+
+def created(payments: Payments, guard: Guard | None, caller: Caller, order: Order, key: str) -> Answer:
+    """The payment of a request that is within its limits and counted against them: given back where none was made."""
+    answer = payments.create(order, merchant=caller.merchant, key=key)
+    if answer.replayed and guard is not None:
+        guard.not_made(caller.merchant)
+    return answer
+
+
+def status_of(answer: Answer) -> int:
+    """What a request for a payment is answered with."""
+    return 202 if answer.payment.status in NOT_YET else 201
+
+
+def headers_of(answer: Answer) -> list[tuple[str, str]]:
+    """The headers that go with it."""
+    headers = [("Location", f"/v1/payments/{answer.payment.id}")]
+    return [*headers, ("Idempotent-Replayed", "true")] if answer.replayed else headers
 
 
 def _modified(answer: Answer) -> Response:

@@ -1,9 +1,10 @@
-"""`POST /v1/decisions` in front of Flask: the usual request is answered here, every other one goes on to the views.
+"""The two busiest requests in front of Flask: the usual one is answered here, every other one goes on to the views.
 
-Flask's dispatch costs as much as a decision. So what is plain is done here with the very functions that the views
-use: the key is one that is known, the body is whole and sound, the decision is made. Whatever else happens, a refusal
-or a fault, nothing is answered from here: the request goes on with the bytes that were read, and is judged, refused
+Flask's dispatch costs as much as a decision, and a tenth of a payment. So what is plain is done here with the very
+functions that the views use: the key is one that is known, the body is whole and sound, it is decided or paid. What
+is to be refused is not answered from here: the request goes on with the bytes that were read, and is judged, refused
 and worded in the one place where that is done. Deciding twice is harmless: one that ends in a refusal keeps nothing.
+A payment is not made twice: what making it raised goes along, and its view raises it (`Tried`).
 
 A hook that is put on Flask (`before_request`, `after_request`) does not see what is answered here: what every request
 has to pass or to be counted in belongs into `router.api.gate` and is called from both, or wraps this as WSGI.
@@ -13,47 +14,142 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
 
 from router.api import gate, request_ids, views
 from router.api.answers import encoded
+from router.api.gate import TRIED, Tried
 from router.api.key_ring import KeyRing
+from router.api.payments import created, headers_of, status_of
 from router.clock import Ids
 from router.decisions import DecisionOrder, Decisions
 from router.ledger.keys import Caller
+from router.limits.guard import Guard
+from router.order import Order
+from router.payments import Payments
 from router.slow_bodies import WHOSE
 
 WsgiApp = Callable[..., Iterable[bytes]]
-PATH = "/v1/decisions"
-_SCOPES = gate.SCOPES_BY_PATH[PATH]
 
 
-class QuickDecisions:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request whose key is known and may do this, and whose body is here."""
+
+    caller: Caller
+    data: bytes
+    environ: dict[str, Any]
+    request_id: str
+    began: float
+    """By `time.perf_counter`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What it is answered with, beside the headers of every answer."""
+
+    status: str
+    body: bytes
+    headers: list[tuple[str, str]]
+
+
+class Door(Protocol):
+    """One path's usual request."""
+
+    def __call__(self, asked: Asked, /) -> Told | None:
+        """The answer; None: it is not for here to say what is to be answered."""
+
+
+class DecisionDoor:
+    """`POST /v1/decisions`."""
+
+    def __init__(self, decisions: Decisions, allowed: Callable[[Caller], bool] = lambda _caller: True) -> None:
+        """`allowed`: whether the key's rate lets this request through, which counts against it if so."""
+        self._decisions = decisions
+        self._allowed = allowed
+
+    def __call__(self, asked: Asked) -> Told | None:
+        """As `Door`."""
+        try:
+            order = DecisionOrder.model_validate(gate.parse(asked.data))
+            if not self._allowed(asked.caller):
+                return None
+            decided = views.decided_json(self._decisions.decide(order, merchant=asked.caller.merchant))
+            return Told("200 OK", encoded(decided) + b"\n", [])
+        except Exception:  # noqa: BLE001 - the views meet it again, and say and report it
+            return None
+
+
+class PaymentDoor:
+    """`POST /v1/payments`."""
+
+    def __init__(self, payments: Payments, guard: Guard | None, allowed: Callable[[Caller], bool]) -> None:
+        """`guard` knows the merchants' quotas; `allowed` as a decision's."""
+        self._payments = payments
+        self._guard = guard
+        self._allowed = allowed
+
+    def __call__(self, asked: Asked) -> Told | None:
+        """As `Door`."""
+        environ = asked.environ
+        try:
+            key = gate.sound_key(environ.get("HTTP_IDEMPOTENCY_KEY"))
+            order = Order.model_validate(gate.parse(asked.data))
+            if not self._allowed(asked.caller):
+                return None
+        except Exception:  # noqa: BLE001 - nothing is done yet: the views meet it again, and say and report it
+            return None
+        environ[TRIED] = tried = Tried()
+        refusal = None if self._guard is None else self._guard.payment(asked.caller.merchant)
+        if refusal is not None:
+            tried.refusal = refusal
+            return None
+        request_ids.know(asked.request_id, environ.get("HTTP_TRACEPARENT"))
+        try:
+            answer = created(self._payments, self._guard, asked.caller, order, key)
+            request_ids.log_payment(answer, time.perf_counter() - asked.began)
+            body = encoded(views.payment_json(answer)) + b"\n"
+            return Told(_STATUS[status_of(answer)], body, headers_of(answer))
+        except Exception as error:  # noqa: BLE001 - its view raises it, and its handlers say and report it
+            tried.error = error
+            return None
+        finally:
+            structlog.contextvars.clear_contextvars()
+
+
+_STATUS = {201: "201 CREATED", 202: "202 ACCEPTED"}
+
+
+class QuickDoors:
     """A WSGI application around the views. Thread-safe."""
 
     def __init__(
         self,
         views: WsgiApp,
+        doors: Mapping[str, Door],
         *,
         keys: KeyRing,
-        decisions: Decisions,
-        allowed: Callable[[Caller], bool] = lambda _caller: True,
-        answered: Callable[[float], None] = lambda _began: None,
+        answered: Mapping[str, Callable[[float], None]] | None = None,
         ids: Ids,
     ) -> None:
-        """`allowed`: whether the key's rate lets this request through, which counts against it if so. `answered` is
-        told of each request that was answered here, with when it began (`time.perf_counter`).
+        """`doors` and `answered` by path. `answered` is told of each request that was answered here (with 2xx, all of
+        them) when it began (`time.perf_counter`).
         """
         self._views = views
+        self._doors = doors
+        self._scopes = {path: gate.SCOPES_BY_PATH[path] for path in doors}
         self._keys = keys
-        self._decisions = decisions
-        self._allowed = allowed
-        self._answered = answered
+        self._answered = answered or {}
         self._ids = ids
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if environ["PATH_INFO"] != PATH or environ["REQUEST_METHOD"] != "POST" or environ.get("QUERY_STRING"):
+        path = environ["PATH_INFO"]
+        door = self._doors.get(path)
+        if door is None or environ["REQUEST_METHOD"] != "POST" or environ.get("QUERY_STRING"):
             return self._views(environ, start_response)
         length = environ.get("CONTENT_LENGTH") or ""
         if not (length.isascii() and length.isdigit()) or int(length) > gate.MAXIMUM_BODY_BYTES:
@@ -61,34 +157,28 @@ class QuickDecisions:
         began = time.perf_counter()
         # Before the body is waited for: whoever has no key holds no thread with one that is late.
         caller = self._keys.remembered(gate.key_in(environ.get("HTTP_AUTHORIZATION", "")))
-        if caller is None or caller.scopes.isdisjoint(_SCOPES):
+        if caller is None or caller.scopes.isdisjoint(self._scopes[path]):
             return self._views(environ, start_response)
         environ[WHOSE] = caller.merchant
         try:
             data = environ["wsgi.input"].read(int(length))
         except Exception:  # noqa: BLE001 - too many late ones, or the client is gone: the views meet it again
             return self._views(environ, start_response)
-        answer = self._answer(caller, data) if len(data) == int(length) else None
-        if answer is None:
-            environ["wsgi.input"] = io.BytesIO(data)
-            return self._views(environ, start_response)
         request_id = request_ids.given_id(environ.get("HTTP_X_REQUEST_ID")) or self._ids.new("req")
+        told = door(Asked(caller, data, environ, request_id, began)) if len(data) == int(length) else None
+        if told is None:
+            environ["wsgi.input"] = io.BytesIO(data)
+            environ["HTTP_X_REQUEST_ID"] = request_id  # what is logged so far has it
+            return self._views(environ, start_response)
         headers = [
             (request_ids.HEADER, request_id),
             ("Content-Type", "application/json"),
-            ("Content-Length", str(len(answer))),
+            ("Content-Length", str(len(told.body))),
             ("Cache-Control", "no-store"),
+            *told.headers,
         ]
-        start_response("200 OK", headers)
-        self._answered(began)
-        return [answer]
-
-    def _answer(self, caller: Caller, data: bytes) -> bytes | None:
-        """The decision's JSON; None: it is not for here to say what is to be answered."""
-        try:
-            order = DecisionOrder.model_validate(gate.parse(data))
-            if not self._allowed(caller):
-                return None
-            return encoded(views.decided_json(self._decisions.decide(order, merchant=caller.merchant))) + b"\n"
-        except Exception:  # noqa: BLE001 - the views meet it again, and say and report it
-            return None
+        start_response(told.status, headers)
+        tell = self._answered.get(path)
+        if tell is not None:
+            tell(began)
+        return [told.body]

@@ -33,11 +33,7 @@ def install(app: Flask, ids: Ids, monotonic: Callable[[], float]) -> None:
     def begin() -> None:
         g.monotonic, g.begun = monotonic, monotonic()
         g.request_id = given_id(request.headers.get(HEADER)) or ids.new("req")
-        known = {"request": g.request_id}
-        trace = trace_of(request.headers.get("traceparent"))
-        if trace is not None:
-            known["trace"] = trace
-        structlog.contextvars.bind_contextvars(**known)
+        know(g.request_id, request.headers.get("traceparent"))
 
     @app.after_request
     def say(response: Response) -> Response:
@@ -47,6 +43,12 @@ def install(app: Flask, ids: Ids, monotonic: Callable[[], float]) -> None:
     @app.teardown_request
     def end(_error: BaseException | None) -> None:
         structlog.contextvars.clear_contextvars()
+
+
+def know(request_id: str, traceparent: str | None) -> None:
+    """Have every line of this request's thread say so, until structlog's context variables are cleared."""
+    trace = trace_of(traceparent)
+    structlog.contextvars.bind_contextvars(**{"request": request_id} | ({} if trace is None else {"trace": trace}))
 
 
 def given_id(header: str | None) -> str | None:
@@ -62,8 +64,8 @@ def trace_of(traceparent: str | None) -> str | None:
     return None if match is None or traceparent is None or traceparent.startswith("ff") else match[1]
 
 
-def log_payment(answer: Answer) -> None:
-    """The line of the payment that this request made."""
+def log_payment(answer: Answer, took_s: float) -> None:
+    """The line of the payment that this request made, in so many seconds."""
     payment = answer.payment
     decline = answer.attempts[-1].decline if answer.attempts else None
     log.info(
@@ -76,5 +78,5 @@ def log_payment(answer: Answer) -> None:
         attempts=len(answer.attempts),
         decline=None if decline is None else decline.get("code"),
         replayed=answer.replayed,
-        latency_ms=round((g.monotonic() - g.begun) * 1000, 1),
+        latency_ms=round(took_s * 1000, 1),
     )

@@ -35,7 +35,7 @@ from router.api import payments as payments_api
 from router.api import reports as reports_api
 from router.api.key_ring import KeyRing
 from router.api.places import SPARE_THREADS, Places
-from router.api.quick import QuickDecisions
+from router.api.quick import DecisionDoor, PaymentDoor, QuickDoors
 from router.app.core import Core, build, several
 from router.app.limiting import add_limits, build_guard
 from router.app.loops import add_flag_watch, add_health, add_keys
@@ -61,7 +61,7 @@ from router.ledger.flag_values import FlagValueLedger
 from router.ledger.flips import FlipLedger
 from router.ledger.heartbeat import Heartbeat
 from router.ledger.inbox import Inbox
-from router.ledger.keys import KeyLedger
+from router.ledger.keys import Caller, KeyLedger
 from router.ledger.parked import ParkedLedger
 from router.ledger.relays import RelayLedger
 from router.ledger.rollups import Rollups
@@ -181,12 +181,19 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     app.register_api(decisions_api.blueprint(decisions))
     app.extensions["pointsman_decisions"] = (decisions, writer)
     if core.tracing is None:  # a trace begins in Flask's own hooks
-        quick = QuickDecisions(
+        paths = {"/v1/decisions": "decisions.decide", "/v1/payments": "payments.create_payment"}
+
+        def allowed(caller: Caller) -> bool:
+            return guard.request(caller.key_id, "make") is None
+
+        quick = QuickDoors(
             app.wsgi_app,
+            {
+                "/v1/decisions": DecisionDoor(decisions, allowed),
+                "/v1/payments": PaymentDoor(core.payments, guard, allowed),
+            },
             keys=ring,
-            decisions=decisions,
-            allowed=lambda caller: guard.request(caller.key_id, "make") is None,
-            answered=answered(core.measuring.catalogue, "decisions.decide"),
+            answered={path: answered(core.measuring.catalogue, view) for path, view in paths.items()},
             ids=core.ids,
         )
         app.extensions["pointsman_quick"] = quick

@@ -9,7 +9,7 @@ import pytest
 from werkzeug.datastructures import Headers
 from werkzeug.test import Client, EnvironBuilder, TestResponse, run_wsgi_app
 
-from router.api.quick import QuickDecisions
+from router.api.quick import QuickDoors
 from tests.integration.shop import API_KEY, Shop, order
 
 NO_TOKENS = {"type": "card", "card": {"brand": "visa", "country": "DE", "funding": "credit"}}
@@ -22,7 +22,7 @@ class Both:
 
     def __init__(self, shop: Shop) -> None:
         door = shop.app.extensions["pointsman_quick"]
-        assert isinstance(door, QuickDecisions)
+        assert isinstance(door, QuickDoors)
         self._door = door
         self.passed_on = 0
 
@@ -30,7 +30,7 @@ class Both:
             self.passed_on += 1
             return door._views(environ, start_response)
 
-        self._quick = Client(QuickDecisions(views, keys=door._keys, decisions=door._decisions, ids=shop.core.ids))
+        self._quick = Client(QuickDoors(views, door._doors, keys=door._keys, ids=shop.core.ids))
         self._views = Client(door._views)
 
     def ask(self, data: bytes, authorization: str | None, path: str = "/v1/decisions", **more: Any) -> TestResponse:
