@@ -157,8 +157,8 @@ class Decision(NamedTuple):
             notes.append("explored: one of the eligible, each as likely")
         if candidate is first and self.lane is Lane.HOLDOUT:
             notes.append("held out: the primary leads")
-        best = min((each for each in self.candidates if each.standing is Standing.ELIGIBLE), key=_by_worth)
         if self.strategy == "best-value" and name == self.choice:
+            best = min((each for each in self.candidates if each.standing is Standing.ELIGIBLE), key=_by_worth)
             if candidate.worth >= best.worth:
                 notes.append("highest value")
             else:

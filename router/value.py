@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from iso4217 import Currency
@@ -104,8 +104,7 @@ def worth_of(points: float, terms: Terms, at_stake: Stakes) -> float:
 def line(provider: str, terms: Terms, at_stake: Stakes) -> str:
     """The line that finance reads; its terms recompute to its value."""
     if at_stake.floor is None:
-        # The margin with all its digits: 12.5% shown as 12% would not recompute.
-        gain = f"{_plain(Decimal(str(at_stake.margin)) * 100)}% × {_money(at_stake.amount)}"
+        gain = f"{_margin(at_stake.margin)} × {_money(at_stake.amount)}"
     else:
         gain = f"guard {_money(at_stake.floor)}"
     text = (
@@ -145,12 +144,16 @@ def _exponent(currency: str) -> int:
     return int(Currency(currency).exponent or 0)
 
 
+@lru_cache(maxsize=20_000)
 def _percent(share: float) -> str:
+    """Of a rate, which has four digits (`rate`): so there are ten thousand of them."""
     return f"{share * 100:.2f}%"
 
 
-def _plain(number: Decimal) -> str:
-    return f"{number.normalize():f}"
+@lru_cache(maxsize=64)
+def _margin(share: float) -> str:
+    """With all its digits: 12.5% shown as 12% would not recompute. It is a merchant's tuning, and rarely another."""
+    return f"{(Decimal(str(share)) * 100).normalize():f}%"
 
 
 def _money(amount: float) -> str:
