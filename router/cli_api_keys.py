@@ -7,9 +7,9 @@ import contextlib
 import datetime as dt
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from router.cli_circuits import Add, CommandError, check_reason, current_ledger, operator
+from router.cli_circuits import Add, CommandError, actions_of, check_reason, current_ledger, operator
 from router.clock import SystemClock
 from router.key_keeping import GRACE_H, ApiKeys, BadKeyError, KeyOverError, NoSuchKeyError, TooManyKeysError
 from router.ledger.engine import Database
@@ -26,15 +26,7 @@ def add_commands(add: Add) -> None:
         "api-keys", _list, "make, list, replace and end API keys; a key is shown once, and only its digest kept"
     )
     keys.set_defaults(merchant=None, revoked=False)
-    actions = keys.add_subparsers(metavar="action")
-
-    def action(
-        name: str, command: Callable[[argparse.Namespace, Settings], int | None], about: str
-    ) -> argparse.ArgumentParser:
-        sub = actions.add_parser(name, help=about, description=about)
-        sub.set_defaults(command=command)
-        return sub
-
+    action = actions_of(keys)
     listing = action("list", _list, "keys, never the keys themselves")
     listing.add_argument("--merchant", help="of this one only")
     listing.add_argument("--revoked", action="store_true", help="those that were revoked too")

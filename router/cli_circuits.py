@@ -37,6 +37,21 @@ def current_ledger(settings: Settings) -> Database:
     return database
 
 
+def actions_of(command: argparse.ArgumentParser) -> Add:
+    """What puts actions below a command, as `Add` puts commands beside the others."""
+    actions = command.add_subparsers(metavar="action")
+
+    def add(
+        name: str, does: Callable[[argparse.Namespace, Settings], int | None], about: str
+    ) -> argparse.ArgumentParser:
+        about = about.replace("%", "%%")  # argparse formats both with it
+        action = actions.add_parser(name, help=about, description=about)
+        action.set_defaults(command=does)
+        return action
+
+    return add
+
+
 def add_commands(add: Add) -> None:
     """Put both commands beside the others."""
     about = "show a provider's circuit, or order it open, bypassed or back to automatic"

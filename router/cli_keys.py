@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from router.cli_circuits import Add, CommandError, current_ledger
+from router.cli_circuits import Add, CommandError, actions_of, current_ledger
 from router.clock import Clock, SystemClock
 from router.settings import PREFIX, Settings
 
@@ -29,15 +29,7 @@ KNOWN_WITHIN_S = 20.0
 def add_commands(add: Add) -> None:
     """Put the command beside the others."""
     keys = add("keys", _list, "the encryption keys of the ledger: list, new, promote, rotate, retire, forget")
-    actions = keys.add_subparsers(metavar="action")
-
-    def action(
-        name: str, command: Callable[[argparse.Namespace, Settings], int | None], about: str
-    ) -> argparse.ArgumentParser:
-        sub = actions.add_parser(name, help=about, description=about)
-        sub.set_defaults(command=command)
-        return sub
-
+    action = actions_of(keys)
     action("list", _list, "the encryption keys by id, what the ledger needs of them, and which process has which")
     new = action("new", _new, "add an encryption key that opens and does not seal yet")
     new.add_argument("--print", action="store_true", help="print it, and put it nowhere: for a secret store")

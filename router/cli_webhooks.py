@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from router.cli_circuits import Add, CommandError, check_reason, current_ledger, operator
+from router.cli_circuits import Add, CommandError, actions_of, check_reason, current_ledger, operator
 from router.clock import SystemClock, TimeOrderedIds
 from router.ledger.webhook_endpoints import TooManyEndpointsError
 from router.ledger.webhook_records import Endpoint
@@ -21,17 +21,7 @@ SHOWN_AT_MOST = 50
 def add_commands(add: Add) -> None:
     """Put the command beside the others."""
     webhooks = add("webhooks", _list, "list, make and end webhook endpoints; see and repeat what was sent to them")
-    actions = webhooks.add_subparsers(metavar="action")
-
-    def action(
-        name: str, command: Callable[[argparse.Namespace, Settings], int | None], about: str
-    ) -> argparse.ArgumentParser:
-        sub = actions.add_parser(name, help=about, description=about)
-        sub.set_defaults(command=command)
-        if name not in ("list", "create"):
-            sub.add_argument("endpoint")
-        return sub
-
+    action = actions_of(webhooks)
     action("list", _list, "every endpoint, and how it fares")
     create = action("create", _create, "make one; its secret is shown once")
     create.add_argument("--merchant", required=True)
@@ -40,13 +30,16 @@ def add_commands(add: Add) -> None:
     create.add_argument("--description", default="")
     rotate = action("rotate", _rotate, "a new secret, shown once; for a while both sign")
     rotate.add_argument("--old-hours", type=float, default=OLD_SECRET_FOR_H)
-    action("disable", _disable, "send it nothing more").add_argument("--reason", required=True)
-    action("enable", _enable, "go on where it was left")
-    action("delete", _delete, "forget it, its secrets and what it was to be sent")
+    disable = action("disable", _disable, "send it nothing more")
+    disable.add_argument("--reason", required=True)
+    enable = action("enable", _enable, "go on where it was left")
+    delete = action("delete", _delete, "forget it, its secrets and what it was to be sent")
     resend = action("resend", _resend, "send again, in order, whatever happened since a moment")
     resend.add_argument("--since", required=True, help="such as 2026-11-21T02:00:00Z")
     deliveries = action("deliveries", _deliveries, f"its last {SHOWN_AT_MOST} deliveries, the latest first")
     deliveries.add_argument("--state", choices=["pending", "accepted", "given_up"])
+    for each in (rotate, disable, enable, delete, resend, deliveries):
+        each.add_argument("endpoint")
 
 
 def _endpoints(settings: Settings, *, writes: bool = False) -> Endpoints:
