@@ -17,7 +17,7 @@ _RUN = re.compile(r"\d+(?:[ \-\u2010-\u2015\u2212\u00a0]{1,3}\d+)*", re.ASCII)
 _DIGITS = re.compile(r"\d+", re.ASCII)
 # Ids that machines make. Measured: of random UUIDs 1 in 800 passes for a card number by that rule, of SHA-256 digests
 # some 1 in 500; a customer or a card with such an id could never pay. One without a letter in it is not let off.
-_MACHINE_ID = re.compile(
+MACHINE_ID = re.compile(
     r"(?<![0-9a-z])(?:(?=[0-9\-]{0,35}[a-f])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
     r"|(?=[0-9]{0,31}[a-f])(?:[0-9a-f]{128}|[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{32}))(?![0-9a-z])",
     re.ASCII | re.IGNORECASE,
@@ -89,7 +89,7 @@ def _in_text(text: str) -> bool:
     if not _in_runs(text):
         return False
     # Ids are looked for only then: taking them out cuts runs at the ends of whole groups, so it brings no new one.
-    return len(text) < _SHORTEST_ID or _in_runs(_MACHINE_ID.sub("|", text))
+    return len(text) < _SHORTEST_ID or _in_runs(MACHINE_ID.sub("|", text))
 
 
 def _in_runs(text: str) -> bool:

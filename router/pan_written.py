@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from router.pan import LONGEST, SHORTEST, contains_pan, is_pan, json_contains_no_pan
+from router.pan import LONGEST, MACHINE_ID, SHORTEST, contains_pan, is_pan, json_contains_no_pan
 
 _DIGIT = re.compile(r"\d")
 _ENCODED = re.compile(r"[%\\&]|[^\x00-\x7f]")
@@ -58,12 +58,6 @@ _CARDS_GROUPS = frozenset(
 )
 """How cards print their numbers: ISO/IEC 7812-1 lengths in the schemes' groups."""
 _GROUPS = sorted({len(each) for each in _CARDS_GROUPS})
-# As in `router.pan`, which lets them off: random ids that pass for card numbers by chance.
-_MACHINE_ID = re.compile(
-    r"(?<![0-9a-z])(?:(?=[0-9\-]{0,35}[a-f])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-    r"|(?=[0-9]{0,31}[a-f])(?:[0-9a-f]{128}|[0-9a-f]{64}|[0-9a-f]{40}|[0-9a-f]{32}))(?![0-9a-z])",
-    re.ASCII | re.IGNORECASE,
-)
 
 
 def places(text: str) -> list[tuple[int, int]]:
@@ -142,7 +136,7 @@ def _decoded(match: re.Match[str]) -> str:
 
 def _found(text: str) -> list[tuple[int, int]]:
     if len(text) >= 32:
-        text = _MACHINE_ID.sub(lambda machine: "x" * len(machine.group()), text)
+        text = MACHINE_ID.sub(lambda machine: "x" * len(machine.group()), text)
     return [*_in_runs(text), *_in_marked(text)]
 
 
