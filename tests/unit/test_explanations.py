@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import random
-import re
 from decimal import Decimal
 
 from flags.contract import RoutingFlags, RoutingTuning
 from router.policy import Decision, Offer, decide, drawn
 from router.transitions import State
 from router.value import Terms
+from tests.unit.printed_values import recomputed
 
 NAMES = ("stripe", "adyen", "third")
-LINE = re.compile(
-    r"(?P<provider>\w+) (?P<value>-?[\d.]+) = approval (?P<approval>[\d.]+)% "
-    r"× availability (?P<availability>[\d.]+)% "
-    r"× \((?:(?P<margin>[\d.]+)% × (?P<amount>[\d.]+)|guard (?P<guard>[\d.]+)) − fee (?P<fee>[\d.]+)\) "
-    r"− attempt (?P<attempt>[\d.]+)(?: \(no fee schedule\))?"
-)
-
-
-def recomputed(line: str) -> tuple[str, Decimal, Decimal]:
-    """Whose line it is, the value it prints, and what its terms come to."""
-    found = LINE.fullmatch(line)
-    assert found is not None, line
-    texts = found.groupdict()
-    printed = {name: Decimal(text) for name, text in texts.items() if text and name != "provider"}
-    gain = printed["guard"] if "guard" in printed else printed["margin"] / 100 * printed["amount"]
-    made = printed["approval"] / 100 * printed["availability"] / 100 * (gain - printed["fee"]) - printed["attempt"]
-    return texts["provider"], printed["value"], made
 
 
 def random_offers(rng: random.Random) -> list[Offer]:
