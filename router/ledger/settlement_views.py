@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -117,17 +117,6 @@ class SettlementViews:
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(lines.c.number).limit(limit)).mappings()
             return [JudgedLine(**{**row, "at": from_micros(row["at"])}) for row in rows]
-
-    def differing(self, verdicts: Collection[str]) -> Mapping[tuple[str, str], int]:
-        """How many lines stand so now, by provider and verdict, over all files: from an index alone."""
-        query = (
-            sa.select(imports.c.provider, lines.c.verdict, sa.func.count())
-            .join_from(imports, lines, lines.c.import_id == imports.c.id)
-            .where(lines.c.verdict.in_(verdicts))
-            .group_by(imports.c.provider, lines.c.verdict)
-        )
-        with self._database.read() as connection:
-            return {(provider, verdict): count for provider, verdict, count in connection.execute(query)}
 
     def covered(self, provider: str) -> tuple[dt.datetime, dt.datetime] | None:
         """The moments of the first and the last line that any file of a provider has; None: there is none."""

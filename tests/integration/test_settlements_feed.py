@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
+from router.ledger.figures import Figures
 from router.ledger.rollups import Rollups
-from router.ledger.settlement_views import SettlementViews
-from router.reconciliation.standing import OpenDifferences
+from router.reconciliation.matching import DIFFERING
 from router.reports.rollup import Rollup
-from router.settings import PROVIDER_NAMES
 from tests.integration.settlement_world import World
 from tests.integration.shop import Shop
 
@@ -47,8 +46,8 @@ def test_an_import_feeds_the_reports_the_scorer_and_the_metric(shop: Shop) -> No
     before, reported = candidate(shop, "adyen"), costs(shop)
     assert (before["fee"], before.get("fee_learned")) == (2.1, None)
     assert reported["fees_told"] == 0
-    standing = OpenDifferences(SettlementViews(shop.core.database), PROVIDER_NAMES, clock=shop.core.clock)
-    assert set(standing.counts().values()) == {0}
+    figures = Figures(shop.core.database)
+    assert figures.settled(shop.core.clock.now()) == []
 
     answer = shop.send("POST", "/v1/settlements/adyen", data=world.file())
     assert answer.status_code == 201, answer.text
@@ -76,8 +75,8 @@ def test_an_import_feeds_the_reports_the_scorer_and_the_metric(shop: Shop) -> No
     assert shop.core.fee_lessons.run_once() == 0
 
     # The metric.
-    expected = {("adyen", "amount_differs"): 3, ("adyen", "provider_only"): 3, ("adyen", "ledger_only"): 3}
-    assert {key: count for key, count in standing.counts().items() if count} == expected
+    counted = {kind: count for _, kind, count in figures.settled(shop.core.clock.now()) if kind in DIFFERING}
+    assert counted == {"amount_differs": 3, "provider_only": 3}
 
 
 def test_what_was_learned_is_not_learned_a_second_time(shop: Shop) -> None:
