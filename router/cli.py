@@ -25,6 +25,7 @@ from router import (
     cli_settlements,
     cli_simulate,
     cli_webhooks,
+    heap,
 )
 from router.cli_circuits import CommandError, current_ledger
 from router.clock import SystemClock
@@ -131,6 +132,7 @@ def _worker(_options: argparse.Namespace, settings: Settings) -> int | None:
     from router.app.worker_page import serve_figures
     from router.telemetry import logs
 
+    heap.begin()
     stop = threading.Event()
 
     def end(_signal: int, _frame: FrameType | None) -> None:
@@ -147,6 +149,7 @@ def _worker(_options: argparse.Namespace, settings: Settings) -> int | None:
     core.health.restore()
     core.override.refresh()
     page = serve_figures(core)
+    heap.settle()
     loops.start()
     # A worker needs no port: that it lives is seen by this file's age (deploy/).
     alive = settings.run_dir / "worker.alive"

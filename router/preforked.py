@@ -6,7 +6,6 @@ on one PostgreSQL socket would read each other's answers.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from router import heap
 from router.ledger.unavailable import LedgerUnavailableError
 
 log = structlog.get_logger("router.preforked")
@@ -66,11 +66,9 @@ class PerProcess:
             built = self._built
             if built is None or built[0] != os.getpid():
                 self._inherited.append(built)
+                heap.begin()
                 built = self._built = os.getpid(), self._build()
-                # What is there now stays for the process's life. Looked through for garbage with all that came since,
-                # it held every payment under way up for a tenth of a second, once in some hundred.
-                gc.collect()
-                gc.freeze()
+                heap.settle()
             return built[1]
 
 
