@@ -1,4 +1,4 @@
-"""A process's memory: few of the C library's arenas, and what lives as long as the process kept from the collector."""
+"""A process's memory: few of the C library's arenas, and no collecting of what lives as long as the process."""
 
 from __future__ import annotations
 

@@ -193,7 +193,7 @@ def _sqlite_engine(url: sa.URL, pool_size: int) -> sa.Engine:
         pool_size=pool_size,
         max_overflow=10,
         pool_timeout=5,
-        pool_use_lifo=True,  # the same few while it is quiet: each has caches, and a process of the server's, of its own
+        pool_use_lifo=True,  # the same few while it is quiet: each has caches of its own
         hide_parameters=True,
         json_serializer=written,
         json_deserializer=read,
@@ -232,7 +232,7 @@ def _postgres_engine(url: sa.URL, pool_size: int) -> sa.Engine:
         pool_size=pool_size,
         max_overflow=10,
         pool_timeout=5,
-        pool_use_lifo=True,  # the same few while it is quiet: each has caches, and a process of the server's, of its own
+        pool_use_lifo=True,  # the same few while it is quiet: each has caches of its own
         pool_reset_on_return=None,
         hide_parameters=True,
         json_serializer=written,
