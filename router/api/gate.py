@@ -62,13 +62,16 @@ class StrictRequest(Request):
 
 
 TRIED = "pointsman.tried"
-"""In the WSGI environment: the request's `Tried`, where it was tried in front of the views (`router.api.quick`)."""
+"""In the WSGI environment: the request's `Tried`, where its key's rate was counted in front of the views
+(`router.api.quick`)."""
 
 
 @dataclass(slots=True)
 class Tried:
-    """What became of it there; its key's rate is counted."""
+    """What became of it there. With neither a refusal nor an error: its key's rate is counted, and nothing more."""
 
+    caller: Caller
+    """By its key, which is not judged again: that could take the place of what making the payment raised."""
     refusal: Refusal | None = None
     """By its merchant's quota."""
     error: Exception | None = None
@@ -86,9 +89,10 @@ def install(app: Flask, keys: KeyRing, guard: Guard | None = None) -> None:
         path, endpoint = asked.path, asked.endpoint
         if not path.startswith("/v1/") or endpoint in OPEN_TO_ALL:
             return
-        g.caller = caller = _authenticate(keys, asked)
+        tried: Tried | None = asked.environ.get(TRIED)
+        g.caller = caller = _authenticate(keys, asked) if tried is None else tried.caller
         asked.environ[WHOSE] = caller.merchant
-        if guard is not None and TRIED not in asked.environ:
+        if guard is not None and tried is None:
             check_rate(guard, caller)
         for prefix, scopes in SCOPES_BY_PATH.items():
             if path.startswith(prefix):

@@ -35,6 +35,8 @@ class KeyRing:
 
     def remembered(self, key: str) -> Caller | None:
         """The same as `caller`, where the ledger need not be asked; None: it has to be, or the key is not valid."""
+        if not key:
+            return None
         if self._bootstrap is not None and hmac.compare_digest(key.encode(), self._bootstrap):
             return self._house
         known = self._known.get(key)

@@ -201,8 +201,13 @@ def _created(payments: Payments, guard: Guard | None, caller: Caller, order: Ord
     key = idempotency_key()
     tried: Tried | None = request.environ.get(TRIED)
     if tried is not None and tried.error is not None:
-        raise tried.error
-    refusal = payment_refusal(guard, caller) if tried is None else tried.refusal
+        # Let go of: the error has the frames that have the environment that has `tried`.
+        error, tried.error = tried.error, None
+        try:
+            raise error
+        finally:
+            del error
+    refusal = tried.refusal if tried is not None and tried.refusal is not None else payment_refusal(guard, caller)
     if refusal is None:
         return created(payments, guard, caller, order, key)
     known = payments.replay(order, merchant=caller.merchant, key=key)

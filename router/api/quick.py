@@ -34,6 +34,8 @@ from router.payments import Payments
 from router.slow_bodies import WHOSE
 
 WsgiApp = Callable[..., Iterable[bytes]]
+_STATUS = {201: "201 CREATED", 202: "202 ACCEPTED"}
+_DIGITS = len(str(gate.MAXIMUM_BODY_BYTES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Said:
     """What it is answered with, beside the headers of every answer."""
 
     status: str
@@ -60,68 +62,72 @@ class Told:
 class Door(Protocol):
     """One path's usual request."""
 
-    def __call__(self, asked: Asked, /) -> Told | None:
+    view: str
+    """The name of the view that answers the others."""
+
+    def __call__(self, asked: Asked, /) -> Said | None:
         """The answer; None: it is not for here to say what is to be answered."""
 
 
 class DecisionDoor:
     """`POST /v1/decisions`."""
 
-    def __init__(self, decisions: Decisions, allowed: Callable[[Caller], bool] = lambda _caller: True) -> None:
+    view = "decisions.decide"
+
+    def __init__(self, decisions: Decisions, allowed: Callable[[Caller], bool]) -> None:
         """`allowed`: whether the key's rate lets this request through, which counts against it if so."""
         self._decisions = decisions
         self._allowed = allowed
 
-    def __call__(self, asked: Asked) -> Told | None:
+    def __call__(self, asked: Asked) -> Said | None:
         """As `Door`."""
+        if not self._allowed(asked.caller):
+            return None
+        asked.environ[TRIED] = Tried(asked.caller)
         try:
             order = DecisionOrder.model_validate(gate.parse(asked.data))
-            if not self._allowed(asked.caller):
-                return None
             decided = views.decided_json(self._decisions.decide(order, merchant=asked.caller.merchant))
-            return Told("200 OK", encoded(decided) + b"\n", [])
+            return Said("200 OK", encoded(decided) + b"\n", [])
         except Exception:  # noqa: BLE001 - the views meet it again, and say and report it
             return None
 
 
 class PaymentDoor:
-    """`POST /v1/payments`."""
+    """`POST /v1/payments`. What is reported from within it has no view's name."""
 
-    def __init__(self, payments: Payments, guard: Guard | None, allowed: Callable[[Caller], bool]) -> None:
+    view = "payments.create_payment"
+
+    def __init__(self, payments: Payments, guard: Guard, allowed: Callable[[Caller], bool]) -> None:
         """`guard` knows the merchants' quotas; `allowed` as a decision's."""
         self._payments = payments
         self._guard = guard
         self._allowed = allowed
 
-    def __call__(self, asked: Asked) -> Told | None:
+    def __call__(self, asked: Asked) -> Said | None:
         """As `Door`."""
+        if not self._allowed(asked.caller):
+            return None
         environ = asked.environ
+        environ[TRIED] = tried = Tried(asked.caller)
         try:
             key = gate.sound_key(environ.get("HTTP_IDEMPOTENCY_KEY"))
             order = Order.model_validate(gate.parse(asked.data))
-            if not self._allowed(asked.caller):
-                return None
         except Exception:  # noqa: BLE001 - nothing is done yet: the views meet it again, and say and report it
-            return None
-        environ[TRIED] = tried = Tried()
-        refusal = None if self._guard is None else self._guard.payment(asked.caller.merchant)
-        if refusal is not None:
-            tried.refusal = refusal
             return None
         request_ids.know(asked.request_id, environ.get("HTTP_TRACEPARENT"))
         try:
+            tried.refusal = self._guard.payment(asked.caller.merchant)
+            if tried.refusal is not None:
+                return None
             answer = created(self._payments, self._guard, asked.caller, order, key)
             request_ids.log_payment(answer, time.perf_counter() - asked.began)
             body = encoded(views.payment_json(answer)) + b"\n"
-            return Told(_STATUS[status_of(answer)], body, headers_of(answer))
+            return Said(_STATUS[status_of(answer)], body, headers_of(answer))
         except Exception as error:  # noqa: BLE001 - its view raises it, and its handlers say and report it
             tried.error = error
             return None
         finally:
             structlog.contextvars.clear_contextvars()
-
-
-_STATUS = {201: "201 CREATED", 202: "202 ACCEPTED"}
 
 
 class QuickDoors:
@@ -133,17 +139,17 @@ class QuickDoors:
         doors: Mapping[str, Door],
         *,
         keys: KeyRing,
-        answered: Mapping[str, Callable[[float], None]] | None = None,
+        answered: Callable[[str], Callable[[float], None]],
         ids: Ids,
     ) -> None:
-        """`doors` and `answered` by path. `answered` is told of each request that was answered here (with 2xx, all of
-        them) when it began (`time.perf_counter`).
+        """`doors` by path. `answered`: for a view's name, what is told of each request that was answered here as by
+        it (with 2xx, all of them), when it began (`time.perf_counter`).
         """
         self._views = views
         self._doors = doors
         self._scopes = {path: gate.SCOPES_BY_PATH[path] for path in doors}
         self._keys = keys
-        self._answered = answered or {}
+        self._answered = {path: answered(door.view) for path, door in doors.items()}
         self._ids = ids
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -152,7 +158,9 @@ class QuickDoors:
         if door is None or environ["REQUEST_METHOD"] != "POST" or environ.get("QUERY_STRING"):
             return self._views(environ, start_response)
         length = environ.get("CONTENT_LENGTH") or ""
-        if not (length.isascii() and length.isdigit()) or int(length) > gate.MAXIMUM_BODY_BYTES:
+        if not (length.isascii() and length.isdigit()) or len(length) > _DIGITS:
+            return self._views(environ, start_response)
+        if int(length) > gate.MAXIMUM_BODY_BYTES:
             return self._views(environ, start_response)
         began = time.perf_counter()
         # Before the body is waited for: whoever has no key holds no thread with one that is late.
@@ -165,20 +173,18 @@ class QuickDoors:
         except Exception:  # noqa: BLE001 - too many late ones, or the client is gone: the views meet it again
             return self._views(environ, start_response)
         request_id = request_ids.given_id(environ.get("HTTP_X_REQUEST_ID")) or self._ids.new("req")
-        told = door(Asked(caller, data, environ, request_id, began)) if len(data) == int(length) else None
-        if told is None:
+        said = door(Asked(caller, data, environ, request_id, began)) if len(data) == int(length) else None
+        if said is None:
             environ["wsgi.input"] = io.BytesIO(data)
             environ["HTTP_X_REQUEST_ID"] = request_id  # what is logged so far has it
             return self._views(environ, start_response)
         headers = [
             (request_ids.HEADER, request_id),
             ("Content-Type", "application/json"),
-            ("Content-Length", str(len(told.body))),
+            ("Content-Length", str(len(said.body))),
             ("Cache-Control", "no-store"),
-            *told.headers,
+            *said.headers,
         ]
-        start_response(told.status, headers)
-        tell = self._answered.get(path)
-        if tell is not None:
-            tell(began)
-        return [told.body]
+        start_response(said.status, headers)
+        self._answered[path](began)
+        return [said.body]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import datetime as dt
+import functools
 import secrets
 from typing import cast
 
@@ -181,7 +182,6 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
     app.register_api(decisions_api.blueprint(decisions))
     app.extensions["pointsman_decisions"] = (decisions, writer)
     if core.tracing is None:  # a trace begins in Flask's own hooks
-        paths = {"/v1/decisions": "decisions.decide", "/v1/payments": "payments.create_payment"}
 
         def allowed(caller: Caller) -> bool:
             return guard.request(caller.key_id, "make") is None
@@ -193,7 +193,7 @@ def web_app(core: Core, writer: DecisionWriter | None = None) -> Flask:
                 "/v1/payments": PaymentDoor(core.payments, guard, allowed),
             },
             keys=ring,
-            answered={path: answered(core.measuring.catalogue, view) for path, view in paths.items()},
+            answered=functools.partial(answered, core.measuring.catalogue),
             ids=core.ids,
         )
         app.extensions["pointsman_quick"] = quick

@@ -10,6 +10,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.test import Client, EnvironBuilder, TestResponse, run_wsgi_app
 
 from router.api.quick import QuickDoors
+from tests.integration.conftest import OpenShop
 from tests.integration.shop import API_KEY, Shop, order
 
 NO_TOKENS = {"type": "card", "card": {"brand": "visa", "country": "DE", "funding": "credit"}}
@@ -30,7 +31,11 @@ class Both:
             self.passed_on += 1
             return door._views(environ, start_response)
 
-        self._quick = Client(QuickDoors(views, door._doors, keys=door._keys, ids=shop.core.ids))
+        self._quick = Client(
+            QuickDoors(
+                views, door._doors, keys=door._keys, answered=lambda _view: lambda _began: None, ids=shop.core.ids
+            )
+        )
         self._views = Client(door._views)
 
     def ask(self, data: bytes, authorization: str | None, path: str = "/v1/decisions", **more: Any) -> TestResponse:
@@ -172,3 +177,16 @@ def test_the_quick_door_is_behind_the_bound_for_late_bodies(shop: Shop) -> None:
     assert seen[0] == "503"
     assert set(seen[1:]) == {"200"}
     assert len(seen) < 50
+
+
+def test_a_refused_decision_counts_once_against_its_key_s_rate(shops: OpenShop) -> None:
+    """One that is tried here and refused by its view is one request."""
+    shop = shops(rate_per_key=0.1, rate_burst_seconds=20.0)
+    late = order(payment_method=NO_TOKENS, expires_at="2001-01-01T00:00:00Z")
+    asked = [shop.send("POST", "/v1/decisions", json=late).status_code for _ in range(3)]
+    assert asked == [422, 422, 429]
+
+
+def test_no_key_is_no_key_whatever_the_house_s_is(shop: Shop) -> None:
+    door = shop.app.extensions["pointsman_quick"]
+    assert door._keys.remembered("") is None
