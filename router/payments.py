@@ -146,7 +146,8 @@ class Payments:
             return self._take(order, merchant, new)
         except (PaymentRefusedError, KeyTakenError) as refusal:
             # The commit that takes the payment looks at the key, and nothing before it. What refuses a new payment
-            # does not refuse the one that this key has made: whoever lost an answer learns it all the same.
+            # does not refuse the one that this key has made: whoever lost an answer learns it all the same. (So one
+            # asked for again is planned again, for nothing.)
             replay = self._replay(merchant, new.key, new.fingerprint)
             if replay is not None:
                 return replay

@@ -159,7 +159,11 @@ def _is_refusal(error: BaseException | None) -> bool:
 
 
 def _is_answer(error: BaseException | None) -> bool:
-    """Whether PostgreSQL itself said no, on a connection that lives on: then it has taken the statement back."""
+    """Whether PostgreSQL itself said no, on a connection that lives on: then it has taken the statement back.
+
+    (Psycopg may drop an old prepared statement afterwards, within the same call. Were that refused, whoever is told
+    so looks at the ledger before it writes again, and finds what it wrote.)
+    """
     if not isinstance(error, sa.exc.DBAPIError) or error.connection_invalidated:
         return False
     return getattr(error.orig, "sqlstate", None) is not None
@@ -263,8 +267,7 @@ def _postgres_engine(url: sa.URL, pool_size: int) -> sa.Engine:
         used_at = record.info.get(_USED_AT)
         if used_at is None:
             return  # made this moment; asked now, a server that goes again would look like a fault of ours
-        rested_s = time.monotonic() - used_at
-        if rested_s < LOOKED_AT_AFTER_S or (rested_s < ASKED_AFTER_S and not _has_something_to_say(connection)):
+        if time.monotonic() - used_at < ASKED_AFTER_S and not _has_something_to_say(connection):
             return
         try:
             engine.dialect.do_ping(connection)
@@ -278,7 +281,8 @@ def _transact(connection: sa.Connection, *, alone: bool) -> None:
     """Have psycopg begin transactions, or leave each statement to be its own.
 
     Said when it changes, and left so when the connection goes back: a payment's are nearly all alone, and
-    SQLAlchemy's own way, by the isolation level, says it twice for each.
+    SQLAlchemy's own way, by the isolation level, says it twice for each. (An engine's `AUTOCOMMIT` option is
+    overridden by it.)
     """
     driver: Any = connection.connection.dbapi_connection
     if driver.autocommit != alone:
@@ -289,10 +293,6 @@ _USED_AT = "used_at"
 ASKED_AFTER_S = 1.0
 """A connection that was used within the last second is looked at and not asked: asking costs a tenth of a payment's
 processor time, three times a payment."""
-
-
-LOOKED_AT_AFTER_S = 0.05
-"""One that was used so shortly before is not even looked at: a look lets another thread have the interpreter."""
 
 
 def _has_something_to_say(connection: Any) -> bool:

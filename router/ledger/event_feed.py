@@ -12,7 +12,8 @@ every row, as it is in those from before the column, and the number alone is the
 **The order of one payment.** The first thing that a transaction writes is the payment's own row, by compare-and-set
 on its version (`PaymentLedger.change`; `create` inserts it). PostgreSQL gives a transaction its id at its first
 write, and the compare-and-set finds version n only once the transaction that wrote n has committed: so the id of
-version n+1 is younger than that of n. A writer that wrote anything else before would break this; a test holds it.
+version n+1 is younger than that of n. (Where all is one statement, each of its parts asks for the row of that one:
+`together`.) A writer that wrote anything else before would break this; a test holds it.
 
 **Delays.** A transaction that writes, in any database of the same PostgreSQL server, and stays open holds back the
 events of every transaction that began after it, until it ends: they come late, in order, and none is lost. So do

@@ -18,7 +18,7 @@ import tenacity
 from router.clock import Clock, Ids
 from router.ledger.operations import Operation, OperationKind
 from router.ledger.payments import PaymentLedger
-from router.ledger.records import Attempt, NewKey, Payment, StaleError
+from router.ledger.records import Attempt, KeyTakenError, NewKey, Payment, StaleError
 from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
 
 log = structlog.get_logger("router.ledger.journal")
@@ -163,21 +163,40 @@ class Journal:
         return {"lease_holder": self._lease_holder, "lease_until": until}
 
     def _create(self, payment: Payment, new: NewKey, first: Attempt | None) -> None:
-        try:
+        def create() -> None:
             self._ledger.create(
                 payment, key=new.key, fingerprint=new.fingerprint, repeat=self._repeat_reference, first=first
             )
+
+        try:
+            create()
         except CommitUnknownError:
-            # The connection may have died after the commit: then the payment is there, and it is ours.
-            with contextlib.suppress(LedgerUnavailableError):
-                found = self._ledger.get(payment.id)
-                if found is not None and found[0].lease_holder == payment.lease_holder:
-                    self.payment, self._new = payment, None
-                    self._watched(None, payment)
-                    return
-            raise
+            if not self._is_made_after_all(payment, create):
+                raise
         self.payment, self._new = payment, None
         self._watched(None, payment)
+
+    def _is_made_after_all(self, payment: Payment, create: Callable[[], None]) -> bool:
+        """Whether the payment is there, though its commit was lost from sight; it is written again where it is not.
+
+        The connection may have died after the commit, or been dead before it. One that is still on its way cannot
+        double it: whichever of the two comes second meets the other's id and key, and writes nothing. False: the
+        ledger is away, and nobody knows. Raises as `create`.
+        """
+        with contextlib.suppress(LedgerUnavailableError):
+            if self._is_ours(payment):
+                return True
+            try:
+                create()
+            except KeyTakenError:
+                if not self._is_ours(payment):
+                    raise
+            return True
+        return False
+
+    def _is_ours(self, payment: Payment) -> bool:
+        found = self._ledger.get(payment.id)
+        return found is not None and found[0].lease_holder == payment.lease_holder
 
     def _change(self, changes: Mapping[str, Any], event: str, **more: Any) -> None:
         now, was = self._clock.now(), self.payment

@@ -82,9 +82,9 @@ class PaymentLedger:
             raise KeyTakenError
         if holder is not None:
             raise ReferenceInUseError(holder)
-        if broken is not None and not _breaks(broken, *_REFERENCE):
+        if broken is not None and not (_breaks(broken, *_REFERENCE) or _breaks(broken, *_KEY)):
             raise broken
-        raise KeyTakenError  # its holder has just ended: the next try finds the reference free
+        raise KeyTakenError  # whoever had the one or the other has just let go of it: the next try finds it free
 
     def change(
         self,
@@ -111,7 +111,8 @@ class PaymentLedger:
         Compare-and-set: raises StaleError when the payment's version or lease holder is not what `payment` says, or
         a lease runs on it at that moment that is not `holder`'s, whoever loaded it and however it stood then;
         KeyTakenError when the key was consumed before; ReferenceInUseError when a payment that ended would be open
-        again, and another has its reference by now. Then nothing is written.
+        again, and another has its reference by now. Then nothing is written. What is no usual payment's (one that is
+        open again, a key given back, a fee told twice) takes a transaction of several statements.
         """
         values = to_row({**changes, "updated_at": now, "version": payment.version + 1})
         if values.get("next_action") is not None:
@@ -167,8 +168,9 @@ class PaymentLedger:
         with self._database.write() as connection:
             if reopened:
                 holder = self._statements.holder_of(connection, payment.merchant, payment.reference)
-                if holder is not None:
-                    raise ReferenceInUseError(holder)
+                # Its own: another process has reopened it first, which the compare-and-set finds.
+                if holder not in (None, payment.id):
+                    raise ReferenceInUseError(str(holder))
             changed = self._together.run(connection, steps)
             if changed is not None:
                 for statement in rest:
@@ -197,9 +199,9 @@ class PaymentLedger:
                 raise  # two events of one version, say: a fault in the ledger, which no replay mends
             with self._database.read() as connection:
                 holder = self._statements.holder_of(connection, payment.merchant, payment.reference)
-            if holder is None:
-                raise StaleError from None  # it has just ended: the next try finds the reference free
-            raise ReferenceInUseError(holder) from None
+            if holder in (None, payment.id):
+                raise StaleError from None  # it has just ended, or is this one, reopened by another process
+            raise ReferenceInUseError(str(holder)) from None
 
     def postpone(self, payment: Payment, next_try_at: dt.datetime, *, now: dt.datetime) -> None:
         """Commit when a parked payment is tried next; no transition, so neither version nor event.

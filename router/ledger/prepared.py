@@ -100,7 +100,9 @@ def _in_words(value: int | None) -> str | None:
 def as_core_says(connection: sa.Connection, text: str, error: Any, driver: Any, cursor: Any) -> BaseException:
     """The driver's error as SQLAlchemy raises it; a connection that it ended leaves the pool."""
     dialect = connection.dialect
-    gone = dialect.is_disconnect(error, driver, cursor)
+    # The server's last words (its severity FATAL) may be read before the end of the connection is.
+    last_words = getattr(getattr(error, "diag", None), "severity_nonlocalized", None) in ("FATAL", "PANIC")
+    gone = last_words or dialect.is_disconnect(error, driver, cursor)
     if gone:
         connection.invalidate(error)
     said: BaseException = sa.exc.DBAPIError.instance(

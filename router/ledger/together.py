@@ -135,7 +135,12 @@ def _given(at: int) -> Given:
 
 
 def _join(kinds: Sequence[Kind]) -> sa.Select[Any]:
-    """All of them as one statement, which answers the first one's row."""
+    """All of them as one statement, which answers the first one's row.
+
+    PostgreSQL promises no order of the parts: that each asks whether the first has a row has it come first. It must
+    ask of any row, and of none of its own: such a question is asked again where a row was changed meanwhile, and a
+    part that writes cannot be.
+    """
     first = kinds[0].words(_given(0), None).returning(*kinds[0].read).cte("first")
     written = sa.exists(sa.select(_ONE).select_from(first))
     others = [kind.words(_given(at), written).cte(f"step_{at}") for at, kind in enumerate(kinds) if at]

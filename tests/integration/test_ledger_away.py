@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from providers.contract import Outcome, OutcomeKind
 from router.ledger import engine, journal
 from tests.integration.conftest import OpenShop
+from tests.integration.postgres import Databases
 from tests.integration.shop import Spy, order
 
 Outage = Callable[[], contextlib.AbstractContextManager[None]]
@@ -65,6 +66,47 @@ def test_nothing_is_charged_when_the_first_commit_fails(shops: OpenShop, outage:
     assert shop.counts()["payments"] == 0
     assert shop.pay(body, key="k").status_code == 201
     assert len(shop.charged(body["reference"])) == 1
+
+
+@pytest.mark.parametrize("ledger_url", ["postgres"], indirect=True)
+def test_connections_that_were_ended_just_after_their_last_use_cost_no_payment(
+    shops: OpenShop, postgres: Databases, ledger_url: str
+) -> None:
+    """By a pooler, a proxy or a person."""
+    shop = shops()
+    for _ in range(3):
+        shop.pay(order())
+        postgres.throw_out(ledger_url)
+        body = order()
+        answer = shop.pay(body)
+        assert answer.status_code == 201, answer.text
+        assert len(shop.charged(body["reference"])) == 1
+
+
+@pytest.mark.parametrize("ledger_url", ["postgres"], indirect=True)
+def test_a_first_commit_that_is_lost_from_sight_is_looked_for_and_made_again(
+    shops: OpenShop, postgres: Databases, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection ends between the look at it and the statement: 201, and one charge."""
+    shop = shops()
+    write = shop.core.database.write_at_once
+    ends = [True]
+
+    @contextlib.contextmanager
+    def write_and_end() -> Iterator[sa.Connection]:
+        with write() as connection:
+            if ends:
+                ends.pop()
+                postgres.throw_out(ledger_url)
+            yield connection
+
+    monkeypatch.setattr(shop.core.database, "write_at_once", write_and_end)
+    body = order()
+    answer = shop.pay(body)
+    assert answer.status_code == 201, answer.text
+    assert not ends
+    assert len(shop.charged(body["reference"])) == 1
+    assert shop.counts()["payments"] == 1
 
 
 @pytest.mark.parametrize("mode", ["ok", "decline", "lose_reply"])

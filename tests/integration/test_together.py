@@ -13,6 +13,7 @@ from router.ledger.engine import Database
 from router.ledger.prepared import Prepared
 from router.ledger.together import Given, Insert, Step, Together, Update
 from router.ledger.unavailable import CommitUnknownError, LedgerUnavailableError
+from tests.e2e.house import eventually
 
 SHOWN = sa.MetaData()
 HEADS = sa.Table(
@@ -130,6 +131,35 @@ def test_of_many_that_change_the_same_row_at_once_one_does(heads: Database) -> N
     winners = [name for row, name in found if row is not None]
     assert (len(found), len(winners)) == (6, 1)
     assert [row["id"] for row in _rows(heads, LINES)] == winners
+
+
+@pytest.mark.parametrize("ledger_url", ["postgres"], indirect=True)
+def test_a_row_that_is_changed_while_it_is_waited_for_is_changed_and_so_are_the_others(heads: Database) -> None:
+    """Its version stays, as with a look of checkout's or a settled fee: PostgreSQL judges the condition again."""
+    together = Together(heads)
+    together.commit([(NEW_HEAD, HEAD), (NEW_LINE, _line("1"))])
+    steps: list[Step] = [
+        (CHANGED, {"this": "h", "known": 1, "version": 2}),
+        (ENDED, {"this": "1", "amount": 9, "fee": 9}),
+        (NEW_LINE, _line("2")),
+    ]
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(together.commit(steps)))
+    with heads.write() as connection:
+        connection.execute(HEADS.update().values(order={"by": "another"}))
+        connection.execute(LINES.update().values(fee=4))
+        thread.start()
+        waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        eventually(lambda: _scalar(heads, waiting) == 1, 10)
+    thread.join(30)
+    assert [tuple(row) for row in found] == [("h", 2)]
+    assert _rows(heads, HEADS)[0]["order"] == {"by": "another"}
+    assert _rows(heads, LINES) == [_line("1", amount=9, fee=4), _line("2")]
+
+
+def _scalar(database: Database, query: sa.TextClause) -> Any:
+    with database.read() as connection:
+        return connection.scalar(query)
 
 
 @pytest.mark.parametrize("ledger_url", ["postgres"], indirect=True)
