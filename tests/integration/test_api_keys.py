@@ -17,6 +17,8 @@ from router.ledger.engine import Database
 from router.ledger.keys import Caller, KeyLedger, digest, id_of
 from tests.integration.shop import API_KEY, LOG, Shop
 
+pytestmark = pytest.mark.either_database
+
 OPERATOR = "operator-of-the-shop"
 
 

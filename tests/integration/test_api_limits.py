@@ -7,6 +7,7 @@ import datetime as dt
 import threading
 from typing import Any
 
+import pytest
 from werkzeug.test import TestResponse
 
 from router.clock import ManualClock, SystemClock
@@ -17,6 +18,8 @@ from router.limits.quota import HOURS_BACK, WEEK_H, WEEKS_BACK
 from router.volumes import Volumes
 from tests.integration.conftest import OpenShop
 from tests.integration.shop import Shop, order
+
+pytestmark = pytest.mark.either_database
 
 SLOW: dict[str, Any] = {"rate_per_key": 0.1, "rate_burst_seconds": 20.0}
 """Two at once, and one more ten seconds later."""

@@ -22,6 +22,8 @@ from tests.integration.ledgers import BACKENDS, ledger_on
 from tests.integration.settlement_world import AT, PLANTS, World
 from tests.integration.shop import Shop, open_shop
 
+pytestmark = pytest.mark.either_database
+
 EVIL = "<img src=x onerror=alert(2)>.csv"
 OCTOBER = "provider=stripe&from=2026-10-01T00:00&to=2026-11-01T00:00"
 

@@ -14,6 +14,8 @@ from tests.integration.conftest import OpenShop
 from tests.integration.ledgers import BACKENDS, ledger_on
 from tests.integration.shop import HANG_READ_TIMEOUT_S, Shop, open_shop, paying_with
 
+pytestmark = pytest.mark.either_database
+
 OTHER = {"stripe": "adyen", "adyen": "stripe"}
 SOFT_DECLINE = {"stripe": "do_not_honor", "adyen": "2"}
 HARD_DECLINE = {"stripe": "stolen_card", "adyen": "5"}

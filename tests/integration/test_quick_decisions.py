@@ -13,6 +13,8 @@ from router.api.quick import QuickDoors
 from tests.integration.conftest import OpenShop
 from tests.integration.shop import API_KEY, Shop, order
 
+pytestmark = pytest.mark.either_database
+
 NO_TOKENS = {"type": "card", "card": {"brand": "visa", "country": "DE", "funding": "credit"}}
 GOOD = json.dumps(order(payment_method=NO_TOKENS)).encode()
 KNOWN = f"Bearer {API_KEY}"

@@ -17,6 +17,8 @@ from router.payments import Payments
 from tests.integration.conftest import OpenShop
 from tests.integration.shop import ABSENT, API_KEY, HANG_READ_TIMEOUT_S, LOG, Shop, order, paying_with
 
+pytestmark = pytest.mark.either_database
+
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PAN = "4111 1111 1111 1111"
 GOOD = json.dumps(order(reference="ORD-GOOD")).encode()

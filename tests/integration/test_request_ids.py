@@ -10,6 +10,8 @@ import pytest
 from router.api.request_ids import given_id, trace_of
 from tests.integration.shop import LOG, Shop, order
 
+pytestmark = pytest.mark.either_database
+
 PAN = "4111111111111111"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 

@@ -14,6 +14,8 @@ from tests.integration.desk import OTHER, SECRETS, Desk, LetterBox, letter_box
 from tests.integration.ledgers import BACKENDS, ledger_on
 from tests.integration.shop import HANG_READ_TIMEOUT_S, Shop, Spy, open_shop
 
+pytestmark = pytest.mark.either_database
+
 GIVEN_UP_S = 1000.0
 DEAD_S = GIVEN_UP_S + 2 * HELD_DEAD_AFTER.total_seconds()
 LOSE = {"mode": "lose_reply", "calls": "authorize"}
