@@ -149,10 +149,14 @@ class KafkaProducer:
         def report(error: KafkaError | None, _message: Message) -> None:
             if error is None:
                 reported[index], self._trouble = True, None
-            else:
-                self._failure = self._failure or error.name()
+            # The messages of other partitions are thrown away with the one that failed, and may be told of first.
+            elif self._failure in (None, _THROWN_AWAY):
+                self._failure = error.name()
 
         return report
+
+
+_THROWN_AWAY = "_PURGE_QUEUE"
 
 
 def _cause(error: Exception) -> str:
