@@ -158,9 +158,8 @@ class QuickDoors:
         if door is None or environ["REQUEST_METHOD"] != "POST" or environ.get("QUERY_STRING"):
             return self._views(environ, start_response)
         length = environ.get("CONTENT_LENGTH") or ""
-        if not (length.isascii() and length.isdigit()) or len(length) > _DIGITS:
-            return self._views(environ, start_response)
-        if int(length) > gate.MAXIMUM_BODY_BYTES:
+        sound = length.isascii() and length.isdigit() and len(length) <= _DIGITS
+        if not sound or int(length) > gate.MAXIMUM_BODY_BYTES:
             return self._views(environ, start_response)
         began = time.perf_counter()
         # Before the body is waited for: whoever has no key holds no thread with one that is late.

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from router.ledger.records import from_row, to_row
 from router.ledger.tables import operations
-from router.ledger.together import Insert, Step, Update
+from router.ledger.together import Insert, Step, Update, this_row
 
 OperationKind = Literal["capture", "void", "refund"]
 OperationState = Literal["started", "unknown", "received", "done", "refused", "failed"]
@@ -65,7 +65,7 @@ _COLUMNS = [f"{column.name}" for column in operations.columns]
 
 
 _NEW = Insert(operations, _COLUMNS)
-_AGAIN = Update(operations, _COLUMNS, where=[lambda given: operations.c.id == given("this", operations.c.id.type)])
+_AGAIN = Update(operations, _COLUMNS, where=[this_row(operations)])
 
 
 def step(operation: Operation, *, new: bool) -> Step:

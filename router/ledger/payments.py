@@ -33,7 +33,7 @@ from router.ledger.records import (
 )
 from router.ledger.tables import attempts, idempotency_keys, payment_events, payments, to_micros
 from router.ledger.tables import operations as operation_table
-from router.ledger.together import Given, Insert, Step, Together, Update
+from router.ledger.together import Given, Insert, Step, Together, Update, this_row
 
 NEVER = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 """Before anything was due."""
@@ -61,7 +61,7 @@ class PaymentLedger:
         row["next_action"] = self._database.seals.action(row["next_action"], payment.id)
         new_key = NewKey(key, fingerprint)
         steps: list[Step] = [
-            (_NEW_PAYMENT if repeat else _NEW_REFERENCE, {**row, "new_key": key}),
+            (_NEW_PAYMENT if repeat else _NEW_REFERENCE, {**row, "key": key}),
             _key_step(payment.merchant, new_key, payment.id, at=row["created_at"]),
             _event_step(payment.id, "created", row),
         ]
@@ -366,8 +366,7 @@ class _Statements:
 
     def __init__(self, dialect: sa.Dialect) -> None:
         taken = idempotency_keys.c
-        same = taken.merchant == sa.bindparam("merchant"), taken.key == sa.bindparam("key")
-        self._key_of = Prepared(sa.select(taken.fingerprint, taken.payment_id).where(*same), dialect)
+        self._key_of = Prepared(sa.select(taken.fingerprint, taken.payment_id).where(_is_key(_named)), dialect)
         holder = sa.select(payments.c.id).where(_holds(_named)).limit(1)
         self._holder_of = Prepared(holder, dialect)
 
@@ -406,14 +405,15 @@ def _reference_taken(given: Given) -> sa.ColumnElement[bool]:
     return sa.exists(sa.select(others.c.id).where(_holds(given, others)))
 
 
-def _key_taken(given: Given) -> sa.ColumnElement[bool]:
+def _is_key(given: Given) -> sa.ColumnElement[bool]:
     taken = idempotency_keys.c
-    same = taken.merchant == given("merchant", taken.merchant.type), taken.key == given("new_key", taken.key.type)
-    return sa.exists(sa.select(taken.key).where(*same))
+    return sa.and_(
+        taken.merchant == given("merchant", taken.merchant.type), taken.key == given("key", taken.key.type)
+    )
 
 
-def _this_attempt(given: Given) -> sa.ColumnElement[bool]:
-    return attempts.c.id == given("this", attempts.c.id.type)
+def _key_taken(given: Given) -> sa.ColumnElement[bool]:
+    return sa.exists(sa.select(idempotency_keys.c.key).where(_is_key(given)))
 
 
 _NEW_PAYMENT = Insert(payments, _PAYMENT_COLUMNS, unless=[_key_taken])
@@ -421,11 +421,11 @@ _NEW_REFERENCE = Insert(payments, _PAYMENT_COLUMNS, unless=[_key_taken, _referen
 _NEW_KEY = Insert(idempotency_keys, _KEY_COLUMNS)
 _NEW_EVENT = Insert(payment_events, _EVENT_COLUMNS)
 _NEW_ATTEMPT = Insert(attempts, _ATTEMPT_COLUMNS)
-_ENDED_ATTEMPT = Update(attempts, _FINISHED_COLUMNS, where=[_this_attempt])
+_ENDED_ATTEMPT = Update(attempts, _FINISHED_COLUMNS, where=[this_row(attempts)])
 _NOBODY_TOLD = sa.and_(attempts.c.fee_actual.is_(None), attempts.c.fee_currency.is_(None))
 _FEE = ("fee_actual", "fee_currency")
 _ENDED_WITH_FEE = Update(
-    attempts, [*_FINISHED_COLUMNS, *_FEE], where=[_this_attempt], only_over=dict.fromkeys(_FEE, _NOBODY_TOLD)
+    attempts, [*_FINISHED_COLUMNS, *_FEE], where=[this_row(attempts)], only_over=dict.fromkeys(_FEE, _NOBODY_TOLD)
 )
 
 

@@ -24,6 +24,11 @@ Condition = Callable[[Given], sa.ColumnElement[bool]]
 _ONE: sa.ColumnElement[int] = sa.literal_column("1")
 
 
+def this_row(table: sa.Table) -> Condition:
+    """That its id is the parameter `this`."""
+    return lambda given: table.c.id == given("this", table.c.id.type)
+
+
 class Insert:
     """Inserts of one row with these columns."""
 
