@@ -15,6 +15,7 @@ import contextvars
 import errno
 import http.client
 import io
+import queue
 import socket
 import ssl
 import time
@@ -45,6 +46,9 @@ from providers.faults import Fault
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """A payment's answer is a few kilobytes. A thousand times that is no answer, and must not fill our memory."""
 CHUNK_BYTES = 64 * 1024
+IDLE_S = 30.0
+"""No request goes onto a connection that rested for longer. Whatever stands between us and a provider may forget it
+without a word to us (a load balancer's usual minute is the least); the request would be lost, its outcome unknown."""
 
 
 class SendFailed(ProviderError):  # noqa: N818 - the name says what happened
@@ -259,8 +263,39 @@ class SocketWithDeadline:
         return io.BufferedReader(_DeadlineFile(self._sock, self._monotonic))
 
 
+class _Resting(queue.LifoQueue[Any]):
+    """urllib3's connections that nobody uses, the last used first, so that the fewest stay awake; `None` is room."""
+
+    def __init__(self, maxsize: int, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._looked_at = monotonic()
+        super().__init__(maxsize)
+
+    def _put(self, item: Any) -> None:
+        now = self._monotonic()
+        self.queue.append((item, now))
+        if now - self._looked_at >= 1.0:
+            self._looked_at = now
+            self._close_the_rested(now)
+
+    def _get(self) -> Any:
+        connection, since = self.queue.pop()
+        if connection is not None and self._monotonic() - since > IDLE_S:
+            connection.close()  # it connects anew when it is used
+        return connection
+
+    def _close_the_rested(self, now: float) -> None:
+        # After a busy hour or a slow provider most would rest for good: descriptors, here and there.
+        for at, (connection, since) in enumerate(self.queue):
+            if now - since <= IDLE_S:
+                return  # whatever lies above came back later
+            if connection is not None:
+                connection.close()
+                self.queue[at] = (None, since)
+
+
 def _pools_reading_against(monotonic: Callable[[], float]) -> dict[str, Any]:
-    """urllib3's two kinds of pool, with connections whose answers must end in time by that clock."""
+    """urllib3's two kinds of pool, with connections whose answers must end in time by that clock, and whose rests."""
 
     class Response(http.client.HTTPResponse):
         def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
@@ -272,11 +307,17 @@ def _pools_reading_against(monotonic: Callable[[], float]) -> dict[str, Any]:
     class Secure(HTTPSConnection):
         response_class = Response
 
+    class Resting(_Resting):
+        def __init__(self, maxsize: int) -> None:
+            super().__init__(maxsize, monotonic)
+
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain
+        QueueCls: Any = Resting
 
     class SecurePool(HTTPSConnectionPool):
         ConnectionCls = Secure
+        QueueCls: Any = Resting
 
     return {"http": PlainPool, "https": SecurePool}
 

@@ -29,6 +29,14 @@ BUSY_TIMEOUT_MS = 5_000
 CACHE_KIB = 512
 """Of pages that a connection keeps: a payment uses a dozen, and the system keeps the file. SQLite's own 2 MiB, times
 forty connections, are memory that grows for as long as it takes each of them to have read so much."""
+KEPT_STATEMENTS = 48
+"""Of SQLite's, read and planned, by connection: each is some 20 KB, and to read one again costs as many microseconds.
+The driver's own 128 were most of what a worker's memory grew by in an hour."""
+KEPT_CONNECTIONS = 6
+"""To SQLite, when they are not in use: a process seldom has more in use at once, and a further one costs half a
+millisecond. Forty that each came to their statements and pages some day were memory that grew for hours."""
+OVERFLOW = 10
+"""Connections that loops may have beyond what the requests' threads have."""
 POSTGRES_CONNECT_TIMEOUT_S = 3
 POSTGRES_STATEMENT_TIMEOUT_MS = 5_000
 """No query of a payment takes more than milliseconds; one that does is a fault to answer, not to wait for."""
@@ -76,6 +84,7 @@ class Database:
         """What tokens and secrets are sealed and opened with; set before the first query, where there are keys."""
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         self.engine = _sqlite_engine(parsed, pool_size) if self.is_sqlite else _postgres_engine(parsed, pool_size)
+        self.most_connections = pool_size + OVERFLOW
         self._writer = self.engine.execution_options(ledger_write=True)
         self._writers = SharedCommits(self._writer, patience_s=BUSY_TIMEOUT_MS / 1000)
         self._alone = self.engine.execution_options(ledger_alone=True)
@@ -197,14 +206,18 @@ def _in_words(error: sa.exc.DBAPIError | sa.exc.TimeoutError) -> str:
 def _sqlite_engine(url: sa.URL, pool_size: int) -> sa.Engine:
     engine = sa.create_engine(
         url,
-        pool_size=pool_size,
-        max_overflow=10,
+        pool_size=min(pool_size, KEPT_CONNECTIONS),
+        max_overflow=max(0, pool_size - KEPT_CONNECTIONS) + OVERFLOW,
         pool_timeout=5,
         pool_use_lifo=True,  # the same few while it is quiet: each has caches of its own
         hide_parameters=True,
         json_serializer=written,
         json_deserializer=read,
-        connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
+        connect_args={
+            "check_same_thread": False,
+            "timeout": BUSY_TIMEOUT_MS / 1000,
+            "cached_statements": KEPT_STATEMENTS,
+        },
     )
 
     @event.listens_for(engine, "connect")
@@ -238,7 +251,7 @@ def _postgres_engine(url: sa.URL, pool_size: int) -> sa.Engine:
     engine = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
-        max_overflow=10,
+        max_overflow=OVERFLOW,
         pool_timeout=5,
         pool_use_lifo=True,  # the same few while it is quiet: each has caches of its own
         pool_reset_on_return=None,

@@ -19,14 +19,12 @@ Into = Callable[[Any], Any]
 class Prepared:
     """One statement for one dialect. Thread-safe; it never changes.
 
-    `names`: the columns that an insert or an update sets, by their own names. Values are given by the names of the
-    statement's parameters; those that the statement holds itself (a limit) need not be.
+    Values are given by the names of the statement's parameters; those that the statement holds itself (a limit) need
+    not be.
     """
 
-    def __init__(
-        self, statement: sa.Select[Any] | sa.Insert | sa.Update, dialect: sa.Dialect, names: Sequence[str] = ()
-    ) -> None:
-        compiled = statement.compile(dialect=dialect, column_keys=list(names) or None)
+    def __init__(self, statement: sa.Select[Any] | sa.Insert | sa.Update, dialect: sa.Dialect) -> None:
+        compiled = statement.compile(dialect=dialect)
         assert isinstance(compiled, sa.sql.compiler.SQLCompiler)
         self._sql, self._order = str(compiled), compiled.positiontup
         self._cursor: Callable[[Any], Any] = _cursor_of

@@ -51,6 +51,7 @@ class Sampler:
         self._flags = flags
         self._health = health
         self._pool = database.engine.pool
+        self._most_connections = database.most_connections
         self._http_pools = http_pools
         self._clock = clock
         self._began_at = clock.monotonic()
@@ -84,7 +85,7 @@ class Sampler:
             found.descriptors.of(role).set(sum(1 for _ in (PROC / "fd").iterdir()))
         if isinstance(self._pool, sa.QueuePool):
             found.pool_used.of().set(self._pool.checkedout())
-            found.pool_size.of().set(self._pool.size() + MOST_OVERFLOW)
+            found.pool_size.of().set(self._most_connections)
 
     def _look_at_flags(self) -> None:
         status = self._flags.status()
@@ -114,10 +115,6 @@ class Sampler:
             used, size = self._http_pools[provider]()
             found.connections_used.of(provider).set(used)
             found.connections.of(provider).set(size)
-
-
-MOST_OVERFLOW = 10
-"""What the engine may open beyond its pool (`router.ledger.engine`)."""
 
 
 def version() -> str:

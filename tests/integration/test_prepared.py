@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -36,14 +37,22 @@ def things(database: Database) -> Database:
     return database
 
 
+def _insert(*names: str) -> sa.Insert:
+    return THINGS.insert().inline().values({name: sa.bindparam(f"its_{name}") for name in names})
+
+
+def _given(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"its_{name}": value for name, value in row.items()}
+
+
 def test_what_is_written_is_what_core_would_have_written(things: Database) -> None:
     dialect = things.engine.dialect
-    insert = Prepared(THINGS.insert().inline(), dialect, list(ROWS[0]))
+    insert = Prepared(_insert(*ROWS[0]), dialect)
     one = Prepared(sa.select(THINGS).where(THINGS.c.id == sa.bindparam("this")).limit(1), dialect)
     reading = Reading(list(THINGS.c), dialect)
     with things.write() as connection:
         for row in ROWS:
-            insert.run(connection, row)
+            insert.run(connection, _given(row))
     with things.read() as connection:
         assert [dict(row) for row in connection.execute(sa.select(THINGS).order_by("id")).mappings()] == ROWS
         for row in ROWS:
@@ -58,12 +67,12 @@ def test_what_is_written_is_what_core_would_have_written(things: Database) -> No
 
 
 def test_an_error_is_one_of_core_s(things: Database) -> None:
-    insert = Prepared(THINGS.insert().inline(), things.engine.dialect, ["id"])
+    insert = Prepared(_insert("id"), things.engine.dialect)
 
     def twice() -> None:
         with things.write() as connection:
-            insert.run(connection, {"id": "a"})
-            insert.run(connection, {"id": "a"})
+            insert.run(connection, _given({"id": "a"}))
+            insert.run(connection, _given({"id": "a"}))
 
     with pytest.raises(sa.exc.IntegrityError):
         twice()

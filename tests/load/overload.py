@@ -28,6 +28,7 @@ def overload(
 ) -> dict[str, Any]:
     """Before, during, after; what it took; and the books."""
     with town(folder, ledger_url=ledger_url, ROUTER_WEB_PROCESSES=str(processes)) as found:
+        found.fill()
         capacity = found.capacity()
         pids = found.house.pids()
         usual = capacity * NORMAL_SHARE

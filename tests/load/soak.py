@@ -38,6 +38,7 @@ def soak(
     """What web and worker took, minute by minute, what the customers were told, and the books."""
     # Faults end well within the run, so that what they left is found out before its end.
     with town(folder, ledger_url=ledger_url, ROUTER_WEB_PROCESSES="2", ROUTER_READ_TIMEOUT_SECONDS="2") as found:
+        found.fill()
         per_second = found.capacity() * share
         seconds = minutes * 60
         customers = found.send(per_second, seconds)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ import urllib3
 
 from providers.contract import Health, Timeouts
 from providers.faults import Fault
-from providers.transport import Answer, SendFailed, Transport, checked_base_url, sending_within, verdict
+from providers.transport import IDLE_S, Answer, SendFailed, Transport, checked_base_url, sending_within, verdict
 from tests.contract.raw_server import RawServer, Talk, always, answer, read_request, refused_url, reset, reset_unread
 
 SHORT = Timeouts(connect_s=0.2, read_s=0.2)
@@ -357,6 +359,49 @@ def test_many_sends_share_few_connections() -> None:
         assert 1 <= server.accepted <= 4
 
 
+def test_a_connection_that_rested_for_long_is_not_used_again() -> None:
+    """What stands between may have forgotten it, and would lose the request: its outcome would be unknown."""
+    now = [0.0]
+    transport = Transport(pool_size=2, monotonic=lambda: now[0])
+    with RawServer(always(OK)) as server:
+        for rested_s, connections in ((0.0, 1), (IDLE_S, 1), (IDLE_S, 1), (IDLE_S + 0.1, 2), (1000.0, 3), (1.0, 3)):
+            now[0] += rested_s
+            assert send(transport, server.url).status == 200
+            assert server.accepted == connections
+    assert transport.use() == (0, 2)
+
+
+def test_connections_that_a_busy_minute_needed_are_closed_after_it() -> None:
+    """One that is used stays, and the others do not for good; their places are free, and can be used again."""
+    now, busy, ended = [0.0], threading.Barrier(5), [threading.Event() for _ in range(4)]
+
+    def talk(conn: socket.socket, number: int) -> None:
+        read_request(conn)
+        if number < 4:
+            busy.wait(5)  # all four are under way at once
+        conn.sendall(OK)
+        while read_request(conn):
+            conn.sendall(OK)
+        if number < 4:
+            ended[number].set()
+
+    transport = Transport(pool_size=4, monotonic=lambda: now[0])
+    with RawServer(talk) as server:
+        threads = [threading.Thread(target=send, args=(transport, server.url)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        busy.wait(5)
+        for thread in threads:
+            thread.join()
+        for _ in range(4):
+            now[0] += IDLE_S / 3
+            send(transport, server.url)
+        gone = [each for each in ended if each.wait(0.5)]
+        assert (len(gone), server.accepted, transport.use()) == (3, 4, (0, 4))
+        with ThreadPoolExecutor(4) as pool:
+            assert [each.status for each in pool.map(lambda _: send(transport, server.url), range(4))] == [200] * 4
+
+
 def test_an_exhausted_pool_was_never_sent_and_says_nothing_of_the_provider() -> None:
     """The second thread waits no longer than the connect timeout for the only connection."""
     entered = threading.Event()
@@ -378,7 +423,7 @@ def test_an_exhausted_pool_was_never_sent_and_says_nothing_of_the_provider() -> 
 
 def test_the_deadline_is_read_from_the_clock_it_is_given() -> None:
     """With a clock that leaps past the deadline the answer that is there already comes too late."""
-    leaps = iter([0.0, 100.0])
+    leaps = itertools.count(0, 100)
     transport = Transport(pool_size=1, monotonic=lambda: next(leaps))
     with RawServer(always(OK)) as server:
         assert fault_of(server.url, transport=transport).reason == "read_timeout"
