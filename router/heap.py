@@ -1,4 +1,6 @@
-"""A process's memory: few of the C library's arenas, and no collecting of what lives as long as the process."""
+"""A process's memory: few of the C library's arenas, no collecting of what lives as long as the process, and what a
+busy minute took given back.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,8 @@ import gc
 M_ARENA_MAX = -8
 """Of `mallopt(3)`, in <malloc.h>."""
 ARENAS = 2
+TRIM_INTERVAL_S = 30.0
+"""Half a millisecond each time, of one thread that needs no interpreter."""
 
 
 def begin() -> None:
@@ -30,3 +34,13 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def trim() -> None:
+    """Give the system back what the C library keeps of what was freed.
+
+    By itself it gives back the end of a heap only. A minute in which many threads worked at once leaves holes behind
+    it, and the next such minute, whose blocks are of other sizes, makes the heap longer.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -14,6 +14,7 @@ import structlog
 from flags.contract import FlagContext
 from providers.contract import Timeouts
 from router import alerts as alerting
+from router import heap
 from router.account_watch import AccountWatch
 from router.app.core import Core
 from router.clock import Clock, Ids
@@ -102,6 +103,7 @@ def add_health(loops: Loops, core: Core, *, patience: float) -> None:
     loops.add(Loop("fees", core.fee_lessons.run_once, loops.pause(FEES_INTERVAL_S)))
     loops.add(Loop("counts", health.exchange_once, loops.pause(EXCHANGE_INTERVAL_S)))
     loops.add(Loop("sampling", core.sampler.run_once, loops.pause(SAMPLE_INTERVAL_S)))
+    loops.add(Loop("heap", heap.trim, loops.pause(heap.TRIM_INTERVAL_S)))
     # On a thread of its own: what hangs must be noticed while the ledger hangs too.
     loops.add(Loop("watch", health.watch_once, loops.pause(WATCH_INTERVAL_S)))
     loops.add(Loop("accounts", core.accounts.refresh, loops.pause(ACCOUNTS_INTERVAL_S)))

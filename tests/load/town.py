@@ -98,14 +98,18 @@ class Town:
     def fill(self, at_once: int = 120, seconds: float = 8.0) -> None:
         """As many at once as there is room for, each for a while: what settings bound comes to its bound.
 
-        The server's threads and the pools' connections come when they are needed for the first time; what grows
-        afterwards grows for another reason.
+        The server's threads, the pools' connections and the worker's places for parked payments come when they are
+        needed for the first time; what grows afterwards grows for another reason.
         """
         for provider in ("stripe", "adyen"):
             self.house.control("PUT", f"/{provider}", {"mode": "slow", "latency_ms": 300})
         self.capacity(at_once, seconds)
         for provider in ("stripe", "adyen"):
+            self.house.control("PUT", f"/{provider}", {"mode": "down"})
+        self.capacity(8, 3.0)
+        for provider in ("stripe", "adyen"):
             self.house.control("PUT", f"/{provider}", {"mode": "ok"})
+        eventually(lambda: not Ledger.read(self.ledger_url).unsettled(), 120)
         time.sleep(seconds)
 
     def takes(self) -> Mapping[str, Mapping[str, int]]:
