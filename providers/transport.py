@@ -285,7 +285,8 @@ class _Resting(queue.LifoQueue[Any]):
         return connection
 
     def _close_the_rested(self, now: float) -> None:
-        # After a busy hour or a slow provider most would rest for good: descriptors, here and there.
+        # After a busy hour or a slow provider most would rest for good: descriptors, here and there. (So do those to
+        # a provider that is sent nothing any more: nobody comes by. They are few, and none is used again.)
         for at, (connection, since) in enumerate(self.queue):
             if now - since <= IDLE_S:
                 return  # whatever lies above came back later

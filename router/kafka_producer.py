@@ -115,7 +115,7 @@ class KafkaProducer:
         """
         until = self._monotonic() + within_s
         fatal: str | None = None
-        while self._producer is not None and self._failure is None and not all(self._reported):
+        while self._producer is not None and self._failure in _MAY_BE_SAID_BETTER and not all(self._reported):
             left = until - self._monotonic()
             if left <= 0:
                 break
@@ -149,14 +149,16 @@ class KafkaProducer:
         def report(error: KafkaError | None, _message: Message) -> None:
             if error is None:
                 reported[index], self._trouble = True, None
-            # The messages of other partitions are thrown away with the one that failed, and may be told of first.
-            elif self._failure in (None, _THROWN_AWAY):
+            # The messages of other partitions are thrown away with the one that failed, and may be told of first: in
+            # the same poll, or in one before.
+            elif self._failure in _MAY_BE_SAID_BETTER:
                 self._failure = error.name()
 
         return report
 
 
-_THROWN_AWAY = "_PURGE_QUEUE"
+_MAY_BE_SAID_BETTER = (None, "_PURGE_QUEUE")
+"""No failure, or one that was only thrown away with another: what did fail is told of a moment later."""
 
 
 def _cause(error: Exception) -> str:

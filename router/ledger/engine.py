@@ -173,8 +173,9 @@ def _is_refusal(error: BaseException | None) -> bool:
 def _is_answer(error: BaseException | None) -> bool:
     """Whether PostgreSQL itself said no, on a connection that lives on: then it has taken the statement back.
 
-    (Psycopg may drop an old prepared statement afterwards, within the same call. Were that refused, whoever is told
-    so looks at the ledger before it writes again, and finds what it wrote.)
+    (Psycopg may drop an old prepared statement afterwards, within the same call: with libpq 17 or later by a message
+    of the protocol, which is not refused. With an older one it is a statement, and its error would be taken for this
+    one's: the wheel brings its own libpq.)
     """
     if not isinstance(error, sa.exc.DBAPIError) or error.connection_invalidated:
         return False

@@ -98,9 +98,11 @@ def _in_words(value: int | None) -> str | None:
 def as_core_says(connection: sa.Connection, text: str, error: Any, driver: Any, cursor: Any) -> BaseException:
     """The driver's error as SQLAlchemy raises it; a connection that it ended leaves the pool."""
     dialect = connection.dialect
-    # The server's last words (its severity FATAL) may be read before the end of the connection is.
-    last_words = getattr(getattr(error, "diag", None), "severity_nonlocalized", None) in ("FATAL", "PANIC")
-    gone = last_words or dialect.is_disconnect(error, driver, cursor)
+    # The server's last words (its severity FATAL) may be read before the end of the connection is. A pooler says them
+    # in English only; what the server does may be done all the same.
+    said_of_it = getattr(error, "diag", None)
+    severity = getattr(said_of_it, "severity_nonlocalized", None) or getattr(said_of_it, "severity", None)
+    gone = severity in ("FATAL", "PANIC") or dialect.is_disconnect(error, driver, cursor)
     if gone:
         connection.invalidate(error)
     said: BaseException = sa.exc.DBAPIError.instance(

@@ -242,6 +242,18 @@ def test_a_reference_that_is_taken_as_a_payment_is_reopened_stays_taken(
     assert found[0] == declined
 
 
+def test_a_payment_that_another_process_reopened_first_is_not_its_own_rival(ledger: PaymentLedger) -> None:
+    """Were it told that its reference is another's, the second would undo what the first has found paid."""
+    declined = _payment(status="declined", holds_reference=False)
+    ledger.create(declined, key="k", fingerprint="f", repeat=False, first=None)
+    paid = ledger.change(declined, {"status": "captured"}, event="captured", now=LATER)
+    with pytest.raises(StaleError):
+        ledger.change(declined, {"status": "captured"}, event="captured", now=LATER)
+    found = ledger.get(declined.id)
+    assert found is not None
+    assert found[0] == paid
+
+
 def test_what_is_to_be_resolved_is_taken_up_in_order(ledger: PaymentLedger, database: Database) -> None:
     """The longest waiting first, whether they wait for a time or for a lease to run out; none is starved."""
     order = [7, 2, 9, 4, 1, 8, 3, 6, 0, 5]

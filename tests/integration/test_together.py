@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import select
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -176,6 +179,50 @@ def test_postgresql_s_no_is_no_and_its_silence_is_not(database: Database, ended_
     assert isinstance(caught.value, CommitUnknownError) is unknown
     with database.write_at_once() as connection:
         assert connection.scalar(sa.text("SELECT 1")) == 1
+
+
+class Pooler:
+    """Stands between one client and the server; once `dies`, it takes the server's next answer for itself."""
+
+    def __init__(self, server: sa.URL, last_words: bytes) -> None:
+        self.dies = False
+        self._server, self._last_words = server, last_words
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = server.set(host="127.0.0.1", port=self._listening.getsockname()[1], query={"sslmode": "disable"})
+        threading.Thread(target=self._pass_on, daemon=True).start()
+
+    def _pass_on(self) -> None:
+        client, _ = self._listening.accept()
+        host, port = f"{self._server.query.get('host', self._server.host)}", self._server.port or 5432
+        server = socket.socket(socket.AF_UNIX if host.startswith("/") else socket.AF_INET)
+        server.connect(f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port))
+        with self._listening, client, server:
+            while True:
+                for each in select.select([client, server], [], [])[0]:
+                    data = each.recv(65536)
+                    if not data:
+                        return
+                    if each is server and self.dies:
+                        client.sendall(b"E" + struct.pack("!i", len(self._last_words) + 4) + self._last_words)
+                        client.sendall(b"Z\0\0\0\5I")
+                        client.recv(1)  # its end is not seen yet
+                        return
+                    (server if each is client else client).sendall(data)
+
+
+@pytest.mark.parametrize("ledger_url", ["postgres"], indirect=True)
+@pytest.mark.parametrize("severity", [b"SFATAL\0VFATAL\0", b"SFATAL\0"], ids=["the server's", "a pooler's"])
+def test_last_words_are_no_answer_to_the_statement(heads: Database, severity: bytes) -> None:
+    """The server has done it, and whoever stands between says that the connection is lost, before it ends it."""
+    pooler = Pooler(heads.engine.url, severity + b"C08P01\0Mserver conn crashed?\0\0")
+    database = Database(pooler.url.render_as_string(hide_password=False))
+    with database.look() as connection:
+        connection.scalar(sa.text("SELECT 1"))
+    pooler.dies = True
+    with pytest.raises(CommitUnknownError):
+        Together(database).commit([(NEW_HEAD, HEAD)])
+    database.close()
+    assert [row["id"] for row in _rows(heads, HEADS)] == ["h"]
 
 
 @pytest.mark.parametrize("ledger_url", ["postgres"], indirect=True)

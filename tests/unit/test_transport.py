@@ -130,11 +130,15 @@ def test_a_certificate_for_another_name_proves_that_nothing_was_done(
 
 
 def test_a_trusted_certificate_is_used_over_one_connection(server_tls: ssl.SSLContext, certificate: Path) -> None:
-    """TLS works, deadline file and all, and is pooled."""
-    transport = Transport(pool_size=1, tls=ssl.create_default_context(cafile=certificate))
+    """TLS works, deadline file and all, and is pooled; after a rest it is another connection, as trusted."""
+    now = [0.0]
+    transport = Transport(pool_size=1, monotonic=lambda: now[0], tls=ssl.create_default_context(cafile=certificate))
     with RawServer(always(OK), server_tls) as server:
         assert [send(transport, server.url).status for _ in range(3)] == [200] * 3
         assert server.accepted == 1
+        now[0] += IDLE_S + 0.1
+        assert [send(transport, server.url).status for _ in range(2)] == [200] * 2
+        assert server.accepted == 2
 
 
 def test_a_dripping_answer_over_tls_ends_in_time(server_tls: ssl.SSLContext, certificate: Path) -> None:
