@@ -32,9 +32,10 @@ forty connections, are memory that grows for as long as it takes each of them to
 KEPT_STATEMENTS = 48
 """Of SQLite's, read and planned, by connection: each is some 20 KB, and to read one again costs as many microseconds.
 The driver's own 128 were most of what a worker's memory grew by in an hour."""
-KEPT_CONNECTIONS = 6
-"""To SQLite, when they are not in use: a process seldom has more in use at once, and a further one costs half a
-millisecond. Forty that each came to their statements and pages some day were memory that grew for hours."""
+KEPT_CONNECTIONS = 12
+"""To SQLite, when they are not in use: Python's own lock and SQLite's one writer let hardly more be in use at once.
+A further one costs half a millisecond and plans its statements anew; forty that each came to their statements and
+pages some day were memory that grew for hours."""
 OVERFLOW = 10
 """Connections that loops may have beyond what the requests' threads have."""
 POSTGRES_CONNECT_TIMEOUT_S = 3
