@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import select
+import selectors
 import socket
 import struct
 import threading
@@ -196,9 +196,13 @@ class Pooler:
         host, port = f"{self._server.query.get('host', self._server.host)}", self._server.port or 5432
         server = socket.socket(socket.AF_UNIX if host.startswith("/") else socket.AF_INET)
         server.connect(f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port))
-        with self._listening, client, server:
+        # Not `select`: it takes no descriptor beyond the thousandth, which a process of many tests has.
+        with self._listening, client, server, selectors.DefaultSelector() as ready:
+            ready.register(client, selectors.EVENT_READ, client)
+            ready.register(server, selectors.EVENT_READ, server)
             while True:
-                for each in select.select([client, server], [], [])[0]:
+                for key, _ in ready.select():
+                    each: socket.socket = key.data
                     data = each.recv(65536)
                     if not data:
                         return
