@@ -29,6 +29,8 @@ from tests.integration.ledgers import BACKENDS, ledger_on, with_tables
 MADE: dict[str, str] = {}
 """Status or story to the payment's id: the same on both databases."""
 
+pytestmark = pytest.mark.either_database
+
 
 def lives(url: str) -> None:
     """A payment of every kind."""

@@ -13,6 +13,8 @@ from tests.integration.desk import OTHER, LetterBox, letter_box
 from tests.integration.shop import HANG_READ_TIMEOUT_S, Shop
 from tests.integration.till import AMOUNT, ANSWERED, Till, conflict
 
+pytestmark = pytest.mark.either_database
+
 FAULTS = {
     "down": {"mode": "down"},
     "limited": {"mode": "rate_limited"},

@@ -31,6 +31,8 @@ from router.webhooks_out_retries import TRIED_FOR
 from tests.fakes.threads import together
 from tests.fakes.webhooks_out import ACCEPTED, GONE, REFUSED, Bureau, Told
 
+pytestmark = pytest.mark.either_database
+
 CAPTURED = "pointsman.payment.captured"
 
 
