@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Seven thousand tests and their modules are no garbage: looking through them again and again takes minutes."""
+    """Seven thousand tests and their modules are no garbage, and need not be looked through again and again."""
     gc.collect()
     gc.freeze()
 

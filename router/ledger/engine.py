@@ -28,7 +28,7 @@ BUSY_TIMEOUT_MS = 5_000
 """How long SQLite waits for another process's commit; a commit takes milliseconds, so this is hundreds of them."""
 CACHE_KIB = 512
 """Of pages that a connection keeps: a payment uses a dozen, and the system keeps the file. SQLite's own 2 MiB, times
-forty connections, are memory that grows for as long as it takes each of them to have read so much."""
+the connections, are memory that grows for as long as it takes each of them to have read so much."""
 KEPT_STATEMENTS = 48
 """Of SQLite's, read and planned, by connection: each is some 20 KB, and to read one again costs as many microseconds.
 The driver's own 128 were most of what a worker's memory grew by in an hour."""

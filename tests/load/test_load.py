@@ -16,8 +16,7 @@ pytestmark = pytest.mark.processes
 def test_who_finds_no_place_hears_it_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
     """Four places at a provider that takes 100 ms: 40 a second at most, and 200 a second come."""
     with town(tmp_path, ROUTER_WEB_THREADS="4") as found:
-        for provider in ("stripe", "adyen"):
-            found.house.control("PUT", f"/{provider}", {"mode": "slow", "latency_ms": 100})
+        found.both("slow", latency_ms=100)
         told = found.customers(200, 3)
         answers = summary(told)
         assert set(answers["answers"]) == {"201", "503 overloaded"}

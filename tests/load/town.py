@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -95,20 +96,22 @@ class Town:
             thread.join()
         return rate
 
+    def both(self, mode: str, **more: Any) -> None:
+        """So is every provider, from now on."""
+        for provider in ("stripe", "adyen"):
+            self.house.control("PUT", f"/{provider}", {"mode": mode, **more})
+
     def fill(self, at_once: int = 120, seconds: float = 8.0) -> None:
         """As many at once as there is room for, each for a while: what settings bound comes to its bound.
 
         The server's threads, the pools' connections and the worker's places for parked payments come when they are
         needed for the first time; what grows afterwards grows for another reason.
         """
-        for provider in ("stripe", "adyen"):
-            self.house.control("PUT", f"/{provider}", {"mode": "slow", "latency_ms": 300})
+        self.both("slow", latency_ms=300)
         self.capacity(at_once, seconds)
-        for provider in ("stripe", "adyen"):
-            self.house.control("PUT", f"/{provider}", {"mode": "down"})
+        self.both("down")
         self.capacity(8, 3.0)
-        for provider in ("stripe", "adyen"):
-            self.house.control("PUT", f"/{provider}", {"mode": "ok"})
+        self.both("ok")
         eventually(lambda: not Ledger.read(self.ledger_url).unsettled(), 120)
         time.sleep(seconds)
 
