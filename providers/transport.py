@@ -42,6 +42,7 @@ from urllib3.exceptions import (
 
 from providers.contract import Health, ProviderError, Timeouts
 from providers.faults import Fault
+from providers.sockets import has_something_to_say
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 """A payment's answer is a few kilobytes. A thousand times that is no answer, and must not fill our memory."""
@@ -49,6 +50,10 @@ CHUNK_BYTES = 64 * 1024
 IDLE_S = 30.0
 """No request goes onto a connection that rested for longer. Whatever stands between us and a provider may forget it
 without a word to us (a load balancer's usual minute is the least); the request would be lost, its outcome unknown."""
+
+
+SLACK_S = 0.001
+"""By so much an answer may take longer than it may."""
 
 
 class SendFailed(ProviderError):  # noqa: N818 - the name says what happened
@@ -232,8 +237,8 @@ class _DeadlineFile(io.RawIOBase):
         self._raw = sock.makefile("rb", buffering=0)  # keeps the socket open until this file is closed
         self._monotonic = monotonic
         # urllib3 has just set the socket's timeout to the read timeout.
-        allowed_s = sock.gettimeout()
-        self._deadline = None if allowed_s is None else monotonic() + allowed_s
+        self._allowed_s = sock.gettimeout()
+        self._deadline = None if self._allowed_s is None else monotonic() + self._allowed_s
 
     def readable(self) -> bool:
         return True
@@ -243,7 +248,10 @@ class _DeadlineFile(io.RawIOBase):
             left_s = self._deadline - self._monotonic()
             if left_s <= 0:
                 raise TimeoutError("the answer did not end in time")
-            self._sock.settimeout(left_s)
+            # Saying so is a system call, in which another thread goes first: the first read can go without.
+            if self._allowed_s is None or left_s < self._allowed_s - SLACK_S:
+                self._sock.settimeout(left_s)
+                self._allowed_s = left_s
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
@@ -261,6 +269,34 @@ class SocketWithDeadline:
     def makefile(self, mode: str) -> io.BufferedReader:
         assert mode == "rb"
         return io.BufferedReader(_DeadlineFile(self._sock, self._monotonic))
+
+
+class _InOnePiece:
+    """A request's head and body leave together: one system call, one packet, and no reply that is late because the
+    provider's machine waits for the rest."""
+
+    sock: socket.socket | None
+    _pieces: list[bytes] | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it is connected, as far as can be known without a word: asked before it is used again."""
+        return self.sock is not None and not has_something_to_say(self.sock.fileno())
+
+    def request(self, *args: Any, **options: Any) -> None:
+        pieces: list[bytes] = []
+        self._pieces = pieces
+        try:
+            super().request(*args, **options)  # type: ignore[misc]  # urllib3's connection's
+        finally:
+            self._pieces = None
+        super().send(b"".join(pieces))  # type: ignore[misc]
+
+    def send(self, data: Any) -> None:
+        if self._pieces is None or not isinstance(data, bytes):
+            super().send(data)  # type: ignore[misc]
+        else:
+            self._pieces.append(data)
 
 
 class _Resting(queue.LifoQueue[Any]):
@@ -302,10 +338,10 @@ def _pools_reading_against(monotonic: Callable[[], float]) -> dict[str, Any]:
         def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
             super().__init__(SocketWithDeadline(sock, monotonic), *args, **kwargs)  # type: ignore[arg-type]  # all it takes of one
 
-    class Plain(HTTPConnection):
+    class Plain(_InOnePiece, HTTPConnection):
         response_class = Response
 
-    class Secure(HTTPSConnection):
+    class Secure(_InOnePiece, HTTPSConnection):
         response_class = Response
 
     class Resting(_Resting):

@@ -17,9 +17,9 @@ process that dies between the commit and the learning has learned nothing: at mo
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from pydantic import Field
 
@@ -32,6 +32,7 @@ from router.decision_writing import DecisionWriter
 from router.health import ProviderHealth
 from router.learning import is_answer
 from router.ledger.decisions import DecisionLedger, DecisionRow, Told
+from router.ledger.engine import written
 from router.order import Order, PaymentMethod, ProviderName, Token
 from router.payments import AlreadyExpiredError, NoEligibleProviderError
 from router.planning import Planner
@@ -98,8 +99,8 @@ class Decided:
     """A decision as checkout is told of it."""
 
     id: str
-    decision: Mapping[str, Any]
-    """As the HTTP contract shows it."""
+    decision: str
+    """As the HTTP contract shows it: a JSON object, written once, to be answered and to be kept."""
     order: tuple[str, ...]
     """The eligible providers, first choice first; empty: all are unavailable now."""
     expires_at: dt.datetime
@@ -147,7 +148,7 @@ class Decisions:
         eligible = tuple(decision.order)
         first = decision.candidates[0].propensity if eligible else 0.0
         carried = Carried(key, now, segment_of(order), eligible, first)
-        shown = decision.to_json()
+        shown = written(decision.to_json())
         kept = self._writer.put(_row(key, merchant, order, shown, now))
         degraded = blind or not kept or self._writer.is_away
         return Decided(self.signer.sign(carried, merchant), shown, eligible, carried.expires_at, degraded)
@@ -230,7 +231,7 @@ def _issuer_said(told: Told) -> bool | None:
     return False if told.outcome == "declined" and told.decline is not None and is_answer(told.decline) else None
 
 
-def _row(key: str, merchant: str, order: Order, shown: Mapping[str, Any], now: dt.datetime) -> DecisionRow:
+def _row(key: str, merchant: str, order: Order, shown: str, now: dt.datetime) -> DecisionRow:
     card = order.payment_method.card
     return DecisionRow(
         id=key,

@@ -21,10 +21,10 @@ def encoded(body: Any) -> bytes:
         return json.dumps(body, separators=(",", ":")).encode()
 
 
-def answer(body: Mapping[str, Any], status: int = 200) -> Response:
-    """An answer that nobody may keep."""
+def answer(body: Mapping[str, Any] | bytes, status: int = 200) -> Response:
+    """An answer that nobody may keep; `body` may be JSON already."""
     return Response(
-        encoded(body) + b"\n",
+        body if isinstance(body, bytes) else encoded(body) + b"\n",
         status,
         headers=[("Cache-Control", "no-store")],
         content_type="application/json",

@@ -84,7 +84,7 @@ def blueprint(decisions: Decisions) -> APIBlueprint:
     )
     def decide(body: DecisionOrder) -> Response:
         decided = decisions.decide(body, merchant=require("payments").merchant)
-        return answer(views.decided_json(decided))
+        return answer(views.decided_body(decided))
 
     @api.post(
         "/<decision_id>/outcome",

@@ -86,8 +86,8 @@ class DecisionDoor:
         asked.environ[TRIED] = Tried(asked.caller)
         try:
             order = DecisionOrder.model_validate(gate.parse(asked.data))
-            decided = views.decided_json(self._decisions.decide(order, merchant=asked.caller.merchant))
-            return Said("200 OK", encoded(decided) + b"\n", [])
+            decided = self._decisions.decide(order, merchant=asked.caller.merchant)
+            return Said("200 OK", views.decided_body(decided), [])
         except Exception:  # noqa: BLE001 - the views meet it again, and say and report it
             return None
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from router.api.answers import encoded
 from router.decisions import Decided
 from router.doubts import Doubt
 from router.ledger.decisions import Told
@@ -224,15 +225,15 @@ def _readable(action: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return action
 
 
-def decided_json(decided: Decided) -> dict[str, Any]:
-    """A decision as DecidedView describes it."""
-    return {
+def decided_body(decided: Decided) -> bytes:
+    """A decision as DecidedView describes it, in JSON: what is kept of it goes on from what only the answer says."""
+    head = {
         "id": decided.id,
-        "order": list(decided.order),
+        "order": decided.order,
         "expires_at": moment(decided.expires_at),
         "degraded": decided.degraded,
-        **decided.decision,
     }
+    return encoded(head)[:-1] + b"," + decided.decision[1:].encode() + b"\n"
 
 
 def outcome_json(decision_id: str, told: Told) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import select
 import time
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from psycopg.pq import TransactionStatus
 from pydantic_core import PydanticSerializationError, from_json, to_json
 from sqlalchemy import event
 
+from providers.sockets import has_something_to_say
 from router.ledger.prepared import as_core_says
 from router.ledger.sealed import PLAIN
 from router.ledger.shared_commits import SharedCommits
@@ -317,8 +317,6 @@ processor time, three times a payment."""
 def _has_something_to_say(connection: Any) -> bool:
     """Whether bytes wait to be read, or the end: a well connection between two transactions is silent."""
     try:
-        poll = select.poll()
-        poll.register(connection.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        return has_something_to_say(connection.fileno())
     except Exception:  # noqa: BLE001 - one that is closed here has no file: asking it will tell
         return True

@@ -7,7 +7,7 @@ takes and back, as Core would have them do. Only the work of wording it again fo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -23,19 +23,27 @@ class Prepared:
     not be.
     """
 
-    def __init__(self, statement: sa.Select[Any] | sa.Insert | sa.Update, dialect: sa.Dialect) -> None:
+    def __init__(
+        self,
+        statement: sa.Select[Any] | sa.Insert | sa.Update,
+        dialect: sa.Dialect,
+        *,
+        as_given: Collection[str] = (),
+    ) -> None:
+        """`as_given`: parameters whose values are what the driver takes already, a document as its JSON."""
         compiled = statement.compile(dialect=dialect)
         assert isinstance(compiled, sa.sql.compiler.SQLCompiler)
-        self._sql, self._order = str(compiled), compiled.positiontup
+        self._sql, order = str(compiled), compiled.positiontup
         self._cursor: Callable[[Any], Any] = _cursor_of
         types = {name: bind.type for name, bind in compiled.binds.items()}
-        self._into = _processors(types, dialect)
+        into = _processors(types, dialect)
         if dialect.driver == "psycopg":
-            self._sql, self._order = _numbered(self._sql)
+            self._sql, order = _numbered(self._sql)
             self._cursor = psycopg.RawCursor
-            self._into |= {name: _in_words for name, each in types.items() if isinstance(each, sa.Integer)}
+            into |= {name: _in_words for name, each in types.items() if isinstance(each, sa.Integer)}
         self._fixed = {name: bind.value for name, bind in compiled.binds.items() if bind.value is not None}
-        self._names = tuple(compiled.binds)
+        assert order is not None, "both drivers take values by their places"
+        self._places = [(name, None if name in as_given else into.get(name)) for name in order]
         self._errors = dialect.loaded_dbapi.Error
 
     def run(self, connection: sa.Connection, values: Mapping[str, Any]) -> None:
@@ -48,15 +56,27 @@ class Prepared:
         assert len(rows) < 2, "a statement about one row"
         return rows[0] if rows else None
 
+    def many(self, connection: sa.Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Execute it once for each of these values; it answers no rows."""
+        taken = [self._taken(values) for values in rows]
+        self._with_cursor(connection, lambda cursor: cursor.executemany(self._sql, taken))
+
     def _execute(self, connection: sa.Connection, values: Mapping[str, Any]) -> Any:
-        given, into = ({**self._fixed, **values} if self._fixed else values), self._into
-        taken = {name: into[name](given[name]) if name in into else given[name] for name in self._names}
+        taken = self._taken(values)
+        return self._with_cursor(connection, lambda cursor: cursor.execute(self._sql, taken))
+
+    def _taken(self, values: Mapping[str, Any]) -> list[Any]:
+        """The values as the driver takes them."""
+        given = {**self._fixed, **values} if self._fixed else values
+        return [given[name] if into is None else into(given[name]) for name, into in self._places]
+
+    def _with_cursor(self, connection: sa.Connection, execute: Callable[[Any], Any]) -> Any:
         driver = connection.connection.dbapi_connection
         assert driver is not None
         # The driver's own cursor: Core's result costs as much as the statement, and nothing of it is needed.
         cursor = self._cursor(driver)
         try:
-            cursor.execute(self._sql, taken if self._order is None else [taken[name] for name in self._order])
+            execute(cursor)
         except self._errors as error:
             raise as_core_says(connection, self._sql, error, driver, cursor) from error
         return cursor

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from router.ledger.rollup_rows import among
 from router.ledger.tables import report_cells, report_facts
 from router.report_measures import DAY_MINUTES, DIMENSIONS, HOUR_MINUTES, NAMES, NARROW, Dimensions, Level
 
@@ -32,7 +33,7 @@ def contributions_of(connection: sa.Connection, ids: Collection[str]) -> Mapping
         return {}
     found: dict[str, Contribution] = {}
     facts: dict[FactKey, Sums]
-    for row in connection.execute(sa.select(*_FACT_COLUMNS).where(report_facts.c.payment_id.in_(list(ids)))):
+    for row in connection.execute(sa.select(*_FACT_COLUMNS).where(among(connection, report_facts.c.payment_id, ids))):
         known = found.get(row[0])
         if known is None:
             facts = {}

@@ -24,6 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from router.ledger.engine import Database
 from router.ledger.event_feed import EventFeed, Position
+from router.ledger.prepared import Prepared
 from router.ledger.rollup_cells import (
     Contribution,
     cell_row,
@@ -73,6 +74,7 @@ class Rollups:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._feed = EventFeed(database)
+        self._one_more_fact = Prepared(report_facts.insert(), database.engine.dialect)
 
     # ------------------------------------------------------------ keeping it
 
@@ -148,7 +150,7 @@ class Rollups:
                 connection.execute(report_facts.delete().where(report_facts.c.payment_id.in_(gone)))
             rows = [row for each, told in changed.items() for row in fact_rows(each, told)]
             if rows:
-                connection.execute(report_facts.insert(), rows)
+                self._one_more_fact.many(connection, rows)
             if deltas:
                 connection.execute(self._added(), deltas)
             if work.marks:

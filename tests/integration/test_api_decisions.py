@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import threading
 from typing import Any
 
@@ -132,6 +133,10 @@ def test_the_row_has_what_a_replay_needs_and_nothing_of_the_customer(shop: Shop)
     assert row["reference"] == "ORD-row"
     assert (row["merchant"], row["amount"], row["currency"], row["method"]) == ("default", 1999, "EUR", "card")
     assert (row["card_brand"], row["card_country"], row["card_funding"]) == ("visa", "DE", "credit")
+    # The very text that was answered, behind what only the answer says.
+    kept = row["decision"] if isinstance(row["decision"], dict) else json.loads(row["decision"])
+    assert list(found.items()) == [*list(found.items())[:4], *kept.items()]
+    assert list(found)[:4] == ["id", "order", "expires_at", "degraded"]
     carried = desk(shop).signer.read(found["id"], "default")
     assert carried is not None
     assert (carried.key, carried.order, carried.propensity) == (row["id"], ("stripe", "adyen"), 1.0)

@@ -124,3 +124,27 @@ def test_a_document_is_read_as_it_was_written(document: object) -> None:
     """What UTF-8 has no word for too: a vendor's text must not keep an answer from being written down."""
     assert read(written(document)) == json.loads(json.dumps(document))
     assert read(json.dumps(document)) == json.loads(json.dumps(document))
+
+
+def test_many_rows_are_those_that_core_would_have_written(things: Database) -> None:
+    insert = Prepared(_insert(*ROWS[0]), things.engine.dialect)
+    with things.write() as connection:
+        insert.many(connection, map(_given, ROWS))
+    with things.read() as connection:
+        assert [dict(row) for row in connection.execute(sa.select(THINGS).order_by("id")).mappings()] == ROWS
+
+
+def test_a_document_that_is_json_already_is_written_as_it_is(things: Database) -> None:
+    insert = Prepared(_insert(*ROWS[0]), things.engine.dialect, as_given=["its_order"])
+    with things.write() as connection:
+        insert.many(connection, [_given(row | {"order": written(row["order"])}) for row in ROWS if row["order"]])
+    with things.read() as connection:
+        assert connection.execute(sa.select(THINGS.c.order)).scalar_one() == ROWS[0]["order"]
+
+
+def test_of_many_rows_one_of_which_is_refused_none_is_written(things: Database) -> None:
+    insert = Prepared(_insert(*ROWS[0]), things.engine.dialect)
+    with pytest.raises(sa.exc.IntegrityError), things.write() as connection:
+        insert.many(connection, map(_given, [*ROWS, ROWS[0]]))
+    with things.read() as connection:
+        assert connection.execute(sa.select(THINGS)).all() == []

@@ -24,7 +24,7 @@ ROW = DecisionRow(
     card_brand=None,
     card_country=None,
     card_funding=None,
-    decision={},
+    decision="{}",
     created_at=dt.datetime(2026, 11, 21, tzinfo=dt.UTC),
 )
 

@@ -299,6 +299,28 @@ def test_a_request_goes_out_as_it_was_given() -> None:
 # ---------------------------------------------------------------- the pool
 
 
+@pytest.mark.parametrize("body", [b"a=1", "a=1", b"", None])
+def test_head_and_body_leave_together(body: bytes | str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one call of the system: no answer is late because the provider waits for the rest of a request."""
+    sent: list[bytes] = []
+    sendall = socket.socket.sendall
+
+    def counted(self: socket.socket, data: bytes) -> None:
+        if data.startswith(b"POST") or b"a=1" in data:
+            sent.append(data)
+        sendall(self, data)
+
+    monkeypatch.setattr(socket.socket, "sendall", counted)
+    with RawServer(always(OK)) as server:
+        transport = Transport(pool_size=2)
+        for _ in range(2):  # on a new connection, and on a kept one
+            with sending_within(LONG):
+                transport.send("POST", server.url, {}, body)
+        transport.close()
+    assert len(sent) == 2
+    assert all(each.endswith(b"\r\n\r\n" + (b"a=1" if body else b"")) for each in sent)
+
+
 def test_a_slot_comes_back_however_the_send_ended() -> None:
     """A pool of one survives every failure: otherwise each bad minute would cost connections for good."""
     talks = [case[0] for case in UNKNOWN.values() if case[1] != "read_timeout"]
