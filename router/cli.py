@@ -127,10 +127,11 @@ def _web(_options: argparse.Namespace, settings: Settings) -> int | None:
 
 
 def _worker(_options: argparse.Namespace, settings: Settings) -> int | None:
-    from router.app.core import build
-    from router.app.loops import create_worker
-    from router.app.worker_page import serve_figures
-    from router.telemetry import logs
+    with heap.building():
+        from router.app.core import build
+        from router.app.loops import create_worker
+        from router.app.worker_page import serve_figures
+        from router.telemetry import logs
 
     heap.begin()
     stop = threading.Event()

@@ -16,6 +16,7 @@ from granian.constants import Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
+from router import heap
 from router.api.places import SPARE_THREADS
 from router.settings import Settings
 
@@ -74,6 +75,7 @@ class _Loader:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
             if os.getppid() != self._main:
                 sys.exit(0)
-        from wsgi import app
+        with heap.building():
+            from wsgi import app
 
         return app

@@ -34,11 +34,28 @@ del thing
 heap.settle()
 print(gc.get_freeze_count(), int(left() is None))
 """
+BUILDING = """
+import gc
+from router import heap
+
+with heap.building():
+    print(int(gc.isenabled()))
+print(int(gc.isenabled()))
+try:
+    with heap.building():
+        raise ValueError
+except ValueError:
+    print(int(gc.isenabled()))
+"""
 
 
 def _printed(program: str) -> list[int]:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return [int(word) for word in done.stdout.split()]
+
+
+def test_garbage_is_collected_again_once_a_process_is_built_or_cannot_be() -> None:
+    assert _printed(BUILDING) == [0, 1, 1]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has other ways")
