@@ -21,7 +21,7 @@ run: $(VENV)/installed  ## sandbox providers, web, worker and a little traffic; 
 
 # Compiled modules are kept, whatever the environment says: else each of four test processes compiles for 5 s.
 test: $(VENV)/installed  ## every test, on SQLite and on a real PostgreSQL
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 4 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist worksteal
 
 check: $(VENV)/installed  ## formatting, lint, types, import rules, known faults of packages; what CI holds a change to
 	$(BIN)/ruff format --check .

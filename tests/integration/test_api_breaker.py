@@ -422,7 +422,7 @@ def test_with_the_ledger_away_the_circuits_are_still_shown(shop: Shop, monkeypat
     def away(*_args: Any, **_named: Any) -> Any:
         raise LedgerUnavailableError("OperationalError")
 
-    for query in ("recoveries", "_read"):
+    for query in ("recoveries", "latest", "_read"):
         monkeypatch.setattr(CircuitLedger, query, away)
     page = shown(shop)
     assert (page["state"], page["recovery"]) == ("closed", None)
