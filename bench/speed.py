@@ -301,6 +301,18 @@ def table(lines: Sequence[Line]) -> str:
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
+def synced_ms(folder: Path, *, times: int = 100) -> list[float]:
+    """How long a page takes to be on this disk for good: a payment waits for it twice."""
+    taken = []
+    with (folder / "page").open("wb", buffering=0) as file:
+        for _ in range(times):
+            file.write(bytes(8192))
+            begun = time.perf_counter()
+            os.fsync(file.fileno())
+            taken.append((time.perf_counter() - begun) * 1000)
+    return taken
+
+
 def put_into(page: Path, text: str) -> None:
     """Between the page's two marks."""
     before, _, rest = page.read_text().partition(BEGIN)
@@ -324,20 +336,26 @@ def main() -> int:
     effort = Effort(turns, seconds, max(seconds, 2.0), options.ledger)
     lines: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        synced = synced_ms(Path(folder))
         for name in options.parts.split(","):
             for line in PARTS[name](effort, Path(folder) / name):
                 lines.append(line)
                 sys.stdout.write(f"{table([line]).splitlines()[-1]}\n")
                 sys.stdout.flush()
+        synced += synced_ms(Path(folder))
     cores, at = os.cpu_count(), time.strftime("%Y-%m-%d", time.gmtime())
     busy = os.getloadavg()[2]  # of the last quarter of an hour: what else the machine did
-    setting = f"{at}, {cores} cores, medians of {effort.turns} turns of {effort.seconds:g} s, load average {busy:.0f}"
+    setting = (
+        f"{at}, {cores} cores, medians of {effort.turns} turns of {effort.seconds:g} s, load average {busy:.0f}, "
+        f"a page is on the disk in {statistics.median(synced):.2f} ms"
+    )
     sys.stdout.write(f"\n{table(lines)}\n\n{setting}\n")
     options.json.parent.mkdir(parents=True, exist_ok=True)
     told = {
         "at": at,
         "cores": cores,
         "load_average": round(busy, 1),
+        "fsync_ms": round(statistics.median(synced), 3),
         "turns": effort.turns,
         "seconds": effort.seconds,
     }

@@ -1,7 +1,7 @@
 """Whether bytes wait on a socket, asked without letting another thread of this process go first.
 
 `select.poll` lets go of the interpreter's lock for a call that waits for nothing: under load the thread gets it back
-only when the one that took it waits itself, and a payment asks three times. `ctypes.PyDLL` keeps it.
+when the one that took it waits itself, or after 5 ms, and a payment asks three times. `ctypes.PyDLL` keeps it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ _poll = _by_the_library()
 
 
 def has_something_to_say(descriptor: int) -> bool:
-    """Whether bytes wait to be read, or the end, or the descriptor is none: a well connection at rest is silent."""
+    """Whether bytes wait to be read, or the end: a well connection at rest is silent.
+
+    True as well where the descriptor is none, or the question failed: at worst a well connection is made anew.
+    """
     if descriptor < 0:
         return True  # closed here; `poll` would pass over it
     if _poll is not None:

@@ -276,7 +276,7 @@ class _InOnePiece:
     provider's machine waits for the rest."""
 
     sock: socket.socket | None
-    _pieces: list[bytes] | None = None
+    _pieces: list[bytes | bytearray | memoryview] | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -284,7 +284,7 @@ class _InOnePiece:
         return self.sock is not None and not has_something_to_say(self.sock.fileno())
 
     def request(self, *args: Any, **options: Any) -> None:
-        pieces: list[bytes] = []
+        pieces: list[bytes | bytearray | memoryview] = []
         self._pieces = pieces
         try:
             super().request(*args, **options)  # type: ignore[misc]  # urllib3's connection's
@@ -293,10 +293,13 @@ class _InOnePiece:
         super().send(b"".join(pieces))  # type: ignore[misc]
 
     def send(self, data: Any) -> None:
-        if self._pieces is None or not isinstance(data, bytes):
+        if self._pieces is None:
             super().send(data)  # type: ignore[misc]
-        else:
+        elif isinstance(data, bytes | bytearray | memoryview):
             self._pieces.append(data)
+        else:
+            # Sent at once it would be in front of its own head.
+            raise TypeError("a request's body is bytes")
 
 
 class _Resting(queue.LifoQueue[Any]):

@@ -11,28 +11,15 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from router import (
-    cli_api_keys,
-    cli_circuits,
-    cli_console,
-    cli_fees,
-    cli_flags,
-    cli_flips,
-    cli_keys,
-    cli_parked,
-    cli_replay,
-    cli_report,
-    cli_settlements,
-    cli_simulate,
-    cli_webhooks,
-    heap,
-)
-from router.cli_circuits import CommandError, current_ledger
+from router import heap
+from router.cli_commands import Add, CommandError, current_ledger
 from router.clock import SystemClock
 from router.fee_book import fee_book
 from router.ledger.unavailable import LedgerUnavailableError
 from router.settings import Settings, SettingsError, load_settings
 
+PROCESSES = frozenset({"run", "web", "worker", "sandbox"})
+"""Commands that begin with every start of the service, and after every fall."""
 ATTENTION_PAGE = 100
 ALIVE_EVERY_S = 10.0
 """A look at its file that comes once a minute finds it fresh."""
@@ -42,7 +29,8 @@ PROGRESS_S = 2.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command's exit code: 0, or 1 (some: 2) after one line on standard error that says what is wrong."""
-    options = command_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = command_parser(processes_only=bool(words) and words[0] in PROCESSES).parse_args(words)
     command: Callable[[argparse.Namespace, Settings], int | None] = options.command
     try:
         settings = load_settings()
@@ -57,8 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
-def command_parser() -> argparse.ArgumentParser:
-    """Every command with its options; what the documents say of them is checked against it."""
+def command_parser(*, processes_only: bool = False) -> argparse.ArgumentParser:
+    """Every command with its options; what the documents say of them is checked against it.
+
+    `processes_only`: those of `PROCESSES` are enough. The others import half of the router.
+    """
     parser = argparse.ArgumentParser(prog="pointsman", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
@@ -84,6 +75,28 @@ def command_parser() -> argparse.ArgumentParser:
 
     add("attention", _show_attention, "list the payments that need a person, of every merchant, and what is in doubt")
 
+    if not processes_only:
+        _add_those_of_people(add)
+    return parser
+
+
+def _add_those_of_people(add: Add) -> None:
+    from router import (
+        cli_api_keys,
+        cli_circuits,
+        cli_console,
+        cli_fees,
+        cli_flags,
+        cli_flips,
+        cli_keys,
+        cli_parked,
+        cli_replay,
+        cli_report,
+        cli_settlements,
+        cli_simulate,
+        cli_webhooks,
+    )
+
     cli_api_keys.add_commands(add)
     cli_flags.add_commands(add)
     cli_circuits.add_commands(add)
@@ -97,7 +110,6 @@ def command_parser() -> argparse.ArgumentParser:
     cli_simulate.add_commands(add)
     cli_webhooks.add_commands(add)
     cli_keys.add_commands(add)
-    return parser
 
 
 # ---------------------------------------------------------------- processes
@@ -127,30 +139,30 @@ def _web(_options: argparse.Namespace, settings: Settings) -> int | None:
 
 
 def _worker(_options: argparse.Namespace, settings: Settings) -> int | None:
+    stop = threading.Event()
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
     with heap.building():
         from router.app.core import build
         from router.app.loops import create_worker
         from router.app.worker_page import serve_figures
         from router.telemetry import logs
 
-    heap.begin()
-    stop = threading.Event()
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
-    logs.configure(settings, process="worker")
-    core = build(settings, role="worker")
-    loops = create_worker(core)
-    # Before the first round: a worker that joins during an outage must not call the broken provider, nor take what
-    # others counted before it began for calls of this moment.
-    core.health.sync_once()
-    core.health.restore()
-    core.override.refresh()
-    page = serve_figures(core)
-    heap.settle()
+        heap.begin()
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, end)
+        logs.configure(settings, process="worker")
+        core = build(settings, role="worker")
+        loops = create_worker(core)
+        # Before the first round: a worker that joins during an outage must not call the broken provider, nor take
+        # what others counted before it began for calls of this moment.
+        core.health.sync_once()
+        core.health.restore()
+        core.override.refresh()
+        page = serve_figures(core)
+        heap.settle()
     loops.start()
     # A worker needs no port: that it lives is seen by this file's age (deploy/).
     alive = settings.run_dir / "worker.alive"

@@ -9,7 +9,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 
-from router.cli_circuits import Add, CommandError, actions_of, check_reason, current_ledger, operator
+from router.cli_commands import Add, CommandError, actions_of, check_reason, current_ledger, operator
 from router.clock import SystemClock
 from router.key_keeping import GRACE_H, ApiKeys, BadKeyError, KeyOverError, NoSuchKeyError, TooManyKeysError
 from router.ledger.engine import Database

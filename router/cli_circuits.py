@@ -4,52 +4,16 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import getpass
 import json
-import os
-import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
+from router.cli_commands import Add, CommandError, check_reason, current_ledger, operator
 from router.clock import SystemClock, TimeOrderedIds
-from router.ledger.engine import Database
-from router.ledger.migrate import is_current
-from router.pan import contains_pan
 from router.settings import PROVIDER_NAMES, Settings
 
-REASON_AT_MOST = 255
 SHOWN_AT_MOST = 10
 MINUTES_AT_MOST = 60 * 24 * 365
-
-Add = Callable[[str, Callable[[argparse.Namespace, Settings], int | None], str], argparse.ArgumentParser]
-
-
-class CommandError(Exception):
-    """The command cannot be done; the message is the one line to show."""
-
-
-def current_ledger(settings: Settings) -> Database:
-    """The ledger, if its tables are this version's. Raises CommandError."""
-    database = Database(settings.ledger_url, pool_size=1)
-    if not is_current(database):
-        raise CommandError("the ledger's tables are another version's, or none: `pointsman migrate` brings them here")
-    return database
-
-
-def actions_of(command: argparse.ArgumentParser) -> Add:
-    """What puts actions below a command, as `Add` puts commands beside the others."""
-    actions = command.add_subparsers(metavar="action")
-
-    def add(
-        name: str, does: Callable[[argparse.Namespace, Settings], int | None], about: str
-    ) -> argparse.ArgumentParser:
-        about = about.replace("%", "%%")  # argparse formats both with it
-        action = actions.add_parser(name, help=about, description=about)
-        action.set_defaults(command=does)
-        return action
-
-    return add
 
 
 def add_commands(add: Add) -> None:
@@ -115,27 +79,6 @@ def _order_breaker(options: argparse.Namespace, settings: Settings) -> int | Non
         raise CommandError("--for-minutes: an automatic circuit has no end") from None
     print(f"{options.provider}: {moved.state.value} from now on")
     return 0
-
-
-def check_reason(reason: str) -> None:
-    """Raises CommandError for one that cannot go on record."""
-    if not 0 < len(reason) <= REASON_AT_MOST or not reason.isprintable():
-        raise CommandError(f"--reason: 1 to {REASON_AT_MOST} printable characters")
-    if contains_pan(reason):
-        raise CommandError("--reason: must not hold a card number")
-
-
-def operator() -> str:
-    """Who runs this command, for the audit record."""
-    return f"operator: {_user()} at {socket.gethostname()}"
-
-
-def _user() -> str:
-    """Who runs this command; by number in a container, whose user has no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # OSError since Python 3.13
-        return f"uid {os.getuid()}"
 
 
 def _drill(options: argparse.Namespace, _settings: Settings) -> int | None:

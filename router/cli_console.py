@@ -6,7 +6,7 @@ import argparse
 import getpass
 import sys
 
-from router.cli_circuits import Add, CommandError
+from router.cli_commands import Add, CommandError
 from router.clock import SystemClock
 from router.console.passwords import WeakPasswordError, hashed
 from router.ledger.console_access import ConsoleAccess, Password

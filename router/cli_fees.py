@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
-from router.cli_circuits import Add, CommandError, current_ledger
+from router.cli_commands import Add, CommandError, current_ledger
 from router.clock import SystemClock
 from router.settings import PROVIDER_NAMES, Settings
 

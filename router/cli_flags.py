@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from router.cli_circuits import Add, CommandError
+from router.cli_commands import Add, CommandError
 from router.settings import PROVIDER_NAMES, Settings
 
 SIGNS = {"missing": "+", "variations": "~", "wrong": "!", "off": "!", "note": " "}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from router.cli_circuits import Add, CommandError, check_reason, current_ledger, operator
+from router.cli_commands import Add, CommandError, check_reason, current_ledger, operator
 from router.clock import SystemClock
 from router.settings import Settings
 

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from router.cli_circuits import Add, CommandError, actions_of, current_ledger
+from router.cli_commands import Add, CommandError, actions_of, current_ledger
 from router.clock import Clock, SystemClock
 from router.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
-    from router.encryption_keys import KeyFile
+    from router.key_file import KeyFile
     from router.ledger.engine import Database
 
 PROGRESS_S = 2.0

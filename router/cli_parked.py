@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from router.cli_circuits import Add, CommandError, current_ledger, operator
+from router.cli_commands import Add, CommandError, current_ledger, operator
 from router.clock import SystemClock
 from router.settings import Settings
 

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from flags.contract import PRIMARY_PROVIDER, ROUTING_STRATEGY, ROUTING_TUNING, RoutingTuning
 from flags.definitions import definitions, tuning_problems
-from router.cli_circuits import Add, current_ledger
+from router.cli_commands import Add, current_ledger
 from router.order import CurrencyCode
 from router.replay.asking import Asked
 from router.settings import PROVIDER_NAMES, Settings

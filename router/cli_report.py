@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from router.cli_circuits import Add, CommandError, current_ledger
+from router.cli_commands import Add, CommandError, current_ledger
 from router.clock import SystemClock
 from router.reports.query import GROUPS, Query, QueryError
 from router.settings import Settings

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from router.cli_circuits import Add, CommandError, current_ledger
+from router.cli_commands import Add, CommandError, current_ledger
 from router.clock import SystemClock, TimeOrderedIds
 from router.settings import PROVIDER_NAMES, Settings
 

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from router.cli_circuits import Add, CommandError
+from router.cli_commands import Add, CommandError
 from router.settings import Settings
 
 PAYMENTS_AT_MOST = 5_000_000

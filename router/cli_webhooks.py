@@ -7,7 +7,7 @@ import contextlib
 import datetime as dt
 from collections.abc import Iterator
 
-from router.cli_circuits import Add, CommandError, actions_of, check_reason, current_ledger, operator
+from router.cli_commands import Add, CommandError, actions_of, check_reason, current_ledger, operator
 from router.clock import SystemClock, TimeOrderedIds
 from router.ledger.webhook_endpoints import TooManyEndpointsError
 from router.ledger.webhook_records import Endpoint

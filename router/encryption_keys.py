@@ -7,76 +7,27 @@ is refused; and it keeps whatever key it once had until it ends, so that nothing
 from __future__ import annotations
 
 import contextlib
-import os
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import structlog
 
 from router.clock import Clock, Ids
+from router.key_file import FILE, SETTING, KeyFile
 from router.ledger.alerts import Alert, AlertLedger
 from router.ledger.engine import Database
 from router.ledger.migrate import is_current
 from router.ledger.sealed import Seals
 from router.ledger.sealed_keys import SealedKeys
 from router.ledger.unavailable import LedgerUnavailableError
-from router.sealing import Ring, UnknownKeyError, key_id, new_key
+from router.sealing import Ring, UnknownKeyError, new_key
 from router.settings import PREFIX, Settings, SettingsError
 
 log = structlog.get_logger("router.encryption_keys")
 
-SETTING = f"{PREFIX}ENCRYPTION_KEYS"
-FILE = "encryption-keys"
-"""In `run_dir`, where the ledger is a file and no setting says otherwise."""
 LOOKED_AT_EVERY_S = 1.0
 TOLD_EVERY_S = 5.0
-
-
-class KeyFile:
-    """Keys, one on each line; what follows a `#` is for people."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def mark(self) -> object:
-        """Changes when the file does; None: it cannot be read."""
-        try:
-            found = self.path.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_ino, found.st_size
-
-    def read(self) -> Sequence[str]:
-        """The keys, in their order. Raises SettingsError."""
-        try:
-            lines = self.path.read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            cause = getattr(error, "strerror", None) or "no text"
-            raise SettingsError(f"setting {SETTING}_FILE: {self.path} cannot be read: {cause}") from None
-        return [text for line in lines if (text := line.partition("#")[0].strip())]
-
-    def write(self, keys: Sequence[str], *, new: bool = False) -> bool:
-        """Replace the file at once, so that nobody reads half of it. False: it was to be `new`, and is there."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")  # 0600
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.writelines(f"{text}  # {key_id(text)}\n" for text in keys)
-                file.flush()
-                os.fsync(file.fileno())
-            if not new:
-                Path(name).replace(self.path)
-                return True
-            with contextlib.suppress(FileExistsError):
-                os.link(name, self.path)
-                return True
-            return False
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                Path(name).unlink()
 
 
 def key_file(settings: Settings) -> KeyFile | None:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from providers.sandbox.server import SANDBOX_ADYEN_HMAC_KEY, SANDBOX_STRIPE_WEBHOOK_SECRET
 from router.clock import Clock, SystemClock, TimeOrderedIds
 from router.demo import DemoTraffic
-from router.encryption_keys import FILE, KeyFile
+from router.key_file import FILE, KeyFile
 from router.sealing import new_key
 from router.settings import LOOPBACK, PREFIX, Settings
 from router.supervisor import Child, Supervisor, wait_until_ready

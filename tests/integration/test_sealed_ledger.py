@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from router.app.web import build_endpoints
 from router.audit import verify
 from router.cli import main
-from router.encryption_keys import KeyFile
+from router.key_file import KeyFile
 from router.ledger.engine import Database
 from router.ledger.sealed_rows import SealedRows
 from router.ledger.tables import webhook_endpoints

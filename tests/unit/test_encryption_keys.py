@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from router.clock import ManualClock, SequentialIds
-from router.encryption_keys import FILE, EncryptionKeys, KeyFile, check_start, given_ring
+from router.encryption_keys import EncryptionKeys, check_start, given_ring
+from router.key_file import FILE, KeyFile
 from router.ledger.alerts import AlertLedger
 from router.ledger.engine import Database
 from router.ledger.sealed import UnreadableError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -75,6 +76,17 @@ def test_where_the_bytes_are_sure_the_values_hold_none(body: Any, wording: dict[
     data = json.dumps(body, **wording).encode("utf-8", "surrogatepass")
     if json_holds_no_pan(data):
         assert not holds_pan(json.loads(data))
+
+
+@pytest.mark.parametrize("wording", [{}, {"ensure_ascii": False}], ids=["escaped", "as it is"])
+@pytest.mark.parametrize("write", WRITTEN.values(), ids=WRITTEN)
+def test_the_bytes_are_not_sure_of_a_number_however_it_is_written(
+    write: Callable[[str], str], wording: dict[str, Any]
+) -> None:
+    """Alone: what stands around the others has marks of its own, for which the bytes are looked at closely."""
+    written = write("4111111111111111")
+    assert holds_pan(written)
+    assert not json_holds_no_pan(json.dumps(written, **wording).encode())
 
 
 @given(st.text('0123456789 -.eE+\t,[]{}:"', max_size=60))
