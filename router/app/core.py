@@ -47,7 +47,7 @@ from router.ledger.actual_fees import ActualFees
 from router.ledger.cards import CardLedger
 from router.ledger.circuits import CircuitLedger
 from router.ledger.counts import CountLedger
-from router.ledger.engine import Database
+from router.ledger.engine import KEPT_BY_A_WORKER, KEPT_CONNECTIONS, Database
 from router.ledger.flag_values import FlagValueLedger
 from router.ledger.flips import FlipLedger
 from router.ledger.journal import Journals
@@ -134,7 +134,8 @@ def build(settings: Settings, *, role: str, clock: Clock | None = None, ids: Ids
     measuring = Measuring(settings.run_dir, PROVIDER_NAMES, life=ids.new(role))
     counted = measuring.catalogue
     times = LedgerTimes(counted)
-    database = Database(settings.ledger_url, pool_size=settings.web_threads + 8, times=times)
+    kept = KEPT_BY_A_WORKER if role == "worker" else KEPT_CONNECTIONS
+    database = Database(settings.ledger_url, pool_size=settings.web_threads + 8, kept=kept, times=times)
     migrate(database)
     event_clock.settle(database)
     tracing = traces.start(settings, process=role)

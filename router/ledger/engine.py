@@ -36,6 +36,8 @@ KEPT_CONNECTIONS = 12
 """To SQLite, when they are not in use: Python's own lock and SQLite's one writer let hardly more be in use at once.
 A further one costs half a millisecond and plans its statements anew; forty that each came to their statements and
 pages some day were memory that grew for hours."""
+KEPT_BY_A_WORKER = 4
+"""Whom nobody waits for: its loops come to as many within a minute, and to more in a burst once in a while."""
 OVERFLOW = 10
 """Connections that loops may have beyond what the requests' threads have."""
 POSTGRES_CONNECT_TIMEOUT_S = 3
@@ -78,13 +80,18 @@ class _Untold:
 class Database:
     """Opens read and write transactions. Thread-safe; made after a fork, not before."""
 
-    def __init__(self, url: str, *, pool_size: int = 40, times: Times | None = None) -> None:
+    def __init__(
+        self, url: str, *, pool_size: int = 40, kept: int = KEPT_CONNECTIONS, times: Times | None = None
+    ) -> None:
+        """`pool_size`: threads of requests that use it. `kept`: connections to SQLite that are kept for them."""
         self._times: Times = times or _Untold()
         parsed = sa.make_url(url)
         self.seals = PLAIN
         """What tokens and secrets are sealed and opened with; set before the first query, where there are keys."""
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
-        self.engine = _sqlite_engine(parsed, pool_size) if self.is_sqlite else _postgres_engine(parsed, pool_size)
+        self.engine = (
+            _sqlite_engine(parsed, pool_size, kept) if self.is_sqlite else _postgres_engine(parsed, pool_size)
+        )
         self.most_connections = pool_size + OVERFLOW
         self._writer = self.engine.execution_options(ledger_write=True)
         self._writers = SharedCommits(self._writer, patience_s=BUSY_TIMEOUT_MS / 1000)
@@ -205,11 +212,11 @@ def _in_words(error: sa.exc.DBAPIError | sa.exc.TimeoutError) -> str:
     return name if code is None else f"{name} ({code})"
 
 
-def _sqlite_engine(url: sa.URL, pool_size: int) -> sa.Engine:
+def _sqlite_engine(url: sa.URL, pool_size: int, kept: int) -> sa.Engine:
     engine = sa.create_engine(
         url,
-        pool_size=min(pool_size, KEPT_CONNECTIONS),
-        max_overflow=max(0, pool_size - KEPT_CONNECTIONS) + OVERFLOW,
+        pool_size=min(pool_size, kept),
+        max_overflow=max(0, pool_size - kept) + OVERFLOW,
         pool_timeout=5,
         pool_use_lifo=True,  # the same few while it is quiet: each has caches of its own
         hide_parameters=True,

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from router.ledger.engine import KEPT_CONNECTIONS, OVERFLOW, Database
+from router.ledger.engine import KEPT_BY_A_WORKER, KEPT_CONNECTIONS, OVERFLOW, Database
 
 
+@pytest.mark.parametrize("kept", [KEPT_CONNECTIONS, KEPT_BY_A_WORKER])
 @pytest.mark.parametrize("threads", [1, 2, KEPT_CONNECTIONS, KEPT_CONNECTIONS + 1, 40])
-def test_as_many_as_there_is_room_for_may_be_in_use_and_few_are_kept(tmp_path: Path, threads: int) -> None:
+def test_as_many_as_there_is_room_for_may_be_in_use_and_few_are_kept(tmp_path: Path, threads: int, kept: int) -> None:
     """Threads, loops, and no more: one beyond them waits. A busy minute's are closed when they come back."""
-    database = Database(f"sqlite:///{tmp_path}/ledger.db", pool_size=threads)
+    database = Database(f"sqlite:///{tmp_path}/ledger.db", pool_size=threads, kept=kept)
     pool = database.engine.pool
     assert isinstance(pool, sa.QueuePool)
     pool._timeout = 0.01
@@ -25,5 +26,5 @@ def test_as_many_as_there_is_room_for_may_be_in_use_and_few_are_kept(tmp_path: P
             assert pool.checkedout() == database.most_connections == threads + OVERFLOW
             with pytest.raises(sa.exc.TimeoutError):
                 database.engine.connect()
-        assert (pool.checkedout(), pool.checkedin()) == (0, min(threads, KEPT_CONNECTIONS))
+        assert (pool.checkedout(), pool.checkedin()) == (0, min(threads, kept))
     database.close()
