@@ -112,10 +112,12 @@ def router(
         "ROUTER_WEB_THREADS": str(THREADS),
         "ROUTER_STRIPE_BASE_URL": f"http://127.0.0.1:{ports.get('stripe', 1)}",
         "ROUTER_ADYEN_BASE_URL": f"http://127.0.0.1:{ports.get('adyen', 1)}",
-        "ROUTER_ENCRYPTION_KEYS": ENCRYPTION_KEY,
         # Counted as ever; but what is measured is not how many one key may ask.
         "ROUTER_RATE_PER_KEY": "1000000",
-    } | ({} if database is None else {"ROUTER_DATABASE_URL": database})
+    }
+    if database is not None:
+        # Beside a ledger that is a file the router keeps its keys by itself: a folder can be used again.
+        environment |= {"ROUTER_DATABASE_URL": database, "ROUTER_ENCRYPTION_KEYS": ENCRYPTION_KEY}
     log = folder / "log"
     with _process([sys.executable, "-m", "router", "web"], environment, log) as web:
         wait_for(f"http://127.0.0.1:{port}/readyz", log=log)
